@@ -1,0 +1,133 @@
+//! Attempts: one HTTP request each, and what the receiver did.
+//!
+//! What a receiver does is data, not an error: it is recorded, and policy judges it.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::time::Timestamp;
+
+/// How much of a response body is kept with an attempt, in bytes.
+pub const RESPONSE_KEPT_BYTES: usize = 1024;
+
+/// Why an attempt was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trigger {
+    /// The first one, because the event was routed to the destination.
+    Routed,
+    /// The one before failed.
+    Retry,
+    /// Somebody asked for it again.
+    Resend,
+    /// A dead letter was replayed.
+    Replay,
+    /// `TestDestination`.
+    Test,
+}
+
+/// What became of one HTTP request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// A status line came back.
+    Answered {
+        /// The status code, 100 to 999.
+        status: u16,
+        /// How long `Retry-After` asks to wait, counted from the answer.
+        retry_after: Option<Duration>,
+        /// The first KiB of the body.
+        body: Bytes,
+    },
+    /// No answer; the receiver may or may not have got the request.
+    NoAnswer {
+        /// What went wrong.
+        failure: Failure,
+        /// In words, without addresses or secrets.
+        detail: String,
+    },
+    /// Nothing was sent, because of us or of the destination's settings.
+    NotSent {
+        /// Why not.
+        refusal: Refusal,
+        /// In words, without addresses or secrets.
+        detail: String,
+    },
+}
+
+/// The ways in which a request gets no answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Failure {
+    /// The host name has no address.
+    Dns,
+    /// The host refused the connection or is not reachable.
+    Connect,
+    /// TLS could not be agreed, or the certificate is not valid.
+    Tls,
+    /// The time for the attempt ran out.
+    Timeout,
+    /// The connection was closed or reset before an answer came.
+    Reset,
+    /// What came back is not HTTP.
+    InvalidResponse,
+}
+
+/// The reasons for not sending at all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// The address is not one that the operator's policy allows.
+    AddressNotAllowed,
+    /// A secret could not be read.
+    SecretUnavailable,
+    /// The event can't be rendered for this contract.
+    NotRenderable,
+}
+
+impl Outcome {
+    /// Whether the receiver took it: any 2xx.
+    #[must_use]
+    pub const fn is_success(&self) -> bool {
+        matches!(self, Outcome::Answered { status: 200..=299, .. })
+    }
+
+    /// The status code, where one came back.
+    #[must_use]
+    pub const fn status(&self) -> Option<u16> {
+        match self {
+            Outcome::Answered { status, .. } => Some(*status),
+            Outcome::NoAnswer { .. } | Outcome::NotSent { .. } => None,
+        }
+    }
+
+    /// What went wrong, in words that help; `None` for a success.
+    #[must_use]
+    pub fn error(&self) -> Option<String> {
+        match self {
+            Outcome::Answered { status: 200..=299, .. } => None,
+            Outcome::Answered { status: status @ 300..=399, .. } => {
+                Some(format!("answered {status}: redirects are never followed; set the final URL"))
+            }
+            Outcome::Answered { status, .. } => Some(format!("answered {status}")),
+            Outcome::NoAnswer { detail, .. } | Outcome::NotSent { detail, .. } => Some(detail.clone()),
+        }
+    }
+}
+
+/// One HTTP request for a delivery or for a batch of deliveries, on the record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attempt {
+    /// 1 for the first attempt of the delivery; it goes on counting over resends and replays.
+    pub number: u32,
+    /// When the request was begun.
+    pub started_at: Timestamp,
+    /// From the start to the end of the answer, or to the failure.
+    pub round_trip: Duration,
+    /// Why it was made.
+    pub trigger: Trigger,
+    /// What the receiver did.
+    pub outcome: Outcome,
+    /// How many deliveries the request carried.
+    pub batch_size: u32,
+    /// The address that was connected to.
+    pub remote_address: Option<SocketAddr>,
+}

@@ -1,0 +1,287 @@
+//! Destinations: an organization's receiving URLs, with all that belongs to them.
+
+use std::fmt;
+
+use url::{Host, Url};
+
+use super::contract::Contract;
+use super::id::{DestinationId, OrganizationId};
+use super::secret::{HttpAuth, Secret, SecretSource, SigningSecrets};
+use super::settings::DeliverySettings;
+use super::subscription::Subscription;
+use super::time::Timestamp;
+
+/// The longest URL, in bytes.
+pub const URL_MAX_BYTES: usize = 2048;
+/// The longest display name, in characters.
+pub const DISPLAY_NAME_MAX_CHARS: usize = 128;
+/// The most custom headers on one destination.
+pub const HEADERS_MAX: usize = 32;
+
+/// A receiving URL that was checked: scheme, host, length, no credentials, no fragment.
+///
+/// Whether its address may be called is decided when connecting, not here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DestinationUrl(Url);
+
+impl DestinationUrl {
+    /// Parses by the WHATWG URL standard, in which every odd spelling of an address has one meaning.
+    ///
+    /// `plain_http` allows `http://` besides `https://`.
+    ///
+    /// # Errors
+    /// A sentence that says what would be right.
+    pub fn parse(text: &str, plain_http: bool) -> Result<Self, String> {
+        if text.is_empty() {
+            return Err("is empty; give the receiver's URL, for example https://example.com/webhooks".into());
+        }
+        if text.len() > URL_MAX_BYTES {
+            return Err(format!("has {} bytes; at most {URL_MAX_BYTES} are allowed", text.len()));
+        }
+        if text.chars().any(|c| c.is_control() || c.is_whitespace() || c == '\\') {
+            return Err("contains white space, a control character or a backslash; encode it".into());
+        }
+        let mut url = Url::parse(text).map_err(|error| format!("is no URL: {error}"))?;
+        check_scheme(&url, plain_http)?;
+        if !text.split_once(':').is_some_and(|(_, rest)| rest.starts_with("//")) {
+            return Err("has no `//` after the scheme; write https://host/path".into());
+        }
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err("contains credentials; set http_auth instead".into());
+        }
+        if url.fragment().is_some() {
+            return Err("contains a fragment (#…), which is never sent; remove it".into());
+        }
+        check_host(&mut url)?;
+        Ok(Self(url))
+    }
+
+    /// The parsed URL, in its normal form.
+    #[must_use]
+    pub fn as_url(&self) -> &Url {
+        &self.0
+    }
+
+    /// Whether it is `https://`.
+    #[must_use]
+    pub fn is_https(&self) -> bool {
+        self.0.scheme() == "https"
+    }
+}
+
+impl fmt::Display for DestinationUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0.as_str())
+    }
+}
+
+fn check_scheme(url: &Url, plain_http: bool) -> Result<(), String> {
+    match url.scheme() {
+        "https" => Ok(()),
+        "http" if plain_http => Ok(()),
+        "http" => Err("uses http://; this destination needs https://".into()),
+        other => Err(format!("uses {other}:; write https://…")),
+    }
+}
+
+fn check_host(url: &mut Url) -> Result<(), String> {
+    if url.port() == Some(0) {
+        return Err("has port 0; give a port from 1 to 65535 or none".into());
+    }
+    let domain = match url.host() {
+        Some(Host::Domain(domain)) => domain.to_owned(),
+        Some(Host::Ipv4(_) | Host::Ipv6(_)) => return Ok(()),
+        None => return Err("has no host; write https://host/path".into()),
+    };
+    // `host.` and `host` are the same name; one form keeps one connection pool and one Host header.
+    let plain = domain.trim_end_matches('.');
+    if plain.is_empty() || plain.split('.').any(|label| label.is_empty() || label.len() > 63) {
+        return Err("has a host with an empty or over-long label (63 characters at most)".into());
+    }
+    let plain = plain.to_owned();
+    url.set_host(Some(&plain)).map_err(|error| format!("has an invalid host: {error}"))
+}
+
+/// A custom header of a destination; the value counts as a secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Header {
+    /// The name, in lower case.
+    pub name: String,
+    /// The value.
+    pub value: Secret,
+}
+
+/// Whether a destination is delivered to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DestinationState {
+    /// Delivered to.
+    Active,
+    /// Held by a caller: events are kept, nothing is sent.
+    Paused {
+        /// Since when.
+        since: Timestamp,
+    },
+    /// Held by Signalpost: events are kept, nothing is sent until somebody resumes it.
+    Disabled {
+        /// Since when.
+        since: Timestamp,
+        /// Why, for people.
+        reason: String,
+    },
+}
+
+impl DestinationState {
+    /// Whether deliveries are sent.
+    #[must_use]
+    pub const fn is_active(&self) -> bool {
+        matches!(self, DestinationState::Active)
+    }
+}
+
+/// An organization's receiving URL with contract, subscription, secrets and limits.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Destination {
+    /// Made by us, never changes.
+    pub id: DestinationId,
+    /// Whose it is.
+    pub organization_id: OrganizationId,
+    /// A name for people; may be empty.
+    pub display_name: String,
+    /// Where requests go.
+    pub url: DestinationUrl,
+    /// What the receiver gets.
+    pub contract: Contract,
+    /// Which events it wants.
+    pub subscription: Subscription,
+    /// What is set on it over the contract's defaults.
+    pub settings: DeliverySettings,
+    /// The signing secrets.
+    pub signing: SigningSecrets,
+    /// Authentication of the request.
+    pub http_auth: HttpAuth,
+    /// Custom headers, in the order in which they are sent.
+    pub headers: Vec<Header>,
+    /// Active, paused or disabled.
+    pub state: DestinationState,
+    /// When it was created.
+    pub created_at: Timestamp,
+    /// When it was last changed.
+    pub updated_at: Timestamp,
+    /// Grows with each change; the etag.
+    pub revision: u64,
+}
+
+/// A destination as a caller wants it to be, before anything is checked.
+///
+/// Types that can only hold valid values (contract, settings) are parsed at the edge already; what needs
+/// the contract or the operator's configuration to be judged is still text.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DestinationDraft {
+    /// A name for people; may be empty.
+    pub display_name: String,
+    /// The URL as typed.
+    pub url: String,
+    /// What the receiver gets.
+    pub contract: Contract,
+    /// Which events it wants; `None` is the contract's default.
+    pub subscription: Option<Subscription>,
+    /// What is set over the contract's defaults.
+    pub settings: DeliverySettings,
+    /// The signing secret; `None` signs nothing.
+    pub signing_secret: Option<SecretSource>,
+    /// Authentication of the request.
+    pub http_auth: HttpAuth,
+    /// Custom headers.
+    pub headers: Vec<Header>,
+    /// Whether it starts (or stays) active; `false` is paused.
+    pub enabled: bool,
+}
+
+/// What the deliveries to a destination say about it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct DestinationHealth {
+    /// What went wrong last; cleared by the next success (seed 000).
+    pub last_error: Option<String>,
+    /// When it went wrong last; cleared by the next success (seed 000).
+    pub last_failure_at: Option<Timestamp>,
+    /// When it last went well.
+    pub last_success_at: Option<Timestamp>,
+    /// Failed requests since the last success.
+    pub consecutive_failures: u32,
+    /// When the present run of failures began.
+    pub failing_since: Option<Timestamp>,
+    /// When the first success ever confirmed that the receiver can be reached (seed 003).
+    pub confirmed_at: Option<Timestamp>,
+}
+
+impl DestinationHealth {
+    /// Notes a success: errors are cleared, the first one confirms reachability.
+    pub fn succeeded(&mut self, at: Timestamp) {
+        let confirmed_at = self.confirmed_at.or(Some(at));
+        *self = Self { last_success_at: Some(at), confirmed_at, ..Self::default() };
+    }
+
+    /// Notes a failure.
+    pub fn failed(&mut self, at: Timestamp, error: String) {
+        self.last_error = Some(error);
+        self.last_failure_at = Some(at);
+        self.consecutive_failures = self.consecutive_failures.saturating_add(1);
+        self.failing_since = self.failing_since.or(Some(at));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn odd_spellings_of_an_address_are_read_as_the_address_they_mean() {
+        for (text, host) in [
+            ("https://2130706433/", "127.0.0.1"),
+            ("https://0x7f.1/", "127.0.0.1"),
+            ("https://0177.0.0.1/", "127.0.0.1"),
+            ("https://EXAMPLE.com./x", "example.com"),
+            ("https://[::ffff:127.0.0.1]/", "[::ffff:7f00:1]"),
+        ] {
+            let url = DestinationUrl::parse(text, false).unwrap();
+            assert_eq!(url.as_url().host_str(), Some(host), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_url_that_is_refused_says_what_would_be_right() {
+        let table = [
+            ("", "is empty"),
+            ("http://example.com/", "https://"),
+            ("https://user:pw@example.com/", "http_auth"),
+            ("https://example.com/#top", "fragment"),
+            ("https:example.com", "//"),
+            ("https://exa mple.com/", "white space"),
+            ("https://a..b/", "label"),
+            ("https://example.com:0/", "port"),
+            ("ftp://example.com/", "https://"),
+            ("https://256.0.0.1/", "no URL"),
+            ("nonsense", "no URL"),
+        ];
+        for (text, part) in table {
+            let problem = DestinationUrl::parse(text, false).unwrap_err();
+            assert!(problem.contains(part), "{text}: {problem}");
+        }
+        let long = format!("https://example.com/{}", "x".repeat(URL_MAX_BYTES));
+        assert!(DestinationUrl::parse(&long, false).unwrap_err().contains("2048"));
+        assert!(DestinationUrl::parse("http://127.0.0.1:8080/hook", true).is_ok());
+    }
+
+    #[test]
+    fn a_success_clears_the_error_and_the_first_one_confirms() {
+        let mut health = DestinationHealth::default();
+        let at = Timestamp::from_millis;
+        health.failed(at(1), "answered 500".into());
+        health.failed(at(2), "answered 502".into());
+        assert_eq!((health.consecutive_failures, health.failing_since), (2, Some(at(1))));
+        health.succeeded(at(3));
+        health.succeeded(at(4));
+        assert_eq!((health.last_error, health.last_failure_at), (None, None));
+        assert_eq!((health.confirmed_at, health.last_success_at), (Some(at(3)), Some(at(4))));
+    }
+}

@@ -1,0 +1,91 @@
+//! What is wrong with an input: every violated field, by path, with the remedy.
+
+use std::fmt;
+
+/// One violated field of a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Violation {
+    /// The path of the field in the caller's words, for example `destination.url`.
+    pub field: String,
+    /// What is wrong and what would be right, in one or two sentences.
+    pub description: String,
+}
+
+/// All violations of one input; empty means that the input is valid.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Violations(Vec<Violation>);
+
+impl Violations {
+    /// No violation yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// A list of exactly one violation.
+    #[must_use]
+    pub fn one(field: impl Into<String>, description: impl Into<String>) -> Self {
+        let mut violations = Self::new();
+        violations.add(field, description);
+        violations
+    }
+
+    /// Adds a violation.
+    pub fn add(&mut self, field: impl Into<String>, description: impl Into<String>) {
+        self.0.push(Violation { field: field.into(), description: description.into() });
+    }
+
+    /// Keeps the value of a parse, or notes why there is none.
+    pub fn check<T>(&mut self, field: &str, parsed: Result<T, impl fmt::Display>) -> Option<T> {
+        match parsed {
+            Ok(value) => Some(value),
+            Err(problem) => {
+                self.add(field, problem.to_string());
+                None
+            }
+        }
+    }
+
+    /// Takes over the violations of a part, with `prefix` and a dot before each path.
+    pub fn extend_under(&mut self, prefix: &str, inner: Violations) {
+        for violation in inner.0 {
+            self.add(format!("{prefix}.{}", violation.field), violation.description);
+        }
+    }
+
+    /// Takes over violations whose paths are complete already.
+    pub fn extend(&mut self, inner: Violations) {
+        self.0.extend(inner.0);
+    }
+
+    /// Whether nothing is wrong.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The violations, in the order in which they were found.
+    pub fn iter(&self) -> impl Iterator<Item = &Violation> {
+        self.0.iter()
+    }
+
+    /// `Ok` with the value where nothing is wrong, or all violations.
+    ///
+    /// # Errors
+    /// The violations themselves, where there is any.
+    pub fn into_result<T>(self, value: T) -> Result<T, Violations> {
+        if self.is_empty() { Ok(value) } else { Err(self) }
+    }
+}
+
+impl fmt::Display for Violations {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (position, violation) in self.0.iter().enumerate() {
+            let separator = if position == 0 { "" } else { "; " };
+            write!(f, "{separator}{}: {}", violation.field, violation.description)?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Violations {}

@@ -1,0 +1,5 @@
+//! Decisions as pure functions of state, input, time and a random draw.
+
+pub mod address;
+pub mod retry;
+pub mod retry_after;

@@ -1,0 +1,177 @@
+//! The in-memory snapshot of organizations and destinations, and the live status of each destination.
+//!
+//! Every event is routed through it, so reads take a short lock and clone one `Arc`. The store loads it
+//! at open and changes it with each commit; nobody else writes to it, but for the live status, which the
+//! engine keeps.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use crate::domain::destination::{Destination, DestinationHealth};
+use crate::domain::id::{DestinationId, OrganizationId};
+use crate::domain::organization::Organization;
+use crate::domain::time::Timestamp;
+
+/// A destination and what is going on with it.
+#[derive(Debug)]
+pub struct DestinationEntry {
+    /// The destination as it was last committed.
+    pub destination: Arc<Destination>,
+    /// Shared by all versions of the entry.
+    pub status: Arc<DestinationStatus>,
+}
+
+/// What is going on with a destination; kept by the engine, read by callers.
+#[derive(Debug, Default)]
+pub struct DestinationStatus {
+    inner: Mutex<(DestinationHealth, LaneStatus)>,
+}
+
+/// The run-time line of a destination, as callers may see it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct LaneStatus {
+    /// Requests under way.
+    pub in_flight: u32,
+    /// Deliveries in the lane's memory window that wait.
+    pub waiting_in_memory: u32,
+    /// Whether the store holds more than the window.
+    pub more_in_store: bool,
+    /// When the next attempt may begin, if that is known.
+    pub next_attempt_at: Option<Timestamp>,
+}
+
+impl DestinationStatus {
+    /// A status with this health and an idle lane.
+    #[must_use]
+    pub fn new(health: DestinationHealth) -> Self {
+        Self { inner: Mutex::new((health, LaneStatus::default())) }
+    }
+
+    /// The health.
+    #[must_use]
+    pub fn health(&self) -> DestinationHealth {
+        self.lock().0.clone()
+    }
+
+    /// The lane.
+    #[must_use]
+    pub fn lane(&self) -> LaneStatus {
+        self.lock().1
+    }
+
+    /// Changes the health and answers the new one.
+    pub fn update_health(&self, change: impl FnOnce(&mut DestinationHealth)) -> DestinationHealth {
+        let mut guard = self.lock();
+        change(&mut guard.0);
+        guard.0.clone()
+    }
+
+    /// Notes where the lane stands.
+    pub fn set_lane(&self, lane: LaneStatus) {
+        self.lock().1 = lane;
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, (DestinationHealth, LaneStatus)> {
+        // No code panics while it holds the lock, and the data has no invariant that a panic could break.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// All destinations of one organization, in order of creation.
+pub type OrganizationDestinations = Arc<Vec<Arc<DestinationEntry>>>;
+
+#[derive(Debug, Default)]
+struct Tables {
+    organizations: BTreeMap<OrganizationId, Arc<Organization>>,
+    by_organization: HashMap<OrganizationId, OrganizationDestinations>,
+    by_id: HashMap<DestinationId, Arc<DestinationEntry>>,
+}
+
+/// The snapshot of organizations and destinations.
+#[derive(Debug, Default)]
+pub struct Directory {
+    tables: RwLock<Tables>,
+}
+
+impl Directory {
+    /// An empty directory.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// One organization.
+    #[must_use]
+    pub fn organization(&self, id: &OrganizationId) -> Option<Arc<Organization>> {
+        self.read().organizations.get(id).cloned()
+    }
+
+    /// Organizations in order of their ids, after `after`, at most `limit`.
+    #[must_use]
+    pub fn organizations(&self, after: Option<&OrganizationId>, limit: usize) -> Vec<Arc<Organization>> {
+        use std::ops::Bound::{Excluded, Unbounded};
+        let start = after.map_or(Unbounded, Excluded);
+        let tables = self.read();
+        let rows = tables.organizations.range::<OrganizationId, _>((start, Unbounded));
+        rows.take(limit).map(|(_, organization)| Arc::clone(organization)).collect()
+    }
+
+    /// The destinations of an organization, oldest first.
+    #[must_use]
+    pub fn destinations(&self, organization_id: &OrganizationId) -> OrganizationDestinations {
+        self.read().by_organization.get(organization_id).cloned().unwrap_or_default()
+    }
+
+    /// One destination.
+    #[must_use]
+    pub fn destination(&self, id: DestinationId) -> Option<Arc<DestinationEntry>> {
+        self.read().by_id.get(&id).cloned()
+    }
+
+    /// The ids of all destinations of all organizations.
+    #[must_use]
+    pub fn destination_ids(&self) -> Vec<DestinationId> {
+        self.read().by_id.keys().copied().collect()
+    }
+
+    /// Store implementations only: an organization was committed.
+    pub fn put_organization(&self, organization: Arc<Organization>) {
+        self.write().organizations.insert(organization.id.clone(), organization);
+    }
+
+    /// Store implementations only: a destination was committed. `health` is what was stored, at open.
+    pub fn put_destination(&self, destination: Arc<Destination>, health: DestinationHealth) {
+        let mut tables = self.write();
+        let status = match tables.by_id.get(&destination.id) {
+            Some(entry) => Arc::clone(&entry.status),
+            None => Arc::new(DestinationStatus::new(health)),
+        };
+        let id = destination.id;
+        let organization_id = destination.organization_id.clone();
+        let entry = Arc::new(DestinationEntry { destination, status });
+        tables.by_id.insert(id, Arc::clone(&entry));
+        let list = Arc::make_mut(tables.by_organization.entry(organization_id).or_default());
+        match list.iter_mut().find(|known| known.destination.id == id) {
+            Some(known) => *known = entry,
+            None => list.push(entry),
+        }
+        list.sort_by_key(|known| known.destination.id);
+    }
+
+    /// Store implementations only: the removal of a destination was committed.
+    pub fn remove_destination(&self, id: DestinationId) {
+        let mut tables = self.write();
+        let Some(entry) = tables.by_id.remove(&id) else { return };
+        if let Some(list) = tables.by_organization.get_mut(&entry.destination.organization_id) {
+            Arc::make_mut(list).retain(|known| known.destination.id != id);
+        }
+    }
+
+    fn read(&self) -> std::sync::RwLockReadGuard<'_, Tables> {
+        self.tables.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> std::sync::RwLockWriteGuard<'_, Tables> {
+        self.tables.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}

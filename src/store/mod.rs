@@ -1,0 +1,351 @@
+//! The store: traits in domain verbs, each call atomic, and their implementations.
+//!
+//! Callers see no keys, no scans and no transactions. Whatever a call changes is either all there
+//! after a crash or not there at all. [`EventStore::accept`] returns only when the events and their
+//! deliveries are durable (fsynced); [`DeliveryStore::settle`] may return before that, because a crash
+//! that forgets an outcome repeats a delivery and never loses one.
+//!
+//! Lanes learn of new work through a [`CommitListener`], which is called after the commit, so that
+//! the hot path never reads back what it has just written.
+//!
+//! `conformance` holds the one suite of tests that every implementation passes.
+
+#[cfg(test)]
+pub mod conformance;
+pub mod directory;
+pub mod memory;
+pub mod record;
+pub mod sled;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use crate::domain::attempt::Attempt;
+use crate::domain::delivery::{Cycle, CycleCause, Delivery, DeliveryState, StateKind};
+use crate::domain::destination::{Destination, DestinationHealth};
+use crate::domain::event::{Acceptance, Event, EventType, NewEvent};
+use crate::domain::id::{DeliveryId, DestinationId, EventId, EventKey, OrganizationId};
+use crate::domain::organization::Organization;
+use crate::domain::settings::Guarantee;
+use crate::domain::time::Timestamp;
+use directory::Directory;
+
+/// Everything that a running service needs to be kept.
+pub trait Store: EventStore + DeliveryStore + DestinationStore + OrganizationStore {
+    /// The in-memory snapshot of organizations and destinations; it changes with each commit.
+    fn directory(&self) -> &Arc<Directory>;
+
+    /// Names the one who is told of commits. It is called on the store's own thread, in commit order,
+    /// and may block to hold ingest back. May be set once, before the first write.
+    fn listen(&self, listener: Arc<dyn CommitListener>);
+}
+
+/// Who is told of commits, after they are durable.
+pub trait CommitListener: Send + Sync {
+    /// These events are new and durable, in order of their keys.
+    fn accepted(&self, events: &[Arc<Event>]);
+    /// These deliveries wait again, because of a resend or a replay.
+    fn requeued(&self, entries: &[DueEntry]);
+    /// These deliveries are finished without the lane's doing (cancelled, dead letter deleted).
+    fn ended(&self, ids: &[DeliveryId]);
+    /// A destination was created, changed, paused, resumed or deleted.
+    fn destination_changed(&self, id: DestinationId);
+}
+
+/// Events: accepted once, never changed.
+#[async_trait]
+pub trait EventStore: Send + Sync {
+    /// Makes the events and their at-least-once deliveries durable, in one step, and returns one answer
+    /// each, in the same order. Keys are given here, so that they grow in commit order.
+    ///
+    /// The same id in the same organization with the same type, time, level and data is a duplicate of
+    /// the first; with anything else in it, a conflict. Both write nothing. Ids are also compared within
+    /// the call and with calls under way.
+    ///
+    /// # Errors
+    /// [`StoreError::Busy`] when too much waits to be written, [`StoreError::Full`] below the free-space
+    /// watermark, [`StoreError::Unavailable`]. Nothing of the call was written then.
+    async fn accept(&self, events: Vec<NewEvent>) -> Result<Vec<Acceptance>, StoreError>;
+
+    /// The events with these keys, in the same order; `None` where there is none (any more).
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] or [`StoreError::Corrupt`].
+    async fn load_events(&self, keys: Vec<EventKey>) -> Result<Vec<Option<Arc<Event>>>, StoreError>;
+
+    /// The event of an organization by the id that callers know.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] or [`StoreError::Corrupt`].
+    async fn find_event(
+        &self,
+        organization_id: &OrganizationId,
+        event_id: &EventId,
+    ) -> Result<Option<Arc<Event>>, StoreError>;
+}
+
+/// Deliveries and their history.
+///
+/// A waiting at-least-once delivery is *fresh* until its first attempt is settled: it waits in order of
+/// its key. After that it is *due*: it waits in order of its due time.
+#[async_trait]
+pub trait DeliveryStore: Send + Sync {
+    /// The events of fresh deliveries of a destination in order of their keys, after `after`.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] or [`StoreError::Corrupt`].
+    async fn load_fresh(
+        &self,
+        destination_id: DestinationId,
+        after: Option<EventKey>,
+        limit: usize,
+    ) -> Result<Page<Arc<Event>>, StoreError>;
+
+    /// Deliveries of a destination that wait for a due time, in order of (due, key), after `after`.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] or [`StoreError::Corrupt`].
+    async fn load_due(
+        &self,
+        destination_id: DestinationId,
+        after: Option<(Timestamp, EventKey)>,
+        limit: usize,
+    ) -> Result<Page<DueEntry>, StoreError>;
+
+    /// Records outcomes: state, attempt, due order, dead letters and health change together.
+    ///
+    /// A delivery that was finished meanwhile by a caller (cancelled, say) keeps that state and gets the
+    /// attempt on its record; only a success overrides it. Visible to reads when the call returns;
+    /// durable with the next commit, at the latest half a second later.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`]; the outcomes were not recorded then.
+    async fn settle(
+        &self,
+        settlements: Vec<Settlement>,
+        health: Vec<(DestinationId, DestinationHealth)>,
+    ) -> Result<(), StoreError>;
+
+    /// One delivery with its attempts.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] or [`StoreError::Corrupt`].
+    async fn delivery(&self, id: DeliveryId) -> Result<Option<Delivery>, StoreError>;
+
+    /// Deliveries that fit the query, newest event first.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] or [`StoreError::Corrupt`].
+    async fn deliveries(&self, query: DeliveryQuery) -> Result<Page<Delivery>, StoreError>;
+
+    /// Begins a new cycle of attempts for each of these deliveries, due now, whatever their state, and
+    /// tells the listener. Durable on return. Ids that are unknown, or whose event is gone, are left out.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`], [`StoreError::Busy`].
+    async fn requeue(
+        &self,
+        ids: Vec<DeliveryId>,
+        cause: CycleCause,
+        now: Timestamp,
+    ) -> Result<Vec<DueEntry>, StoreError>;
+
+    /// Ends those of these deliveries whose state is of kind `from`, and tells the listener. Durable on
+    /// return; answers the ids that were ended.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`], [`StoreError::Busy`].
+    async fn end(
+        &self,
+        ids: Vec<DeliveryId>,
+        from: StateKind,
+        into: DeliveryState,
+    ) -> Result<Vec<DeliveryId>, StoreError>;
+
+    /// How many deliveries of a destination wait in the store, and since when the oldest; counting
+    /// stops at `cap`.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    async fn backlog(&self, destination_id: DestinationId, cap: usize) -> Result<Backlog, StoreError>;
+}
+
+/// Destinations. Reads go to the [`Directory`].
+#[async_trait]
+pub trait DestinationStore: Send + Sync {
+    /// Stores a new destination, durable on return, unless the organization has `limit` of them already.
+    ///
+    /// # Errors
+    /// [`StoreError::LimitReached`], [`StoreError::Full`], [`StoreError::Unavailable`].
+    async fn create_destination(
+        &self,
+        destination: Destination,
+        limit: Option<u32>,
+    ) -> Result<Arc<Destination>, StoreError>;
+
+    /// Replaces a destination whose revision is `expected`; the new one has the next revision.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`], [`StoreError::Stale`], [`StoreError::Unavailable`].
+    async fn update_destination(
+        &self,
+        destination: Destination,
+        expected: u64,
+    ) -> Result<Arc<Destination>, StoreError>;
+
+    /// Removes a destination and its health; its deliveries stay on record until retention.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`], [`StoreError::Stale`], [`StoreError::Unavailable`].
+    async fn delete_destination(&self, id: DestinationId, expected: Option<u64>) -> Result<(), StoreError>;
+}
+
+/// Organizations. Reads go to the [`Directory`].
+#[async_trait]
+pub trait OrganizationStore: Send + Sync {
+    /// Stores a new organization; durable on return.
+    ///
+    /// # Errors
+    /// [`StoreError::AlreadyExists`], [`StoreError::Full`], [`StoreError::Unavailable`].
+    async fn create_organization(&self, organization: Organization) -> Result<Arc<Organization>, StoreError>;
+
+    /// Replaces an organization whose revision is `expected`; the new one has the next revision.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`], [`StoreError::Stale`], [`StoreError::Unavailable`].
+    async fn update_organization(
+        &self,
+        organization: Organization,
+        expected: u64,
+    ) -> Result<Arc<Organization>, StoreError>;
+}
+
+/// Some rows, and whether there are more after the last one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Page<T> {
+    /// The rows, in the order that the call promises.
+    pub rows: Vec<T>,
+    /// Whether reading on after the last row would find more.
+    pub more: bool,
+}
+
+/// A delivery that waits for its due time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DueEntry {
+    /// Which delivery.
+    pub id: DeliveryId,
+    /// Not before this.
+    pub due: Timestamp,
+    /// Attempts in all so far.
+    pub attempt_count: u32,
+    /// The present cycle.
+    pub cycle: Cycle,
+}
+
+/// How a delivery waits at present; the lane knows, so that the store need not look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// It waits in order of its key, without a record of its own.
+    Fresh,
+    /// It waits for this due time, with a record.
+    Due(Timestamp),
+    /// Best effort: in memory only.
+    InMemory,
+}
+
+/// What became of a delivery.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Settlement {
+    /// Which delivery.
+    pub id: DeliveryId,
+    /// How it waited until now.
+    pub stage: Stage,
+    /// What it was promised.
+    pub guarantee: Guarantee,
+    /// The attempt that was made, if one was.
+    pub attempt: Option<Attempt>,
+    /// The cycle, this attempt included.
+    pub cycle: Cycle,
+    /// The state from now on.
+    pub state: DeliveryState,
+}
+
+/// Which deliveries to list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeliveryQuery {
+    /// Whose.
+    pub organization_id: OrganizationId,
+    /// Of these destinations; the caller names all of the organization's where it means all.
+    pub destination_ids: Vec<DestinationId>,
+    /// In one of these states; empty means any.
+    pub states: Vec<StateKind>,
+    /// Of one of these types; empty means any.
+    pub event_types: Vec<EventType>,
+    /// Of events accepted at or after this.
+    pub from: Option<Timestamp>,
+    /// Of events accepted before this.
+    pub until: Option<Timestamp>,
+    /// Only deliveries that come after this one in the list.
+    pub after: Option<DeliveryId>,
+    /// The most rows.
+    pub limit: usize,
+}
+
+/// What waits in the store for a destination.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Backlog {
+    /// How many deliveries wait; at most the cap of the call.
+    pub count: usize,
+    /// Whether counting stopped at the cap.
+    pub capped: bool,
+    /// When the event of the oldest fresh delivery was accepted.
+    pub oldest: Option<Timestamp>,
+}
+
+/// Why the store did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Too much waits to be written; try again soon.
+    #[error("the store's write queue is full")]
+    Busy,
+    /// The disk is full or below the free-space watermark.
+    #[error("the store's disk has {free_bytes} bytes free; {needed_bytes} must stay free")]
+    Full {
+        /// What is free.
+        free_bytes: u64,
+        /// What must stay free.
+        needed_bytes: u64,
+    },
+    /// There is no such thing.
+    #[error("not found")]
+    NotFound,
+    /// There is one already.
+    #[error("exists already")]
+    AlreadyExists,
+    /// It was changed since it was read.
+    #[error("changed meanwhile: revision {found}, not {expected}")]
+    Stale {
+        /// What the caller had read.
+        expected: u64,
+        /// What is there.
+        found: u64,
+    },
+    /// The organization has as many as its plan allows.
+    #[error("the limit of {limit} is reached: {usage} exist")]
+    LimitReached {
+        /// The plan's limit.
+        limit: u32,
+        /// How many there are.
+        usage: u32,
+    },
+    /// A stored record can't be read; it is never served.
+    #[error("a stored record is damaged: {0}")]
+    Corrupt(String),
+    /// The store could not be opened, for a reason that the operator can mend.
+    #[error("{0}")]
+    CannotOpen(String),
+    /// The store does not work (any more); the process should end.
+    #[error("the store is not available: {0}")]
+    Unavailable(String),
+}

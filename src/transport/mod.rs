@@ -1,0 +1,44 @@
+//! Transport: how a rendered request reaches the receiver.
+//!
+//! `http` is the only file that knows reqwest; `resolve` decides which addresses may be connected to;
+//! `secrets` reads secrets from where they are; `courier` puts the three together into one attempt.
+
+pub mod courier;
+pub mod http;
+pub mod resolve;
+pub mod secrets;
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use crate::contract::RenderedRequest;
+use crate::domain::attempt::Outcome;
+
+/// Sends requests. One implementation talks HTTP; tests have a scripted one.
+#[async_trait]
+pub trait Transport: Send + Sync {
+    /// Sends one request and waits for the answer, at most `options.timeout` in all.
+    ///
+    /// Whatever the receiver does is an [`Outcome`]; there is no error.
+    async fn send(&self, request: RenderedRequest, options: SendOptions) -> Sent;
+}
+
+/// How to send a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SendOptions {
+    /// From the start to the end of the response.
+    pub timeout: Duration,
+    /// Accept any certificate.
+    pub allow_invalid_certificates: bool,
+}
+
+/// What became of a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sent {
+    /// What the receiver did.
+    pub outcome: Outcome,
+    /// The address that was connected to, where an answer came.
+    pub remote_address: Option<SocketAddr>,
+}
