@@ -1,0 +1,35 @@
+//! Disabling a destination because of what its receiver does.
+
+use crate::domain::destination::{Destination, DestinationState};
+use crate::domain::id::DestinationId;
+use crate::domain::time::Timestamp;
+use crate::store::{Store, StoreError};
+
+/// How often the change is tried against concurrent changes by callers.
+const TRIES: u32 = 5;
+
+/// Disables a destination that is active; one that is gone or not active any more stays as it is.
+///
+/// # Errors
+/// [`StoreError::Stale`] when callers change it all the time, or what the store says.
+pub async fn disable_destination(
+    store: &dyn Store,
+    id: DestinationId,
+    reason: &str,
+    since: Timestamp,
+) -> Result<(), StoreError> {
+    for remaining in (0..TRIES).rev() {
+        let Some(entry) = store.directory().destination(id) else { return Ok(()) };
+        if !entry.destination.state.is_active() {
+            return Ok(());
+        }
+        let state = DestinationState::Disabled { since, reason: reason.to_owned() };
+        let changed = Destination { state, updated_at: since, ..Destination::clone(&entry.destination) };
+        match store.update_destination(changed, entry.destination.revision).await {
+            Err(StoreError::Stale { .. }) if remaining > 0 => {}
+            Err(error) => return Err(error),
+            Ok(_) => return Ok(()),
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,440 @@
+use std::collections::BTreeSet;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::domain::contract::CloudEventsMode;
+use crate::domain::event::{EventType, Level, Route};
+use crate::domain::id::{DeliveryId, DestinationId, EventId, OrganizationId};
+use crate::domain::payload::Payload;
+use crate::domain::settings::{RetryPolicy, RetrySchedule};
+
+const START: Timestamp = Timestamp::from_millis(1_700_000_000_000);
+const DESTINATION: DestinationId = DestinationId::from_bytes([1; 16]);
+
+fn after(millis: u64) -> Timestamp {
+    START + Duration::from_millis(millis)
+}
+
+fn policy() -> EffectivePolicy {
+    EffectivePolicy {
+        timeout: Duration::from_secs(10),
+        retry: RetryPolicy {
+            schedule: RetrySchedule::Fixed(Vec::new()),
+            max_attempts: None,
+            give_up_after: None,
+            jitter: 0.0,
+            final_statuses: BTreeSet::new(),
+        },
+        throttle: Duration::ZERO,
+        max_batch_events: 1,
+        max_batch_bytes: 1 << 20,
+        discard_after: None,
+        lossy: false,
+        guarantee: Guarantee::AtLeastOnce,
+        ordered: false,
+        max_concurrency: 4,
+        allow_invalid_certificates: false,
+        cloudevents_mode: CloudEventsMode::Structured,
+        cloudevents_source: None,
+        disable_after: None,
+        gone_disables: false,
+    }
+}
+
+fn lane(change: impl FnOnce(&mut EffectivePolicy), window: usize) -> Lane {
+    let mut policy = policy();
+    change(&mut policy);
+    Lane::new(Arc::new(policy), Hold::Open, window)
+}
+
+fn event(key: EventKey) -> Arc<Event> {
+    Arc::new(Event {
+        key,
+        id: EventId::from_key(key),
+        organization_id: OrganizationId::parse("org").unwrap(),
+        event_type: EventType::parse("a.b").unwrap(),
+        occurred_at: key.made_at(),
+        accepted_at: key.made_at(),
+        level: Level::Info,
+        data: Payload::empty(),
+        routes: vec![Route { destination_id: DESTINATION, guarantee: Guarantee::AtLeastOnce }],
+    })
+}
+
+/// Keys made one millisecond apart.
+fn keys(count: u64) -> Vec<EventKey> {
+    (0..count).map(|n| EventKey::lower_bound(after(n))).collect()
+}
+
+fn entry(key: EventKey, due: Timestamp) -> DueEntry {
+    let cycle = Cycle { cause: CycleCause::Resend, started_at: due, attempts: 0 };
+    DueEntry { id: DeliveryId::new(key, DESTINATION), due, attempt_count: 1, cycle }
+}
+
+fn attempt_keys(step: Step) -> Vec<EventKey> {
+    match step {
+        Step::Attempt(items) => items.iter().map(|item| item.key).collect(),
+        other => panic!("an attempt was expected, not {other:?}"),
+    }
+}
+
+fn attempt_items(step: Step) -> Vec<Item> {
+    match step {
+        Step::Attempt(items) => items,
+        other => panic!("an attempt was expected, not {other:?}"),
+    }
+}
+
+const OK: Option<(bool, Duration)> = Some((true, Duration::from_millis(1)));
+const FAILED: Option<(bool, Duration)> = Some((false, Duration::from_millis(1)));
+
+#[test]
+fn first_attempts_go_out_in_order_of_acceptance_up_to_the_concurrency() {
+    let mut lane = lane(|_| {}, 100);
+    let keys = keys(6);
+    for key in &keys {
+        lane.accepted(event(*key), Guarantee::AtLeastOnce);
+    }
+    let started: Vec<_> = (0..4).flat_map(|_| attempt_keys(lane.step(after(10)))).collect();
+    assert_eq!(started, &keys[..4]);
+    assert_eq!(lane.step(after(10)), Step::Idle);
+}
+
+#[test]
+fn the_throttle_is_the_least_gap_between_two_requests_and_groups_what_came_meanwhile() {
+    let mut lane = lane(
+        |p| {
+            p.throttle = Duration::from_secs(1);
+            p.max_batch_events = 3;
+        },
+        100,
+    );
+    let keys = keys(6);
+    lane.accepted(event(keys[0]), Guarantee::AtLeastOnce);
+    assert_eq!(attempt_keys(lane.step(after(100))), &keys[..1]);
+    for key in &keys[1..] {
+        lane.accepted(event(*key), Guarantee::AtLeastOnce);
+    }
+    assert_eq!(lane.step(after(101)), Step::WaitUntil(after(1100)));
+    assert_eq!(attempt_keys(lane.step(after(1100))), &keys[1..4]);
+    assert_eq!(attempt_keys(lane.step(after(2100))), &keys[4..]);
+}
+
+#[test]
+fn a_batch_is_never_larger_than_its_byte_cap_but_one_event_always_goes() {
+    let mut lane = lane(
+        |p| {
+            p.max_batch_events = 100;
+            p.max_batch_bytes = 2 * (ENVELOPE_BYTES as u32 + 2);
+        },
+        100,
+    );
+    let keys = keys(3);
+    for key in &keys {
+        lane.accepted(event(*key), Guarantee::AtLeastOnce);
+    }
+    assert_eq!(attempt_keys(lane.step(after(10))), &keys[..2]);
+    assert_eq!(attempt_keys(lane.step(after(10))), &keys[2..]);
+}
+
+#[test]
+fn an_ordered_lane_sends_nothing_past_a_failing_delivery() {
+    let mut lane = lane(|p| p.ordered = true, 100);
+    let keys = keys(2);
+    for key in &keys {
+        lane.accepted(event(*key), Guarantee::AtLeastOnce);
+    }
+    let items = attempt_items(lane.step(after(10)));
+    assert_eq!(lane.step(after(10)), Step::Idle);
+    lane.finished(items.into_iter().map(|item| (item, Some(after(5000)))).collect(), FAILED);
+    assert_eq!(lane.step(after(20)), Step::WaitUntil(after(5000)));
+    let items = attempt_items(lane.step(after(5000)));
+    assert_eq!(items[0].key, keys[0]);
+    lane.finished(items.into_iter().map(|item| (item, None)).collect(), OK);
+    assert_eq!(attempt_keys(lane.step(after(5001))), &keys[1..]);
+}
+
+#[test]
+fn a_held_lane_keeps_everything_and_sends_nothing() {
+    let mut lane = lane(|_| {}, 100);
+    lane.accepted(event(keys(1)[0]), Guarantee::AtLeastOnce);
+    lane.set_hold(Hold::Held);
+    assert_eq!(lane.step(after(10)), Step::Idle);
+    assert!(!lane.is_idle());
+    lane.set_hold(Hold::Open);
+    assert_eq!(attempt_keys(lane.step(after(11))), keys(1));
+}
+
+#[test]
+fn a_delivery_that_grows_too_old_while_it_waits_is_discarded_also_when_held() {
+    let mut lane = lane(|p| p.discard_after = Some(Duration::from_secs(300)), 100);
+    lane.accepted(event(keys(1)[0]), Guarantee::AtLeastOnce);
+    lane.set_hold(Hold::Held);
+    let limit = after(300_000);
+    assert_eq!(lane.step(after(10)), Step::WaitUntil(limit));
+    let Step::Discard(items, EndReason::TooOld) = lane.step(limit) else { panic!("a discard was expected") };
+    assert_eq!(items.len(), 1);
+    lane.settled(&keys(1));
+    assert!(lane.is_idle());
+}
+
+#[test]
+fn a_closed_lane_discards_all_that_waits_in_memory_and_in_the_store() {
+    let mut lane = lane(|_| {}, 2);
+    let keys = keys(3);
+    for key in &keys {
+        lane.accepted(event(*key), Guarantee::AtLeastOnce);
+    }
+    lane.set_hold(Hold::Closed);
+    let Step::Discard(items, EndReason::DestinationDeleted) = lane.step(after(10)) else { panic!("discard") };
+    assert_eq!(items.len(), 2);
+    assert_eq!(lane.step(after(10)), Step::LoadFresh { after: Some(keys[1]), limit: 2 });
+    lane.loaded_fresh(Page { rows: vec![event(keys[2])], more: false });
+    assert!(matches!(lane.step(after(10)), Step::Discard(items, _) if items.len() == 1));
+    lane.settled(&keys);
+    assert!(lane.is_idle());
+}
+
+#[test]
+fn a_best_effort_delivery_that_finds_the_window_full_is_put_on_record() {
+    let mut lane = lane(|p| p.guarantee = Guarantee::BestEffort, 1);
+    let keys = keys(2);
+    for key in &keys {
+        lane.accepted(event(*key), Guarantee::BestEffort);
+    }
+    let Step::Discard(items, EndReason::WindowFull) = lane.step(after(10)) else { panic!("discard") };
+    assert_eq!(items[0].key, keys[1]);
+}
+
+#[test]
+fn at_a_stop_only_what_is_in_memory_alone_is_sent_and_at_once() {
+    let mut lane = lane(|_| {}, 10);
+    let keys = keys(2);
+    lane.accepted(event(keys[0]), Guarantee::AtLeastOnce);
+    lane.accepted(event(keys[1]), Guarantee::BestEffort);
+    lane.set_hold(Hold::Flushing);
+    let items = attempt_items(lane.step(after(10)));
+    assert_eq!(items[0].key, keys[1]);
+    lane.finished(items.into_iter().map(|item| (item, Some(after(60_000)))).collect(), FAILED);
+    assert_eq!(attempt_keys(lane.step(after(11))), &keys[1..]);
+    assert!(!lane.must_flush());
+}
+
+#[test]
+fn a_cancelled_delivery_is_not_attempted_any_more() {
+    let mut lane = lane(|_| {}, 10);
+    let keys = keys(2);
+    lane.accepted(event(keys[0]), Guarantee::AtLeastOnce);
+    lane.requeued(entry(keys[1], after(5)));
+    lane.ended(keys[0]);
+    lane.ended(keys[1]);
+    assert_eq!(lane.step(after(10)), Step::Idle);
+    assert!(lane.is_idle());
+}
+
+#[test]
+fn first_attempts_and_retries_take_turns() {
+    let mut lane = lane(|p| p.max_concurrency = 64, 100);
+    let keys = keys(8);
+    for key in &keys[..4] {
+        lane.requeued(entry(*key, after(0)));
+    }
+    for key in &keys[4..] {
+        lane.accepted(event(*key), Guarantee::AtLeastOnce);
+    }
+    let order: Vec<_> = (0..4).flat_map(|_| attempt_keys(lane.step(after(100)))).collect();
+    assert_eq!(order, [keys[4], keys[0], keys[5], keys[1]]);
+}
+
+// === A model: the lane against a store that answers late, in any order ===
+
+#[derive(Default)]
+struct ModelStore {
+    fresh: BTreeMap<EventKey, Arc<Event>>,
+    due: BTreeMap<(Timestamp, EventKey), DueEntry>,
+}
+
+impl ModelStore {
+    fn fresh_page(&self, after: Option<EventKey>, limit: usize) -> Page<Arc<Event>> {
+        let later = self.fresh.iter().filter(|(key, _)| after.is_none_or(|a| **key > a));
+        let mut rows: Vec<_> = later.take(limit + 1).map(|(_, event)| Arc::clone(event)).collect();
+        let more = rows.len() > limit;
+        rows.truncate(limit);
+        Page { rows, more }
+    }
+
+    fn due_page(&self, after: Option<(Timestamp, EventKey)>, limit: usize) -> Page<DueEntry> {
+        let later = self.due.iter().filter(|(at, _)| after.is_none_or(|a| **at > a));
+        let mut rows: Vec<_> = later.take(limit + 1).map(|(_, entry)| *entry).collect();
+        let more = rows.len() > limit;
+        rows.truncate(limit);
+        Page { rows, more }
+    }
+}
+
+/// An outcome on its way to the store.
+struct ModelSettlement {
+    item: Item,
+    again: Option<Timestamp>,
+}
+
+struct Model {
+    lane: Lane,
+    store: ModelStore,
+    random: fastrand::Rng,
+    now: Timestamp,
+    last_key: EventKey,
+    accepted: usize,
+    /// Committed, but the lane has not been told yet.
+    announced: VecDeque<EventKey>,
+    flying: Vec<Item>,
+    unsettled: Vec<ModelSettlement>,
+    settled_untold: Vec<EventKey>,
+    fresh_pages: Vec<Page<Arc<Event>>>,
+    due_pages: Vec<Page<DueEntry>>,
+    due_times: HashMap<EventKey, Timestamp>,
+    succeeded: HashSet<EventKey>,
+}
+
+impl Model {
+    fn new(seed: u64, window: usize) -> Self {
+        Self {
+            lane: lane(|p| p.max_concurrency = 5, window),
+            store: ModelStore::default(),
+            random: fastrand::Rng::with_seed(seed),
+            now: START,
+            last_key: EventKey::MIN,
+            accepted: 0,
+            announced: VecDeque::new(),
+            flying: Vec::new(),
+            unsettled: Vec::new(),
+            settled_untold: Vec::new(),
+            fresh_pages: Vec::new(),
+            due_pages: Vec::new(),
+            due_times: HashMap::new(),
+            succeeded: HashSet::new(),
+        }
+    }
+
+    fn act(&mut self, may_accept: bool) {
+        self.now = self.now + Duration::from_millis(self.random.u64(0..4));
+        match self.random.u8(0..8) {
+            0 | 1 if may_accept => self.commit(),
+            2 => self.announce(),
+            3 => self.finish_one(),
+            4 => self.settle_some(),
+            5 => self.tell_settled(),
+            6 => self.deliver_pages(),
+            _ => self.step(),
+        }
+    }
+
+    fn commit(&mut self) {
+        for _ in 0..self.random.u8(1..6) {
+            self.last_key = self.last_key.next(self.now);
+            self.store.fresh.insert(self.last_key, event(self.last_key));
+            self.announced.push_back(self.last_key);
+            self.accepted += 1;
+        }
+    }
+
+    fn announce(&mut self) {
+        for _ in 0..self.random.usize(0..=self.announced.len()) {
+            let Some(key) = self.announced.pop_front() else { return };
+            if self.random.u8(0..10) == 0 {
+                self.lane.missed(key);
+            } else {
+                self.lane.accepted(event(key), Guarantee::AtLeastOnce);
+            }
+        }
+    }
+
+    fn finish_one(&mut self) {
+        if self.flying.is_empty() {
+            return;
+        }
+        let mut item = self.flying.swap_remove(self.random.usize(0..self.flying.len()));
+        let again =
+            (self.random.u8(0..3) == 0).then(|| self.now + Duration::from_millis(self.random.u64(1..200)));
+        item.attempt_count += 1;
+        if let Some(due) = again {
+            self.due_times.insert(item.key, due);
+        } else {
+            assert!(self.succeeded.insert(item.key), "{:?} was delivered twice", item.key);
+        }
+        self.unsettled.push(ModelSettlement { item: item.clone(), again });
+        self.lane.finished(vec![(item, again)], OK);
+    }
+
+    /// The store records some outcomes; the lane is told later.
+    fn settle_some(&mut self) {
+        for ModelSettlement { item, again } in self.unsettled.drain(..) {
+            match item.stage {
+                Stage::Fresh => drop(self.store.fresh.remove(&item.key)),
+                Stage::Due(due) => drop(self.store.due.remove(&(due, item.key))),
+                Stage::InMemory => {}
+            }
+            if let Some(due) = again {
+                self.store.due.insert((due, item.key), entry(item.key, due));
+            }
+            self.settled_untold.push(item.key);
+        }
+    }
+
+    fn tell_settled(&mut self) {
+        self.lane.settled(&std::mem::take(&mut self.settled_untold));
+    }
+
+    fn deliver_pages(&mut self) {
+        if let Some(page) = self.fresh_pages.pop() {
+            self.lane.loaded_fresh(page);
+        }
+        if let Some(page) = self.due_pages.pop() {
+            self.lane.loaded_due(page);
+        }
+    }
+
+    fn step(&mut self) {
+        match self.lane.step(self.now) {
+            Step::Attempt(items) => {
+                for item in &items {
+                    assert!(!self.succeeded.contains(&item.key), "{:?} is sent after its success", item.key);
+                    let in_flight_already = self.flying.iter().any(|other| other.key == item.key);
+                    assert!(!in_flight_already, "{:?} is in flight twice", item.key);
+                    let due = self.due_times.get(&item.key).copied().unwrap_or(START);
+                    assert!(due <= self.now, "{:?} is sent too early", item.key);
+                }
+                self.flying.extend(items);
+            }
+            Step::LoadFresh { after, limit } => self.fresh_pages.push(self.store.fresh_page(after, limit)),
+            Step::LoadDue { after, limit } => self.due_pages.push(self.store.due_page(after, limit)),
+            Step::WaitUntil(moment) if self.flying.is_empty() && self.unsettled.is_empty() => {
+                self.now = self.now.max(moment);
+            }
+            Step::WaitUntil(_) | Step::Idle => {}
+            Step::Discard(items, reason) => panic!("{items:?} were discarded: {reason:?}"),
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    #[test]
+    fn whatever_the_interleaving_every_delivery_succeeds_once_and_none_is_early(
+        seed in any::<u64>(), window in 1_usize..12
+    ) {
+        let mut model = Model::new(seed, window);
+        for _ in 0..400 {
+            model.act(true);
+            prop_assert!(model.lane.in_memory() <= 3 * window + 8, "the window is not kept");
+        }
+        let mut patience = 200_000;
+        while model.succeeded.len() < model.accepted {
+            model.act(false);
+            patience -= 1;
+            prop_assert!(patience > 0, "{} of {} were lost", model.accepted - model.succeeded.len(), model.accepted);
+        }
+    }
+}

@@ -1,0 +1,514 @@
+//! A shard: the lanes of some destinations, and the one loop that serves them.
+//!
+//! The loop fetches what happened, lets lanes decide, and starts what they want. It never waits for the
+//! network, for the store or for a single lane: all of that runs in tasks that it owns and that end
+//! before it does. Room for requests is given out one at a time, in turn; lanes whose last requests
+//! failed share at most half of it.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::{JoinError, JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::SharedClock;
+use crate::contract::effective_policy;
+use crate::domain::attempt::Attempt;
+use crate::domain::contract::Contract;
+use crate::domain::delivery::EndReason;
+use crate::domain::destination::DestinationHealth;
+use crate::domain::event::Event;
+use crate::domain::id::{DestinationId, EventKey};
+use crate::domain::settings::EffectivePolicy;
+use crate::domain::time::Timestamp;
+use crate::engine::agenda::Agenda;
+use crate::engine::disable::disable_destination;
+use crate::engine::inbox::{Inbox, News};
+use crate::engine::lane::{Hold, Item, Lane, Step};
+use crate::engine::worker::{Attempted, Worker, conclude, give_up};
+use crate::policy::retry::disables;
+use crate::store::directory::{DestinationEntry, LaneStatus};
+use crate::store::{DueEntry, Page, Settlement, Store, StoreError};
+
+/// How long a lane waits after the store could not answer it.
+const STORE_RETRY: Duration = Duration::from_millis(500);
+/// The loop looks at its timers at least this often, so that a clock that was set is noticed.
+const LONGEST_SLEEP: Duration = Duration::from_secs(60);
+
+/// Bounds of one shard.
+#[derive(Debug, Clone, Copy)]
+pub struct ShardOptions {
+    /// The most requests in flight.
+    pub max_in_flight: usize,
+    /// The most waiting deliveries in memory, for each destination.
+    pub window: usize,
+    /// Whether anything is delivered at all.
+    pub delivery_enabled: bool,
+    /// Whether SEMAPHOR destinations are delivered to (seed 000).
+    pub semaphor_enabled: bool,
+}
+
+/// How a shard is told to end.
+#[derive(Debug, Clone, Default)]
+pub struct StopSignals {
+    /// Start nothing new, flush best effort, finish what runs.
+    pub soft: CancellationToken,
+    /// Drop what still runs.
+    pub hard: CancellationToken,
+}
+
+/// A lane and the destination it belongs to; no destination when that was deleted.
+struct Slot {
+    lane: Lane,
+    entry: Option<Arc<DestinationEntry>>,
+}
+
+/// What decides how a destination is served: its settings, the operator's switches, and a stop.
+struct Rules {
+    store: Arc<dyn Store>,
+    options: ShardOptions,
+    stopping: bool,
+}
+
+impl Rules {
+    fn look_up(&self, id: DestinationId) -> (Option<Arc<DestinationEntry>>, Arc<EffectivePolicy>, Hold) {
+        let entry = self.store.directory().destination(id);
+        let policy = match &entry {
+            Some(entry) => effective_policy(&entry.destination),
+            // The contract does not matter: whatever waits is discarded.
+            None => crate::contract::defaults(Contract::StandardWebhooks),
+        };
+        let hold = self.hold_of(entry.as_deref());
+        (entry, Arc::new(policy), hold)
+    }
+
+    fn hold_of(&self, entry: Option<&DestinationEntry>) -> Hold {
+        let Some(entry) = entry else { return Hold::Closed };
+        let semaphor = entry.destination.contract == Contract::Semaphor;
+        let switched_on = self.options.delivery_enabled && (self.options.semaphor_enabled || !semaphor);
+        match (entry.destination.state.is_active() && switched_on, self.stopping) {
+            (false, _) => Hold::Held,
+            (true, true) => Hold::Flushing,
+            (true, false) => Hold::Open,
+        }
+    }
+}
+
+/// What a task of the shard comes back with.
+enum Done {
+    Attempted { id: DestinationId, was_suspect: bool, result: Result<Attempted, (Vec<Item>, StoreError)> },
+    Fresh(DestinationId, Result<Page<Arc<Event>>, StoreError>),
+    Due(DestinationId, Result<Page<DueEntry>, StoreError>),
+    Settled(HashMap<DestinationId, Vec<EventKey>>, Result<(), StoreError>),
+    Disabled(DestinationId, Result<(), StoreError>),
+}
+
+/// The lanes of some destinations.
+pub struct Shard {
+    worker: Worker,
+    clock: SharedClock,
+    inbox: Arc<Inbox>,
+    rules: Rules,
+    lanes: HashMap<DestinationId, Slot>,
+    agenda: Agenda,
+    running: JoinSet<Done>,
+    in_flight: usize,
+    suspects_in_flight: usize,
+    settling: bool,
+    settlements: Vec<Settlement>,
+    health: HashMap<DestinationId, DestinationHealth>,
+}
+
+impl Shard {
+    /// A shard without lanes.
+    #[must_use]
+    pub fn new(worker: Worker, clock: SharedClock, inbox: Arc<Inbox>, options: ShardOptions) -> Self {
+        let rules = Rules { store: Arc::clone(&worker.store), options, stopping: false };
+        Self {
+            worker,
+            clock,
+            inbox,
+            rules,
+            lanes: HashMap::new(),
+            agenda: Agenda::default(),
+            running: JoinSet::new(),
+            in_flight: 0,
+            suspects_in_flight: 0,
+            settling: false,
+            settlements: Vec::new(),
+            health: HashMap::new(),
+        }
+    }
+
+    /// Makes lanes for destinations for which the store has waiting deliveries.
+    pub fn open_backlog(&mut self, destination_ids: impl IntoIterator<Item = DestinationId>) {
+        for id in destination_ids {
+            let (entry, policy, hold) = self.rules.look_up(id);
+            let lane = Lane::with_backlog(policy, hold, self.rules.options.window);
+            self.lanes.insert(id, Slot { lane, entry });
+            self.agenda.queue(id, false);
+        }
+    }
+
+    /// Serves the lanes until it is told to stop, and records what could not be flushed.
+    pub async fn run(mut self, stop: StopSignals) {
+        loop {
+            self.give_out_room();
+            self.settle();
+            if self.rules.stopping && self.is_flushed() {
+                break;
+            }
+            let pause = self.until_next_timer();
+            tokio::select! {
+                () = stop.hard.cancelled() => break,
+                () = stop.soft.cancelled(), if !self.rules.stopping => self.begin_stop(),
+                () = self.inbox.arrival() => self.take_inbox(),
+                Some(done) = self.running.join_next(), if !self.running.is_empty() => self.take_done(done),
+                () = tokio::time::sleep(pause) => {}
+            }
+            for id in self.agenda.take_due(self.clock.now()) {
+                self.queue(id);
+            }
+        }
+        self.finish().await;
+    }
+
+    fn until_next_timer(&self) -> Duration {
+        let now = self.clock.now();
+        // Rounded up by a millisecond: a timer that fires early would only be set again.
+        let pause = |moment: Timestamp| moment.since(now) + Duration::from_millis(1);
+        self.agenda.first_wake().map_or(LONGEST_SLEEP, pause).min(LONGEST_SLEEP)
+    }
+
+    // === What happened ===
+
+    fn take_inbox(&mut self) {
+        let (news, missed) = self.inbox.take();
+        for item in news {
+            let id = match item {
+                News::Accepted(id, event, guarantee) => {
+                    self.slot(id).lane.accepted(event, guarantee);
+                    id
+                }
+                News::Requeued(entry) => {
+                    self.slot(entry.id.destination_id).lane.requeued(entry);
+                    entry.id.destination_id
+                }
+                News::Ended(delivery) => {
+                    self.slot(delivery.destination_id).lane.ended(delivery.event_key);
+                    delivery.destination_id
+                }
+                News::DestinationChanged(id) => {
+                    self.reconfigure(id);
+                    id
+                }
+            };
+            self.queue(id);
+        }
+        for (id, key) in missed {
+            self.slot(id).lane.missed(key);
+            self.queue(id);
+        }
+    }
+
+    /// The lane of a destination, made where there is none.
+    fn slot(&mut self, id: DestinationId) -> &mut Slot {
+        match self.lanes.entry(id) {
+            Entry::Occupied(slot) => slot.into_mut(),
+            Entry::Vacant(place) => {
+                let (entry, policy, hold) = self.rules.look_up(id);
+                let lane = Lane::new(policy, hold, self.rules.options.window);
+                place.insert(Slot { lane, entry })
+            }
+        }
+    }
+
+    fn reconfigure(&mut self, id: DestinationId) {
+        if self.lanes.contains_key(&id) {
+            let (entry, policy, hold) = self.rules.look_up(id);
+            let slot = self.slot(id);
+            slot.lane.configure(policy, hold);
+            slot.entry = entry;
+        }
+    }
+
+    fn take_done(&mut self, done: Result<Done, JoinError>) {
+        // A task that panicked is a fault of ours; it must not be mistaken for an idle lane.
+        let done = match done {
+            Ok(done) => done,
+            Err(error) => std::panic::resume_unwind(error.into_panic()),
+        };
+        match done {
+            Done::Attempted { id, was_suspect, result } => {
+                self.in_flight -= 1;
+                self.suspects_in_flight -= usize::from(was_suspect);
+                match result {
+                    Ok(attempted) => self.attempted(id, attempted),
+                    Err((items, error)) => self.attempt_failed(id, items, &error),
+                }
+                self.queue(id);
+            }
+            Done::Fresh(id, page) => self.loaded(id, page, Lane::loaded_fresh),
+            Done::Due(id, page) => self.loaded(id, page, Lane::loaded_due),
+            Done::Settled(keys, result) => self.settled(&keys, result),
+            Done::Disabled(id, Ok(())) => tracing::info!(destination.id = %id, "destination disabled"),
+            Done::Disabled(id, Err(error)) => {
+                tracing::error!(destination.id = %id, %error, "destination could not be disabled");
+            }
+        }
+    }
+
+    fn loaded<T>(
+        &mut self,
+        id: DestinationId,
+        page: Result<Page<T>, StoreError>,
+        take: impl FnOnce(&mut Lane, Page<T>),
+    ) {
+        let retry_at = self.clock.now() + STORE_RETRY;
+        let slot = self.slot(id);
+        match page {
+            Ok(page) => take(&mut slot.lane, page),
+            Err(error) => {
+                tracing::error!(destination.id = %id, %error, "waiting deliveries could not be read");
+                slot.lane.load_failed(retry_at);
+            }
+        }
+        self.queue(id);
+    }
+
+    fn attempted(&mut self, id: DestinationId, attempted: Attempted) {
+        let now = self.clock.now();
+        for item in &attempted.gone {
+            self.settlements.push(give_up(id, item, EndReason::EventGone, now));
+        }
+        let Some(attempt) = attempted.attempt else {
+            let gone = attempted.gone.into_iter().map(|item| (item, None)).collect();
+            self.slot(id).lane.finished(gone, None);
+            return;
+        };
+        let policy = Arc::clone(self.slot(id).lane.policy());
+        let mut finished: Vec<_> = attempted.gone.into_iter().map(|item| (item, None)).collect();
+        // One draw for the request: a batch that fails keeps its order.
+        let draw = fastrand::f64();
+        for mut item in attempted.items {
+            let (again, settlement) = conclude(id, &policy, &mut item, &attempt, (now, draw));
+            self.settlements.push(settlement);
+            finished.push((item, again));
+        }
+        let success = attempt.outcome.is_success();
+        self.slot(id).lane.finished(finished, Some((success, attempt.round_trip)));
+        self.note_health(id, &policy, &attempt);
+    }
+
+    fn note_health(&mut self, id: DestinationId, policy: &EffectivePolicy, attempt: &Attempt) {
+        log_attempt(id, attempt);
+        let Some(entry) = self.slot(id).entry.clone() else { return };
+        let ended_at = self.clock.now();
+        let health = entry.status.update_health(|health| match attempt.outcome.error() {
+            None => health.succeeded(ended_at),
+            Some(error) => health.failed(ended_at, error),
+        });
+        let disable_after = policy.disable_after;
+        let too_long = health
+            .failing_since
+            .zip(disable_after)
+            .is_some_and(|(since, limit)| ended_at.since(since) >= limit);
+        self.health.insert(id, health);
+        let reason = if disables(policy, &attempt.outcome) {
+            "the receiver answered 410 Gone"
+        } else if too_long {
+            "every attempt has failed for the destination's disable_after"
+        } else {
+            return;
+        };
+        let store = Arc::clone(&self.worker.store);
+        let change = async move { Done::Disabled(id, disable_destination(&*store, id, reason, ended_at).await) };
+        self.running.spawn(change);
+    }
+
+    fn attempt_failed(&mut self, id: DestinationId, items: Vec<Item>, error: &StoreError) {
+        tracing::error!(destination.id = %id, %error, "events could not be read for an attempt");
+        let due = self.clock.now() + STORE_RETRY;
+        self.slot(id).lane.put_back(items, due);
+    }
+
+    // === What to do ===
+
+    /// Lets a lane decide at its next turn.
+    fn queue(&mut self, id: DestinationId) {
+        if let Some(slot) = self.lanes.get(&id) {
+            self.agenda.queue(id, slot.lane.is_suspect());
+        }
+    }
+
+    fn give_out_room(&mut self) {
+        while self.in_flight < self.rules.options.max_in_flight && !self.is_behind_with_settling() {
+            let room_for_suspects = self.suspects_in_flight < self.rules.options.max_in_flight.div_ceil(2);
+            let Some(id) = self.agenda.next(room_for_suspects) else { return };
+            self.serve(id);
+        }
+    }
+
+    /// Whether outcomes pile up faster than the store takes them.
+    fn is_behind_with_settling(&self) -> bool {
+        self.settlements.len() > self.rules.options.max_in_flight * 16
+    }
+
+    /// Does what the lane wants, up to one request, and notes when to ask it again.
+    fn serve(&mut self, id: DestinationId) {
+        let now = self.clock.now();
+        loop {
+            let Some(slot) = self.lanes.get_mut(&id) else { return };
+            match slot.lane.step(now) {
+                Step::Attempt(items) => {
+                    self.start_attempt(id, items);
+                    self.queue(id);
+                    break;
+                }
+                Step::Discard(items, reason) => {
+                    let records = items.iter().map(|item| give_up(id, item, reason, now));
+                    self.settlements.extend(records);
+                }
+                Step::LoadFresh { after, limit } => {
+                    let store = Arc::clone(&self.worker.store);
+                    self.running
+                        .spawn(async move { Done::Fresh(id, store.load_fresh(id, after, limit).await) });
+                }
+                Step::LoadDue { after, limit } => {
+                    let store = Arc::clone(&self.worker.store);
+                    self.running.spawn(async move { Done::Due(id, store.load_due(id, after, limit).await) });
+                }
+                Step::WaitUntil(moment) => {
+                    self.agenda.wake_at(id, moment);
+                    break;
+                }
+                Step::Idle => {
+                    self.agenda.let_sleep(id);
+                    break;
+                }
+            }
+        }
+        self.note_lane(id);
+    }
+
+    fn start_attempt(&mut self, id: DestinationId, items: Vec<Item>) {
+        let Some(slot) = self.lanes.get_mut(&id) else { return };
+        let Some(entry) = slot.entry.clone() else {
+            slot.lane.put_back(items, Timestamp::default());
+            return;
+        };
+        let (policy, was_suspect) = (Arc::clone(slot.lane.policy()), slot.lane.is_suspect());
+        let worker = self.worker.clone();
+        self.in_flight += 1;
+        self.suspects_in_flight += usize::from(was_suspect);
+        self.running.spawn(async move {
+            let result = worker.attempt(&entry.destination, &policy, items).await;
+            Done::Attempted { id, was_suspect, result }
+        });
+    }
+
+    /// Shows callers where the lane stands, and drops it when there is nothing to remember.
+    fn note_lane(&mut self, id: DestinationId) {
+        let Some(slot) = self.lanes.get(&id) else { return };
+        let lane = LaneStatus {
+            in_flight: slot.lane.requests(),
+            waiting_in_memory: u32::try_from(slot.lane.in_memory()).unwrap_or(u32::MAX),
+            more_in_store: slot.lane.has_more_in_store(),
+            next_attempt_at: slot.lane.next_attempt_at(),
+        };
+        if let Some(entry) = &slot.entry {
+            entry.status.set_lane(lane);
+        }
+        if slot.lane.is_idle() {
+            self.lanes.remove(&id);
+            self.agenda.let_sleep(id);
+        }
+    }
+
+    // === Outcomes to the store ===
+
+    /// Hands all outcomes to the store, one group at a time: what ends meanwhile is the next group.
+    fn settle(&mut self) {
+        if self.settling || (self.settlements.is_empty() && self.health.is_empty()) {
+            return;
+        }
+        self.settling = true;
+        let settlements = std::mem::take(&mut self.settlements);
+        let health = std::mem::take(&mut self.health).into_iter().collect();
+        let mut keys: HashMap<DestinationId, Vec<EventKey>> = HashMap::new();
+        for settlement in &settlements {
+            keys.entry(settlement.id.destination_id).or_default().push(settlement.id.event_key);
+        }
+        let store = Arc::clone(&self.worker.store);
+        self.running.spawn(async move { Done::Settled(keys, store.settle(settlements, health).await) });
+    }
+
+    fn settled(&mut self, keys: &HashMap<DestinationId, Vec<EventKey>>, result: Result<(), StoreError>) {
+        self.settling = false;
+        if let Err(error) = result {
+            // What was delivered will be delivered again after the restart that a failed store brings.
+            tracing::error!(%error, "outcomes could not be recorded");
+        }
+        for (id, keys) in keys {
+            if let Some(slot) = self.lanes.get_mut(id) {
+                slot.lane.settled(keys);
+                self.queue(*id);
+            }
+        }
+    }
+
+    // === The end ===
+
+    fn begin_stop(&mut self) {
+        self.rules.stopping = true;
+        for id in self.lanes.keys().copied().collect::<Vec<_>>() {
+            let hold = self.rules.hold_of(self.lanes.get(&id).and_then(|slot| slot.entry.as_deref()));
+            self.slot(id).lane.set_hold(hold);
+            self.queue(id);
+        }
+    }
+
+    fn is_flushed(&self) -> bool {
+        let to_flush = |slot: &Slot| slot.lane.is_flushing() && slot.lane.must_flush();
+        self.in_flight == 0 && !self.lanes.values().any(to_flush)
+    }
+
+    /// Records what was not flushed, and waits until the store has all outcomes.
+    async fn finish(mut self) {
+        let now = self.clock.now();
+        let lanes = std::mem::take(&mut self.lanes);
+        for (id, mut slot) in lanes {
+            let lost = slot.lane.give_up_memory();
+            self.settlements.extend(lost.iter().map(|item| give_up(id, item, EndReason::Stopped, now)));
+        }
+        while self.settling {
+            match self.running.join_next().await {
+                Some(Ok(Done::Settled(..))) | None => self.settling = false,
+                Some(_) => {}
+            }
+        }
+        let health = std::mem::take(&mut self.health).into_iter().collect();
+        let settlements = std::mem::take(&mut self.settlements);
+        if let Err(error) = self.worker.store.settle(settlements, health).await {
+            tracing::error!(%error, "the last outcomes could not be recorded");
+        }
+        // Attempts that still run are dropped with the set; they are not counted.
+    }
+}
+
+/// The one line that each attempt leaves in the log.
+fn log_attempt(id: DestinationId, attempt: &Attempt) {
+    let took_ms = u64::try_from(attempt.round_trip.as_millis()).unwrap_or(u64::MAX);
+    let (status, batch_size) = (attempt.outcome.status(), attempt.batch_size);
+    let number = attempt.number;
+    match attempt.outcome.error() {
+        None => {
+            tracing::debug!(destination.id = %id, attempt.number = number, status, took_ms, batch_size, "delivered");
+        }
+        Some(error) => {
+            tracing::info!(destination.id = %id, attempt.number = number, status, took_ms, batch_size, error, "attempt failed");
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! The worker: one attempt from the items of a lane to what becomes of each of them.
+
+use std::sync::Arc;
+
+use crate::domain::attempt::{Attempt, Trigger};
+use crate::domain::delivery::{Cycle, CycleCause, DeliveryState, EndReason};
+use crate::domain::destination::Destination;
+use crate::domain::event::Event;
+use crate::domain::id::{DeliveryId, DestinationId};
+use crate::domain::settings::EffectivePolicy;
+use crate::domain::time::Timestamp;
+use crate::engine::lane::Item;
+use crate::policy::retry::{Facts, Verdict, judge};
+use crate::store::{Settlement, Store, StoreError};
+use crate::transport::courier::{Courier, Order};
+
+/// What an attempt needs besides its items.
+#[derive(Clone)]
+pub struct Worker {
+    /// Where events are read from that are no longer in memory.
+    pub store: Arc<dyn Store>,
+    /// Who makes the attempt.
+    pub courier: Arc<Courier>,
+}
+
+/// What an attempt came to.
+#[derive(Debug)]
+pub struct Attempted {
+    /// The items that were sent.
+    pub items: Vec<Item>,
+    /// Items whose events are no longer stored.
+    pub gone: Vec<Item>,
+    /// The attempt; `None` when nothing was left to send.
+    pub attempt: Option<Attempt>,
+}
+
+impl Worker {
+    /// Makes one attempt for all items together.
+    ///
+    /// # Errors
+    /// [`StoreError`] when events could not be read; nothing was sent then, and the items come back.
+    pub async fn attempt(
+        &self,
+        destination: &Destination,
+        policy: &EffectivePolicy,
+        items: Vec<Item>,
+    ) -> Result<Attempted, (Vec<Item>, StoreError)> {
+        let (items, gone) = match self.with_events(items).await {
+            Ok(split) => split,
+            Err(failed) => return Err(failed),
+        };
+        let events: Vec<Arc<Event>> = items.iter().filter_map(|item| item.event.clone()).collect();
+        let Some(first) = items.first() else {
+            return Ok(Attempted { items, gone, attempt: None });
+        };
+        let number = first.attempt_count.saturating_add(1);
+        let order =
+            Order { destination, policy, events: &events, number, trigger: trigger_of(first.cycle) };
+        let attempt = self.courier.attempt(order).await;
+        Ok(Attempted { items, gone, attempt: Some(attempt) })
+    }
+
+    /// Reads the events that are not in memory and sorts out the items whose event is gone.
+    async fn with_events(&self, mut items: Vec<Item>) -> Result<(Vec<Item>, Vec<Item>), (Vec<Item>, StoreError)> {
+        let missing: Vec<_> = items.iter().filter(|item| item.event.is_none()).map(|item| item.key).collect();
+        if missing.is_empty() {
+            return Ok((items, Vec::new()));
+        }
+        let loaded = match self.store.load_events(missing).await {
+            Ok(loaded) => loaded,
+            Err(error) => return Err((items, error)),
+        };
+        let mut loaded = loaded.into_iter();
+        for item in items.iter_mut().filter(|item| item.event.is_none()) {
+            item.event = loaded.next().flatten();
+        }
+        Ok(items.into_iter().partition(|item| item.event.is_some()))
+    }
+}
+
+fn trigger_of(cycle: Cycle) -> Trigger {
+    match (cycle.attempts, cycle.cause) {
+        (0, CycleCause::Routed) => Trigger::Routed,
+        (0, CycleCause::Resend) => Trigger::Resend,
+        (0, CycleCause::Replay) => Trigger::Replay,
+        _ => Trigger::Retry,
+    }
+}
+
+/// What an attempt means for one of its items: when it waits again, if it does, and what goes on record.
+#[must_use]
+pub fn conclude(
+    destination_id: DestinationId,
+    policy: &EffectivePolicy,
+    item: &mut Item,
+    attempt: &Attempt,
+    (now, draw): (Timestamp, f64),
+) -> (Option<Timestamp>, Settlement) {
+    item.attempt_count = item.attempt_count.saturating_add(1);
+    item.cycle.attempts = item.cycle.attempts.saturating_add(1);
+    let created_at = item.key.made_at();
+    let outcome = &attempt.outcome;
+    let verdict = judge(Facts { policy, cycle: item.cycle, created_at, outcome, now, draw });
+    let (again, state) = match verdict {
+        Verdict::Succeeded => (None, DeliveryState::Succeeded { at: now }),
+        Verdict::Retry(due) => (Some(due), DeliveryState::Waiting { due }),
+        Verdict::DeadLetter(reason) => (None, DeliveryState::DeadLettered { at: now, reason }),
+        Verdict::Discard(reason) => (None, DeliveryState::Discarded { at: now, reason }),
+    };
+    let attempt = Attempt { number: item.attempt_count, ..attempt.clone() };
+    (again, settlement(destination_id, item, Some(attempt), state))
+}
+
+/// The record of an item that is given up without an attempt.
+#[must_use]
+pub fn give_up(destination_id: DestinationId, item: &Item, reason: EndReason, at: Timestamp) -> Settlement {
+    settlement(destination_id, item, None, DeliveryState::Discarded { at, reason })
+}
+
+fn settlement(
+    destination_id: DestinationId,
+    item: &Item,
+    attempt: Option<Attempt>,
+    state: DeliveryState,
+) -> Settlement {
+    Settlement {
+        id: DeliveryId::new(item.key, destination_id),
+        stage: item.stage,
+        guarantee: item.guarantee,
+        attempt,
+        cycle: item.cycle,
+        state,
+    }
+}
