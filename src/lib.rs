@@ -13,5 +13,6 @@ pub mod clock;
 pub mod contract;
 pub mod domain;
 pub mod policy;
+pub mod receiver;
 pub mod store;
 pub mod transport;
