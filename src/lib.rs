@@ -14,5 +14,6 @@ pub mod contract;
 pub mod domain;
 pub mod engine;
 pub mod policy;
+pub mod receiver;
 pub mod store;
 pub mod transport;

@@ -1,0 +1,139 @@
+//! `signalpost listen`: a receiver that verifies what it gets and shows it.
+
+use std::convert::Infallible;
+use std::fs;
+use std::io::{self, IsTerminal, Write};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::Context;
+use clap::Args;
+use http::StatusCode;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::clock::SystemClock;
+use crate::domain::contract::Contract;
+use crate::domain::secret::Secret;
+use crate::receiver::listen::{Form, Listen, ListenOptions};
+use crate::receiver::{Receiver, ReceiverOptions, TlsIdentity};
+
+/// Receive webhooks, verify them, and show them.
+///
+/// Requests that are not genuine are answered 401 with the reason.
+#[derive(Debug, Args)]
+pub struct ListenArguments {
+    /// Where to listen; port 0 takes a free one.
+    #[arg(long, default_value = "127.0.0.1:9443")]
+    address: SocketAddr,
+
+    /// What is expected: SEMAPHOR, STALWART, WORKSPACE, OBSERVER, STANDARD_WEBHOOKS or CLOUDEVENTS.
+    #[arg(long, default_value = "STANDARD_WEBHOOKS", value_parser = str::parse::<Contract>)]
+    contract: Contract,
+
+    /// The signing secret (or a public key, whpk_…); without one nothing is verified.
+    // Other users of a machine can read command lines, so the environment is the better place.
+    #[arg(long, env = "SIGNALPOST_LISTEN_SECRET", hide_env_values = true, value_parser = secret)]
+    secret: Option<Secret>,
+
+    /// Serve HTTPS with a new self-signed certificate.
+    #[arg(long)]
+    tls: bool,
+
+    /// Serve HTTPS with this certificate chain (PEM).
+    #[arg(long, requires = "key", conflicts_with = "tls")]
+    certificate: Option<PathBuf>,
+
+    /// The private key of the certificate (PEM).
+    #[arg(long, requires = "certificate")]
+    key: Option<PathBuf>,
+
+    /// Write the self-signed certificate to this file, for senders to trust.
+    #[arg(long, requires = "tls")]
+    write_certificate: Option<PathBuf>,
+
+    /// The status code of the answer to requests that are not turned away.
+    #[arg(long, default_value = "200", value_parser = clap::value_parser!(u16).range(200..=599))]
+    status: u16,
+
+    /// Show each request as one line of JSON.
+    #[arg(long)]
+    json: bool,
+
+    /// Show no colours; the same as the environment variable NO_COLOR with any value.
+    #[arg(long, env = "NO_COLOR", hide_env = true, num_args = 0..=1, require_equals = true, default_missing_value = "1", value_name = "ANY")]
+    no_color: Option<String>,
+}
+
+// clap wants a `Result`.
+fn secret(text: &str) -> Result<Secret, Infallible> {
+    Ok(Secret::new(text))
+}
+
+/// Receives until Ctrl-C, SIGTERM, or until nobody reads the output any more.
+///
+/// # Errors
+/// The certificate or the address can't be used.
+pub async fn run(arguments: ListenArguments) -> anyhow::Result<()> {
+    let tls = identity(&arguments)?;
+    // Before anything is said: who sees the first line may already send a signal.
+    let mut terminated = signal(SignalKind::terminate()).context("SIGTERM can't be waited for")?;
+    let mut interrupted = signal(SignalKind::interrupt()).context("Ctrl-C can't be waited for")?;
+    let listen = Arc::new(Listen::new(options(&arguments)?, io::stdout()));
+    let (address, behaviour) = (arguments.address, Arc::clone(&listen));
+    let receiver = Receiver::start(ReceiverOptions { address, tls, behaviour })
+        .await
+        .with_context(|| format!("can't listen on {address}"))?;
+    say(&arguments, &format!("Listening on {} for {}; Ctrl-C ends.", receiver.url("/"), arguments.contract));
+    tokio::select! {
+        _ = interrupted.recv() => {}
+        _ = terminated.recv() => {}
+        () = listen.output_closed() => {}
+    }
+    receiver.stop().await;
+    say(&arguments, &listen.summary().to_string());
+    Ok(())
+}
+
+fn options(arguments: &ListenArguments) -> anyhow::Result<ListenOptions> {
+    let no_color = arguments.no_color.as_deref().is_some_and(|value| !value.is_empty());
+    let form = match arguments.json {
+        true => Form::Json,
+        false => Form::Block { colours: !no_color && io::stdout().is_terminal() },
+    };
+    Ok(ListenOptions {
+        contract: arguments.contract,
+        secret: arguments.secret.clone(),
+        status: StatusCode::from_u16(arguments.status).context("--status")?,
+        form,
+        clock: Arc::new(SystemClock),
+    })
+}
+
+fn identity(arguments: &ListenArguments) -> anyhow::Result<Option<TlsIdentity>> {
+    if let (Some(certificate), Some(key)) = (&arguments.certificate, &arguments.key) {
+        let identity = TlsIdentity::from_pem(&text(certificate)?, &text(key)?);
+        return identity.map(Some).context("--certificate and --key can't be used");
+    }
+    if !arguments.tls {
+        return Ok(None);
+    }
+    let identity = TlsIdentity::for_address(arguments.address.ip()).context("can't make a certificate")?;
+    if let Some(file) = &arguments.write_certificate {
+        fs::write(file, identity.certificate_pem())
+            .with_context(|| format!("can't write {}", file.display()))?;
+    }
+    Ok(Some(identity))
+}
+
+fn text(file: &Path) -> anyhow::Result<String> {
+    fs::read_to_string(file).with_context(|| format!("can't read {}", file.display()))
+}
+
+/// For people; where the output is for programs, beside it. Nobody may be there to read it.
+fn say(arguments: &ListenArguments, line: &str) {
+    match arguments.json {
+        true => writeln!(io::stderr().lock(), "{line}").ok(),
+        false => writeln!(io::stdout().lock(), "{line}").ok(),
+    };
+}
