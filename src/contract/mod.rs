@@ -79,6 +79,23 @@ pub fn defaults(contract: Contract) -> EffectivePolicy {
     }
 }
 
+/// What is in force for a destination: its settings over its contract's defaults.
+///
+/// Two defaults follow from settings: STALWART's backoff starts from the throttle (seed 001), and only
+/// contracts that group have more than one event in a request.
+#[must_use]
+pub fn effective_policy(destination: &Destination) -> EffectivePolicy {
+    let settings = &destination.settings;
+    let mut policy = defaults(destination.contract).overridden_by(settings);
+    if destination.contract == Contract::Stalwart && settings.retry.is_none() {
+        policy.retry = stalwart::retry_from(policy.throttle);
+    }
+    if !groups(destination.contract, policy.cloudevents_mode) {
+        policy.max_batch_events = 1;
+    }
+    policy
+}
+
 /// The event types that the contract's source names.
 #[must_use]
 pub fn catalogue(contract: Contract) -> Catalogue {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::json::{self, ObjectWriter};
 use super::{Content, baseline};
 use crate::domain::event::{Event, Level};
-use crate::domain::settings::{EffectivePolicy, RetrySchedule};
+use crate::domain::settings::{EffectivePolicy, RetryPolicy, RetrySchedule};
 use crate::domain::subscription::Subscription;
 
 /// The two that the seed names; some 600 exist upstream and change from release to release.
@@ -16,15 +16,22 @@ pub(super) const EVENT_TYPES: [&str; 2] = ["auth.success", "store.ingest"];
 /// A failed batch keeps its order, so there is one request at a time.
 pub(super) fn defaults() -> EffectivePolicy {
     let throttle = Duration::from_secs(1);
-    let schedule = RetrySchedule::Exponential { base: throttle, factor: 2.0, cap: Duration::from_secs(30) };
     EffectivePolicy {
         throttle,
         max_batch_events: 100,
         discard_after: Some(baseline::MINUTE * 5),
         ordered: true,
         max_concurrency: 1,
-        ..baseline::policy(Duration::from_secs(30), baseline::retry(schedule, None))
+        ..baseline::policy(Duration::from_secs(30), retry_from(throttle))
     }
+}
+
+/// Exponential from the throttle on, up to 30 s, until the events are too old.
+pub(super) fn retry_from(throttle: Duration) -> RetryPolicy {
+    // Without any throttle there would be no pause either.
+    let base = throttle.max(Duration::from_millis(100));
+    let schedule = RetrySchedule::Exponential { base, factor: 2.0, cap: Duration::from_secs(30).max(base) };
+    baseline::retry(schedule, None)
 }
 
 /// Everything from `info` on, as upstream's defaults `exclude` of nothing and `info` say.

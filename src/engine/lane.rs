@@ -496,8 +496,7 @@ impl Lane {
     fn discard_overdue(&mut self, now: Timestamp) -> Option<Step> {
         self.policy.discard_after?;
         let policy = Arc::clone(&self.policy);
-        let overdue =
-            |item: &Item| discard_at(&policy, item.key.made_at()).is_some_and(|limit| now >= limit);
+        let overdue = |item: &Item| discard_at(&policy, item.key.made_at()).is_some_and(|limit| now >= limit);
         let mut items = Vec::new();
         // Fresh ones are in order of age, so the first that is young enough ends the search.
         while self.fresh.front().is_some_and(overdue) {

@@ -324,7 +324,8 @@ impl Shard {
             return;
         };
         let store = Arc::clone(&self.worker.store);
-        let change = async move { Done::Disabled(id, disable_destination(&*store, id, reason, ended_at).await) };
+        let change =
+            async move { Done::Disabled(id, disable_destination(&*store, id, reason, ended_at).await) };
         self.running.spawn(change);
     }
 

@@ -54,14 +54,16 @@ impl Worker {
             return Ok(Attempted { items, gone, attempt: None });
         };
         let number = first.attempt_count.saturating_add(1);
-        let order =
-            Order { destination, policy, events: &events, number, trigger: trigger_of(first.cycle) };
+        let order = Order { destination, policy, events: &events, number, trigger: trigger_of(first.cycle) };
         let attempt = self.courier.attempt(order).await;
         Ok(Attempted { items, gone, attempt: Some(attempt) })
     }
 
     /// Reads the events that are not in memory and sorts out the items whose event is gone.
-    async fn with_events(&self, mut items: Vec<Item>) -> Result<(Vec<Item>, Vec<Item>), (Vec<Item>, StoreError)> {
+    async fn with_events(
+        &self,
+        mut items: Vec<Item>,
+    ) -> Result<(Vec<Item>, Vec<Item>), (Vec<Item>, StoreError)> {
         let missing: Vec<_> = items.iter().filter(|item| item.event.is_none()).map(|item| item.key).collect();
         if missing.is_empty() {
             return Ok((items, Vec::new()));

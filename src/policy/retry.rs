@@ -161,11 +161,7 @@ mod tests {
     }
 
     fn answered(status: u16, retry_after: Option<u64>) -> Outcome {
-        Outcome::Answered {
-            status,
-            retry_after: retry_after.map(Duration::from_secs),
-            body: Bytes::new(),
-        }
+        Outcome::Answered { status, retry_after: retry_after.map(Duration::from_secs), body: Bytes::new() }
     }
 
     const NOW: Timestamp = Timestamp::from_millis(1_000_000_000);
