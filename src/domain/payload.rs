@@ -151,9 +151,11 @@ fn check_depth(bytes: &[u8], limit: usize) -> Result<(), PayloadProblem> {
 fn not_json(text: &str, error: &serde_json::Error) -> PayloadProblem {
     let line_start: usize =
         text.split_inclusive('\n').take(error.line().saturating_sub(1)).map(str::len).sum();
-    let offset = (line_start + error.column().saturating_sub(1)).min(text.len());
     let reason = error.to_string();
     let reason = reason.split(" at line ").next().unwrap_or_default().to_owned();
+    // The parser counts the byte that it stopped at, but neither the end nor a control character in a string.
+    let counted = usize::from(!error.is_eof() && !reason.starts_with("control character"));
+    let offset = (line_start + error.column().saturating_sub(counted)).min(text.len());
     PayloadProblem::NotJson { offset, reason }
 }
 

@@ -58,22 +58,25 @@ impl Engine {
         Arc::new(Listener { inboxes: Arc::clone(&self.inboxes) })
     }
 
-    /// The shards, one a thread, each with the lanes of `backlog` that belong to it. `courier` makes the
-    /// courier of a shard, since connections belong to the runtime that opened them.
-    pub fn shards<'a>(
-        &'a self,
-        (store, clock): (&'a Arc<dyn Store>, &'a SharedClock),
+    /// The shards, one for each of the couriers, with the lanes of `backlog` that belong to it. Each has a
+    /// courier of its own, since connections belong to the runtime that opened them.
+    #[must_use]
+    pub fn shards(
+        &self,
+        (store, clock): (&Arc<dyn Store>, &SharedClock),
         options: ShardOptions,
-        backlog: &'a [DestinationId],
-        courier: impl Fn() -> Arc<Courier> + 'a,
-    ) -> impl Iterator<Item = Shard> + 'a {
-        self.inboxes.iter().enumerate().map(move |(number, inbox)| {
-            let worker = Worker { store: Arc::clone(store), courier: courier() };
+        backlog: &[DestinationId],
+        couriers: Vec<Arc<Courier>>,
+    ) -> Vec<Shard> {
+        let mut shards = Vec::new();
+        for (number, (inbox, courier)) in self.inboxes.iter().zip(couriers).enumerate() {
+            let worker = Worker { store: Arc::clone(store), courier };
             let mut shard = Shard::new(worker, Arc::clone(clock), Arc::clone(inbox), options);
             let mine = |id: &&DestinationId| shard_of(**id, self.inboxes.len()) == number;
             shard.open_backlog(backlog.iter().filter(mine).copied());
-            shard
-        })
+            shards.push(shard);
+        }
+        shards
     }
 }
 

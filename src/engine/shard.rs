@@ -21,7 +21,7 @@ use crate::domain::delivery::EndReason;
 use crate::domain::destination::DestinationHealth;
 use crate::domain::event::Event;
 use crate::domain::id::{DestinationId, EventKey};
-use crate::domain::settings::EffectivePolicy;
+use crate::domain::settings::{EffectivePolicy, Guarantee};
 use crate::domain::time::Timestamp;
 use crate::engine::agenda::Agenda;
 use crate::engine::disable::disable_destination;
@@ -44,10 +44,21 @@ pub struct ShardOptions {
     pub max_in_flight: usize,
     /// The most waiting deliveries in memory, for each destination.
     pub window: usize,
+    /// The same for best-effort destinations, whose deliveries are nowhere else.
+    pub best_effort_window: usize,
     /// Whether anything is delivered at all.
     pub delivery_enabled: bool,
     /// Whether SEMAPHOR destinations are delivered to (seed 000).
     pub semaphor_enabled: bool,
+}
+
+impl ShardOptions {
+    fn window_of(&self, policy: &EffectivePolicy) -> usize {
+        match policy.guarantee {
+            Guarantee::AtLeastOnce => self.window,
+            Guarantee::BestEffort => self.best_effort_window,
+        }
+    }
 }
 
 /// How a shard is told to end.
@@ -146,7 +157,8 @@ impl Shard {
     pub fn open_backlog(&mut self, destination_ids: impl IntoIterator<Item = DestinationId>) {
         for id in destination_ids {
             let (entry, policy, hold) = self.rules.look_up(id);
-            let lane = Lane::with_backlog(policy, hold, self.rules.options.window);
+            let window = self.rules.options.window_of(&policy);
+            let lane = Lane::with_backlog(policy, hold, window);
             self.lanes.insert(id, Slot { lane, entry });
             self.agenda.queue(id, false);
         }
@@ -219,7 +231,8 @@ impl Shard {
             Entry::Occupied(slot) => slot.into_mut(),
             Entry::Vacant(place) => {
                 let (entry, policy, hold) = self.rules.look_up(id);
-                let lane = Lane::new(policy, hold, self.rules.options.window);
+                let window = self.rules.options.window_of(&policy);
+                let lane = Lane::new(policy, hold, window);
                 place.insert(Slot { lane, entry })
             }
         }

@@ -163,6 +163,12 @@ pub trait DeliveryStore: Send + Sync {
         into: DeliveryState,
     ) -> Result<Vec<DeliveryId>, StoreError>;
 
+    /// The destinations for which deliveries wait in the store, deleted ones too; for the start.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    async fn destinations_with_work(&self) -> Result<Vec<DestinationId>, StoreError>;
+
     /// How many deliveries of a destination wait in the store, and since when the oldest; counting
     /// stops at `cap`.
     ///

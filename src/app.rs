@@ -1,0 +1,200 @@
+//! The composition root: the only place that names a concrete store and transport, and that decides in
+//! which order the parts start and stop.
+//!
+//! Start: store → delivery threads (they know what waits) → gRPC and health ports → ready. Stop: not
+//! ready → no new calls → running calls end → lanes flush and finish → outcomes stored → store closed.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::Context;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::{SharedClock, SystemClock};
+use crate::config::Config;
+use crate::control::{Control, ControlSettings};
+use crate::engine::shard::{ShardOptions, StopSignals};
+use crate::engine::{Engine, RunningEngine};
+use crate::grpc::GrpcServer;
+use crate::policy::address::AddressPolicy;
+use crate::shutdown::{OnExit, Tasks};
+use crate::store::sled::{SledOptions, SledStore};
+use crate::store::{DeliveryStore, Store};
+use crate::transport::courier::Courier;
+use crate::transport::http::{HttpOptions, HttpTransport};
+use crate::transport::secrets::SecretReader;
+
+/// A server that runs; what it needs to be closed.
+pub struct App {
+    /// Where the gRPC API listens.
+    pub grpc_address: SocketAddr,
+    /// Where the health service listens, in plaintext.
+    pub health_address: SocketAddr,
+    store: Arc<SledStore>,
+}
+
+impl App {
+    /// Starts everything that the configuration describes. It runs until `tasks` are stopped.
+    ///
+    /// # Errors
+    /// Whatever keeps the server from starting: a store that can't be opened, a port that is taken, a
+    /// certificate file that can't be read. Nothing keeps running then but what `tasks` stops.
+    pub async fn start(config: &Config, tasks: &Tasks) -> anyhow::Result<Self> {
+        let clock: SharedClock = Arc::new(SystemClock);
+        let store = open_store(config, &clock).await?;
+        watch_store(&store, tasks);
+        let grpc_listener = bind("listen.grpc", config.listen.grpc).await?;
+        let health_listener = bind("listen.health", config.listen.health).await?;
+        let couriers = Couriers::new(config, &clock)?;
+
+        let calls_ended = CancellationToken::new();
+        start_engine(config, (&store, &clock), &couriers, (tasks, &calls_ended)).await?;
+        let control = Arc::new(make_control(config, &store, &couriers, clock)?);
+        let app = Self {
+            grpc_address: grpc_listener.local_addr()?,
+            health_address: health_listener.local_addr()?,
+            store,
+        };
+        serve(config, control, (grpc_listener, health_listener), (tasks, calls_ended));
+        Ok(app)
+    }
+
+    /// Closes the store, after the tasks have ended.
+    ///
+    /// # Errors
+    /// Where the last outcomes could not be made durable; they will be delivered again.
+    pub async fn close(self) -> anyhow::Result<()> {
+        self.store.close().await.context("closing the store")
+    }
+}
+
+async fn open_store(config: &Config, clock: &SharedClock) -> anyhow::Result<Arc<SledStore>> {
+    let options = SledOptions {
+        cache_bytes: config.store.cache_bytes,
+        min_free_bytes: config.store.min_free_bytes,
+        queue_depth: config.store.queue_depth,
+        group_events: config.store.group_events,
+        clock: Arc::clone(clock),
+    };
+    let path = config.store.path.clone();
+    // Opening reads the disk for as long as it takes; nothing else runs yet, so nothing is held up.
+    let store = tokio::task::spawn_blocking(move || SledStore::open(&path, options)).await??;
+    Ok(Arc::new(store))
+}
+
+fn watch_store(store: &Arc<SledStore>, tasks: &Tasks) {
+    let (failed, stop, tasks_to_fail) = (store.failed(), tasks.soft(), tasks.clone());
+    tasks.spawn("store watch", OnExit::Ignore, async move {
+        tokio::select! {
+            reason = failed => tasks_to_fail.fail("store", &reason),
+            () = stop.cancelled() => {}
+        }
+    });
+}
+
+async fn bind(key: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| format!("{key}: cannot listen on {address}"))
+}
+
+/// Makes couriers that share their settings; each has connections of its own.
+struct Couriers {
+    options: HttpOptions,
+    secrets: Arc<SecretReader>,
+    clock: SharedClock,
+}
+
+impl Couriers {
+    fn new(config: &Config, clock: &SharedClock) -> anyhow::Result<Self> {
+        let ports: Vec<u16> = config.egress.ports.iter().copied().collect();
+        let address_policy = AddressPolicy {
+            allow: config.egress.allow.clone(),
+            deny_hosts: config.egress.deny_hosts.clone(),
+            allowed_ports: (!ports.is_empty()).then_some(ports),
+        };
+        let options = HttpOptions {
+            address_policy: Arc::new(address_policy),
+            extra_root_certificates: config.egress.ca_file.as_deref().map_or(Ok(Vec::new()), read_roots)?,
+            plain_http: !config.delivery.plain_http_contracts.is_empty(),
+            ..HttpOptions::default()
+        };
+        let environment = config.secrets.environment.iter().cloned().collect();
+        let secrets = SecretReader::new(environment, config.secrets.folders.clone());
+        let couriers = Self { options, secrets: Arc::new(secrets), clock: Arc::clone(clock) };
+        // A mistake in the options shows here, before any thread has started.
+        couriers.make()?;
+        Ok(couriers)
+    }
+
+    fn make(&self) -> anyhow::Result<Arc<Courier>> {
+        let transport = HttpTransport::new(self.options.clone(), Arc::clone(&self.clock))?;
+        Ok(Arc::new(Courier {
+            transport: Arc::new(transport),
+            secrets: Arc::clone(&self.secrets),
+            clock: Arc::clone(&self.clock),
+        }))
+    }
+}
+
+fn read_roots(path: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {
+    let certificates = CertificateDer::pem_file_iter(path)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .with_context(|| format!("egress.ca_file: cannot read certificates from {}", path.display()))?;
+    anyhow::ensure!(!certificates.is_empty(), "egress.ca_file: {} holds no certificate", path.display());
+    Ok(certificates)
+}
+
+async fn start_engine(
+    config: &Config,
+    (store, clock): (&Arc<SledStore>, &SharedClock),
+    couriers: &Couriers,
+    (tasks, calls_ended): (&Tasks, &CancellationToken),
+) -> anyhow::Result<()> {
+    let engine = Engine::new(config.delivery.thread_count());
+    store.listen(engine.listener());
+    let backlog = store.destinations_with_work().await?;
+    let options = ShardOptions {
+        max_in_flight: config.delivery.max_in_flight,
+        window: config.delivery.window,
+        best_effort_window: config.delivery.best_effort_window,
+        delivery_enabled: config.delivery.enabled,
+        semaphor_enabled: config.delivery.enterprise_telemetry_enabled,
+    };
+    let shared_store: Arc<dyn Store> = Arc::<SledStore>::clone(store);
+    let couriers = (0..config.delivery.thread_count()).map(|_| couriers.make());
+    let couriers = couriers.collect::<anyhow::Result<Vec<_>>>()?;
+    let shards = engine.shards((&shared_store, clock), options, &backlog, couriers);
+    // Lanes stop after the last call has ended: an event that was accepted late must still reach them.
+    let stop = StopSignals { soft: calls_ended.clone(), hard: tasks.hard() };
+    let running = RunningEngine::start(shards.into_iter(), &stop).context("starting the delivery threads")?;
+    let tasks_to_fail = tasks.clone();
+    tasks.spawn("engine", OnExit::StopProcess, async move {
+        if let Err(reason) = running.ended().await {
+            tasks_to_fail.fail("engine", &reason);
+        }
+    });
+    Ok(())
+}
+
+fn make_control(
+    config: &Config,
+    store: &Arc<SledStore>,
+    couriers: &Couriers,
+    clock: SharedClock,
+) -> anyhow::Result<Control> {
+    let settings = ControlSettings {
+        plans: config.plans.by_name.clone(),
+        default_plan: config.plans.default.name.clone(),
+        payload: config.limits.payload,
+        require_organizations: config.organizations.require_create,
+        plain_http_contracts: config.delivery.plain_http_contracts.iter().copied().collect(),
+        delivery_enabled: config.delivery.enabled,
+        enterprise_telemetry_enabled: config.delivery.enterprise_telemetry_enabled,
+        batch_max_events: config.limits.batch_events,
+    };
+    let store: Arc<dyn Store> = Arc::<SledStore>::clone(store);
+    Ok(Control::new(store, couriers.make()?, Arc::clone(&couriers.secrets), clock, settings))
+}
