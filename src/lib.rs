@@ -8,12 +8,19 @@
 //! 2. [`store`]: what is kept, as traits and their implementations. [`transport`]: how requests leave.
 //! 3. [`engine`]: what happens by itself. [`control`]: what callers may ask. Neither imports the other.
 //! 4. [`grpc`]: how it is asked. [`app`]: where everything is put together. [`cli`]: the commands.
+//!
+//! Beside them: [`config`], what the operator decides; [`shutdown`], who runs and how it all stops;
+//! [`telemetry`], the logs.
 
+pub mod cli;
 pub mod clock;
+pub mod config;
 pub mod contract;
 pub mod domain;
 pub mod engine;
 pub mod policy;
 pub mod receiver;
+pub mod shutdown;
 pub mod store;
+pub mod telemetry;
 pub mod transport;

@@ -1,0 +1,66 @@
+//! The command line: thin commands, a file each, over what the library offers.
+//!
+//! Standard output is for results, standard error for logs and complaints; [`exit`] says what the exit
+//! codes mean.
+
+mod config;
+pub mod exit;
+pub mod output;
+
+use std::ffi::OsString;
+
+use clap::{Parser, Subcommand};
+
+use exit::Exit;
+
+/// Webhook delivery: events in over gRPC, signed webhooks out.
+#[derive(Debug, Parser)]
+#[command(name = "signalpost", version, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Check, show or explain the configuration.
+    #[command(subcommand)]
+    Config(config::Command),
+}
+
+/// Runs the command that the arguments (the program's name first) ask for.
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Exit {
+    match Cli::try_parse_from(arguments) {
+        Ok(Cli { command: Command::Config(command) }) => config::run(&command),
+        Err(answer) => explain(&answer),
+    }
+}
+
+/// Prints clap's help, version or complaint, each to its stream.
+fn explain(answer: &clap::Error) -> Exit {
+    let exit = if answer.use_stderr() { Exit::Usage } else { Exit::Success };
+    // A reader that has gone away, as in `signalpost --help | head -1`, is no failure of ours.
+    answer.print().map_or(Exit::Success, |()| exit)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_is_explained() {
+        fn check(command: &clap::Command) {
+            for inner in command.get_subcommands().filter(|inner| inner.get_name() != "help") {
+                assert!(inner.get_about().is_some(), "{} has no explanation", inner.get_name());
+                check(inner);
+            }
+        }
+        check(&Cli::command());
+    }
+}

@@ -1,0 +1,56 @@
+//! The process's environment, read once.
+
+use std::collections::BTreeMap;
+
+/// What every variable of ours begins with.
+pub(super) const PREFIX: &str = "SIGNALPOST_";
+/// The variable that Semaphor's documentation promises (seed 000); another name of one key of ours.
+pub(super) const TELEMETRY_VARIABLE: &str = "ENTERPRISE_TELEMETRY_ENABLED";
+
+/// The variables that are settings; all others, among them people's secrets, are not even copied.
+pub(super) fn read() -> BTreeMap<String, String> {
+    // `vars_os`, because `vars` panics where any variable, also one of somebody else, is not UTF-8.
+    std::env::vars_os()
+        .map(|(name, value)| (name.to_string_lossy().into_owned(), value))
+        .filter(|(name, _)| name.starts_with(PREFIX) || name == TELEMETRY_VARIABLE)
+        .map(|(name, value)| (name, value.to_string_lossy().into_owned()))
+        .collect()
+}
+
+/// The variable of a key: `listen.grpc` is `SIGNALPOST_LISTEN_GRPC`.
+pub(super) fn variable_of(key: &str) -> String {
+    format!("{PREFIX}{}", key.replace(['.', '-'], "_").to_uppercase())
+}
+
+/// Whether Kubernetes made the variable, to tell of a Service that is called `signalpost…`.
+///
+/// It does so in every pod of the namespace unless `enableServiceLinks` is off; none of our keys looks
+/// like one, so they need not be taken for mistakes.
+pub(super) fn is_service_link(variable: &str) -> bool {
+    let ends = variable.ends_with("_SERVICE_HOST") || variable.ends_with("_SERVICE_PORT");
+    ends || variable.ends_with("_PORT")
+        || variable.contains("_SERVICE_PORT_")
+        || variable.split("_PORT_").skip(1).any(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn variables_of_kubernetes_services_are_no_settings_and_settings_are_no_service_links() {
+        for variable in [
+            "SIGNALPOST_SERVICE_HOST",
+            "SIGNALPOST_SERVICE_PORT",
+            "SIGNALPOST_SERVICE_PORT_GRPC",
+            "SIGNALPOST_PORT",
+            "SIGNALPOST_PORT_8080_TCP",
+            "SIGNALPOST_HEADLESS_PORT_8080_TCP_ADDR",
+        ] {
+            assert!(is_service_link(variable), "{variable}");
+        }
+        for key in ["listen.grpc", "egress.ports", "delivery.enterprise_telemetry_enabled"] {
+            assert!(!is_service_link(&variable_of(key)), "{key}");
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! Configuration: what the operator may set, checked as a whole before anything starts.
+//!
+//! A TOML file and the environment (`SIGNALPOST_<SECTION>_<KEY>`, which wins) are read into `raw`,
+//! as typed. `validate` is pure: it turns that into a [`Config`] or into *all* problems at once, each
+//! with its key, its place and what would be right. A key exists by being read there: names, defaults,
+//! the names of variables and the hints for misspelt keys all come from that one line.
+//!
+//! `environment` is the only place that reads the process's environment (besides the reader of
+//! destinations' secrets).
+
+mod environment;
+mod nearest;
+mod plans;
+mod problem;
+mod raw;
+mod reader;
+mod resolved;
+mod units;
+mod validate;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+pub use problem::{Origin, Problem, Problems};
+pub use reader::Effective;
+pub use resolved::{
+    Config, DeliveryConfig, EgressConfig, LimitsConfig, ListenConfig, LogConfig, LogFormat,
+    OrganizationsConfig, Plans, SecretsConfig, StoreConfig,
+};
+
+use raw::Raw;
+
+/// Names the configuration file where `--config` does not.
+const FILE_VARIABLE: &str = "SIGNALPOST_CONFIG";
+
+/// A configuration that is valid, and where each value came from.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Loaded {
+    /// What is in force.
+    pub config: Config,
+    /// Every key with its value and its origin, in the order of the example file.
+    pub effective: Vec<Effective>,
+}
+
+/// Why there is no configuration to start with.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file is not there, or not readable, or not UTF-8.
+    #[error("cannot read the configuration file {}; check the path and the permissions", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        #[source]
+        cause: std::io::Error,
+    },
+    /// The settings have mistakes.
+    #[error(transparent)]
+    Invalid(#[from] Problems),
+}
+
+/// Reads the file (or the one that `SIGNALPOST_CONFIG` names, or none) and the environment.
+///
+/// # Errors
+/// The file cannot be read, or there are mistakes: all of them.
+pub fn load(file: Option<&Path>) -> Result<Loaded, ConfigError> {
+    let environment = environment::read();
+    let named = environment.get(FILE_VARIABLE).filter(|path| !path.is_empty()).map(PathBuf::from);
+    let Some(path) = file.map(Path::to_owned).or(named) else {
+        return Ok(resolve(None, environment)?);
+    };
+    let text = std::fs::read_to_string(&path)
+        .map_err(|cause| ConfigError::Unreadable { path: path.clone(), cause })?;
+    let name = path.display().to_string();
+    Ok(resolve(Some((&name, &text)), environment)?)
+}
+
+/// Pure: settings from a named TOML text and from variables, checked as a whole.
+///
+/// # Errors
+/// All mistakes, in the order of the example file.
+pub fn resolve(
+    file: Option<(&str, &str)>,
+    environment: BTreeMap<String, String>,
+) -> Result<Loaded, Problems> {
+    validate::validate(&Raw::parse(file, environment)?)
+}
+
+impl Config {
+    /// The configuration that a TOML text describes, without any environment; for `demo`, `bench` and tests.
+    ///
+    /// # Errors
+    /// All mistakes of the text.
+    pub fn from_toml(text: &str) -> Result<Config, Problems> {
+        resolve(Some(("settings", text)), BTreeMap::new()).map(|loaded| loaded.config)
+    }
+
+    /// The example file: every key with its default, commented out and explained.
+    #[must_use]
+    pub const fn example() -> &'static str {
+        include_str!("../../docs/signalpost.example.toml")
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,175 @@
+//! The configuration as the program uses it: typed, complete, valid.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use crate::domain::contract::Contract;
+use crate::domain::payload::PayloadLimits;
+use crate::domain::plan::Plan;
+
+/// Everything that the operator decides.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// Where callers connect.
+    pub listen: ListenConfig,
+    /// What is kept, and where.
+    pub store: StoreConfig,
+    /// How deliveries are made.
+    pub delivery: DeliveryConfig,
+    /// What callers may send.
+    pub limits: LimitsConfig,
+    /// Where requests may go.
+    pub egress: EgressConfig,
+    /// Which secrets of the machine destinations may refer to.
+    pub secrets: SecretsConfig,
+    /// How organizations come into being.
+    pub organizations: OrganizationsConfig,
+    /// The plans.
+    pub plans: Plans,
+    /// How the process logs.
+    pub log: LogConfig,
+}
+
+/// `[listen]`: where callers connect. Port 0 takes a free one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListenConfig {
+    /// The gRPC API; default `127.0.0.1:8080`.
+    pub grpc: SocketAddr,
+    /// `grpc.health.v1` in plaintext, for probes; default `127.0.0.1:8081`.
+    pub health: SocketAddr,
+    /// Metrics, or `None` for `off`; default `127.0.0.1:9090`.
+    pub metrics: Option<SocketAddr>,
+    /// Whether addresses beyond loopback are allowed although nobody is authenticated; default `false`.
+    pub allow_unauthenticated_network: bool,
+    /// Whether server reflection is offered; default `true`.
+    pub reflection: bool,
+}
+
+/// `[store]`: what is kept, and where.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoreConfig {
+    /// The folder of the embedded store; default `signalpost-data`.
+    pub path: PathBuf,
+    /// The store's page cache, in bytes; default 256 MiB.
+    pub cache_bytes: u64,
+    /// Ingest stops below this much free disk, in bytes; `None`, the default: 1 GiB or 10 % of the disk,
+    /// whichever is more.
+    pub min_free_bytes: Option<u64>,
+    /// The most events that share one fsync; default 64.
+    pub group_events: usize,
+    /// The most calls that wait for the writer before callers are told to come back; default 4096.
+    pub queue_depth: usize,
+}
+
+/// `[delivery]`: how deliveries are made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeliveryConfig {
+    /// Whether anything is delivered at all; events are accepted either way; default `true`.
+    pub enabled: bool,
+    /// Whether SEMAPHOR destinations are delivered to, also set by `ENTERPRISE_TELEMETRY_ENABLED`;
+    /// default `false` (seed 000).
+    pub enterprise_telemetry_enabled: bool,
+    /// Delivery threads; `None`, the default: as many as there are cores. See [`Self::thread_count`].
+    pub threads: Option<usize>,
+    /// The most requests in flight on each delivery thread; default 256.
+    pub max_in_flight: usize,
+    /// The most deliveries of one destination that are held in memory; default 512.
+    pub window: usize,
+    /// The most best-effort deliveries of one destination that are held in memory; default 512.
+    pub best_effort_window: usize,
+    /// How long a stop waits for what is running; default 25 s, inside Kubernetes's 30.
+    pub shutdown_deadline: Duration,
+    /// Contracts that may be delivered to `http://` URLs; default none. Only STALWART may be listed.
+    pub plain_http_contracts: BTreeSet<Contract>,
+}
+
+impl DeliveryConfig {
+    /// How many delivery threads to start.
+    #[must_use]
+    pub fn thread_count(&self) -> usize {
+        self.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, Into::into))
+    }
+}
+
+/// `[limits]`: what callers may send.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LimitsConfig {
+    /// Size (default 256 KiB) and depth (default 64) of an event's data.
+    pub payload: PayloadLimits,
+    /// The most events in one `EmitBatch`; default 1000.
+    pub batch_events: usize,
+    /// The largest gRPC message, in bytes; default 4 MiB.
+    pub message_bytes: usize,
+    /// The largest list of request headers, in bytes; default 16 KiB.
+    pub header_bytes: u32,
+    /// The most calls at once on one connection; default 256.
+    pub concurrent_streams: u32,
+}
+
+/// `[egress]`: where requests may go. Only global unicast addresses, unless allowed here.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct EgressConfig {
+    /// Ranges that are allowed although they are not global; default none.
+    pub allow: Vec<IpNet>,
+    /// Host names that are refused, with all names below them; lower case; default none.
+    pub deny_hosts: Vec<String>,
+    /// The ports that may be called; empty, the default: any.
+    pub ports: BTreeSet<u16>,
+    /// A PEM file with root certificates that are trusted besides Mozilla's; default none.
+    pub ca_file: Option<PathBuf>,
+}
+
+/// `[secrets]`: which secrets of the machine destinations may refer to; default none.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct SecretsConfig {
+    /// The environment variables that may be read.
+    pub environment: BTreeSet<String>,
+    /// The folders below which files may be read; absolute.
+    pub folders: Vec<PathBuf>,
+}
+
+/// `[organizations]`: how organizations come into being.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OrganizationsConfig {
+    /// Whether an organization must be created before its first use; default `false`.
+    pub require_create: bool,
+}
+
+/// `[plans.NAME]`, with `organizations.default_plan`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plans {
+    /// The plan of an organization that has not been given another; by default one without limits.
+    pub default: Plan,
+    /// All plans by name, the default one too.
+    pub by_name: BTreeMap<String, Plan>,
+}
+
+impl Plans {
+    /// The plan of that name, or the default one where the organization has none or one that was removed.
+    #[must_use]
+    pub fn of(&self, name: Option<&str>) -> &Plan {
+        name.and_then(|name| self.by_name.get(name)).unwrap_or(&self.default)
+    }
+}
+
+/// `[log]`: how the process logs, to standard error.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogConfig {
+    /// For people or for machines; default human.
+    pub format: LogFormat,
+    /// Directives as `info` or `warn,signalpost::engine=debug`; default `info`.
+    pub level: String,
+}
+
+/// The two ways to write a log line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// A line for people, in colour on a terminal.
+    Human,
+    /// One JSON object a line.
+    Json,
+}

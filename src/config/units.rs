@@ -1,0 +1,202 @@
+//! How people write values: durations, sizes, addresses, names. Each function says what would be right.
+
+use std::fmt::Display;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+/// `true` or `false`.
+pub(super) fn flag(text: &str) -> Result<bool, String> {
+    text.parse().map_err(|_| format!("`{text}` is neither true nor false; write one of the two"))
+}
+
+/// A whole number within bounds.
+pub(super) fn number<T>(least: T, most: T) -> impl Fn(&str) -> Result<T, String>
+where
+    T: FromStr + PartialOrd + Display,
+{
+    move |text| match text.parse::<T>() {
+        Ok(number) if number >= least && number <= most => Ok(number),
+        _ => Err(format!("`{text}` is no whole number from {least} to {most}")),
+    }
+}
+
+/// Bytes within bounds: `512`, `256KiB`, `4MiB`, `1GiB`.
+pub(super) fn size(least: u64, most: u64) -> impl Fn(&str) -> Result<u64, String> {
+    move |text| {
+        let bytes = parse_size(text)
+            .ok_or_else(|| format!("`{text}` is no size; write for example 64KiB, 4MiB or 1GiB"))?;
+        if bytes < least || bytes > most {
+            return Err(format!("`{text}` is not from {} to {}", show_size(least), show_size(most)));
+        }
+        Ok(bytes)
+    }
+}
+
+fn parse_size(text: &str) -> Option<u64> {
+    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+    let (number, unit) = text.split_at_checked(digits)?;
+    let shift = match unit.trim_start() {
+        "" | "B" => 0,
+        "KiB" => 10,
+        "MiB" => 20,
+        "GiB" => 30,
+        "TiB" => 40,
+        _ => return None,
+    };
+    number.parse::<u64>().ok()?.checked_mul(1 << shift)
+}
+
+fn show_size(bytes: u64) -> String {
+    let units = [(40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")];
+    let whole = units.into_iter().find(|(shift, _)| bytes > 0 && bytes.is_multiple_of(1 << shift));
+    whole.map_or_else(|| format!("{bytes}B"), |(shift, unit)| format!("{}{unit}", bytes >> shift))
+}
+
+/// A length of time within bounds: `250ms`, `30s`, `5m`, `12h`, `30d`, also `1h30m`.
+pub(super) fn duration(least: Duration, most: Duration) -> impl Fn(&str) -> Result<Duration, String> {
+    move |text| {
+        let length = parse_duration(text).ok_or_else(|| {
+            format!("`{text}` is no duration; write for example 250ms, 30s, 5m, 12h or 30d")
+        })?;
+        if length < least || length > most {
+            return Err(format!("`{text}` is not from {least:?} to {most:?}"));
+        }
+        Ok(length)
+    }
+}
+
+fn parse_duration(text: &str) -> Option<Duration> {
+    let mut rest = text;
+    let mut total = Duration::ZERO;
+    while !rest.is_empty() {
+        let digits = rest.len() - rest.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+        let (number, after) = rest.split_at_checked(digits)?;
+        let letters = after.len() - after.trim_start_matches(|c: char| c.is_ascii_alphabetic()).len();
+        let (unit, after) = after.split_at_checked(letters)?;
+        let millis = match unit {
+            "ms" => 1,
+            "s" => 1000,
+            "m" => 60_000,
+            "h" => 3_600_000,
+            "d" => 86_400_000,
+            _ => return None,
+        };
+        total = total.checked_add(Duration::from_millis(number.parse::<u64>().ok()?.checked_mul(millis)?))?;
+        rest = after;
+    }
+    (!text.is_empty()).then_some(total)
+}
+
+/// An address to listen on.
+pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| {
+        format!("`{text}` is no address and port; write for example 127.0.0.1:8080 or [::1]:8080")
+    })
+}
+
+/// A range of addresses, or one address.
+pub(super) fn network(text: &str) -> Result<IpNet, String> {
+    let parsed = text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
+    let network = parsed
+        .map_err(|_| format!("`{text}` is no address range; write for example 10.20.0.0/16 or fd00::/8"))?;
+    if network.trunc() != network {
+        return Err(format!("`{text}` has bits beyond its prefix; write {}", network.trunc()));
+    }
+    Ok(network)
+}
+
+/// A host name, in lower case, without a dot at its end.
+pub(super) fn host(text: &str) -> Result<String, String> {
+    let name = text.trim_end_matches('.').to_ascii_lowercase();
+    let fits = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '.' || c == '_';
+    if name.is_empty() || name.starts_with('.') || !name.chars().all(fits) {
+        return Err(format!("`{text}` is no host name; write for example internal.example.com"));
+    }
+    Ok(name)
+}
+
+/// A path; not empty.
+pub(super) fn path(text: &str) -> Result<PathBuf, String> {
+    if text.is_empty() || text.contains('\0') {
+        return Err("is no path; write for example /var/lib/signalpost".into());
+    }
+    Ok(PathBuf::from(text))
+}
+
+/// A folder by its whole path, because it is a boundary: what it means must not depend on where we start.
+pub(super) fn folder(text: &str) -> Result<PathBuf, String> {
+    let folder = path(text)?;
+    let plain = |part| matches!(part, std::path::Component::RootDir | std::path::Component::Normal(_));
+    if !folder.is_absolute() || folder.parent().is_none() || !folder.components().all(plain) {
+        return Err(format!("`{text}` is no folder by its whole path; write for example /run/secrets"));
+    }
+    Ok(folder)
+}
+
+/// The name of an environment variable.
+pub(super) fn variable(text: &str) -> Result<String, String> {
+    let fits = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    if text.is_empty() || text.starts_with(|c: char| c.is_ascii_digit()) || !text.chars().all(fits) {
+        return Err(format!("`{text}` is no name of a variable; write for example BILLING_SIGNING_KEY"));
+    }
+    Ok(text.to_owned())
+}
+
+/// Either the word, which means none, or what `parse` reads.
+pub(super) fn or_word<T>(
+    word: &'static str,
+    parse: impl Fn(&str) -> Result<T, String>,
+) -> impl Fn(&str) -> Result<Option<T>, String> {
+    move |text| match text == word {
+        true => Ok(None),
+        false => parse(text).map(Some).map_err(|why| match word {
+            "" => why,
+            word => format!("{why}, or `{word}`"),
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_written_as_people_say_them() {
+        for (text, millis) in [("250ms", 250), ("30s", 30_000), ("1h30m", 5_400_000), ("2d", 172_800_000)] {
+            assert_eq!(parse_duration(text), Some(Duration::from_millis(millis)), "{text}");
+        }
+        for text in ["", "30", "s", "-1s", "1.5s", "1w", "99999999999999999999s", "18446744073709551615d"] {
+            assert_eq!(parse_duration(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn sizes_are_powers_of_two_and_say_so() {
+        for (text, bytes) in [("512", 512), ("512B", 512), ("256KiB", 262_144), ("1 GiB", 1 << 30)] {
+            assert_eq!(parse_size(text), Some(bytes), "{text}");
+        }
+        for text in ["", "KiB", "1KB", "1.5MiB", "-1", "99999999999TiB"] {
+            assert_eq!(parse_size(text), None, "{text}");
+        }
+        assert_eq!(size(1024, 1 << 20)("2MiB").unwrap_err(), "`2MiB` is not from 1KiB to 1MiB");
+    }
+
+    #[test]
+    fn a_network_with_stray_bits_is_refused_with_the_one_that_was_meant() {
+        assert_eq!(network("10.0.0.0/8").unwrap().to_string(), "10.0.0.0/8");
+        assert_eq!(network("10.1.2.3").unwrap().to_string(), "10.1.2.3/32");
+        assert!(network("10.1.2.3/8").unwrap_err().contains("10.0.0.0/8"));
+    }
+
+    #[test]
+    fn folders_are_boundaries_so_they_are_whole_paths_below_the_root() {
+        assert!(folder("/run/secrets").is_ok());
+        for text in ["", "secrets", "/", "/run/../etc", "./run"] {
+            assert!(folder(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,229 @@
+//! The one list of keys: name, default, meaning and bounds of each, and what must hold between them.
+//!
+//! Pure. Every key of a section is read before anything is given up, so that all problems are found.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::domain::contract::Contract;
+use crate::domain::payload::PayloadLimits;
+
+use super::nearest::nearest;
+use super::problem::Problems;
+use super::raw::{Raw, TELEMETRY_KEY};
+use super::reader::Reader;
+use super::resolved::{
+    Config, DeliveryConfig, EgressConfig, LimitsConfig, ListenConfig, LogConfig, LogFormat,
+    OrganizationsConfig, SecretsConfig, StoreConfig,
+};
+use super::units::{address, duration, flag, folder, host, network, number, or_word, path, size, variable};
+use super::{FILE_VARIABLE, Loaded, plans};
+
+const SECRETS_KEY: &str = "secrets.environment";
+const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
+const TIB: u64 = 1 << 40;
+/// The largest payload that may be configured: what one gRPC message may hold at most, less its frame.
+const PAYLOAD_CEILING: u64 = 16 * MIB;
+
+/// The configuration, or all that is wrong with it.
+pub(super) fn validate(raw: &Raw) -> Result<Loaded, Problems> {
+    let mut reader = Reader::new(raw);
+    let config = read(&mut reader, raw);
+    // A variable that holds a destination's secret may be named like one of ours.
+    let mut others = raw.get(SECRETS_KEY).map(|names| names.value.items()).unwrap_or_default();
+    others.push(FILE_VARIABLE.to_owned());
+    reader.refuse_the_rest(&others);
+    let effective = reader.finish()?;
+    // A section is only absent where a problem was noted, so that this list is never an empty one.
+    let config = config.ok_or_else(|| Problems(Vec::new()))?;
+    Ok(Loaded { config, effective })
+}
+
+fn read(reader: &mut Reader<'_>, raw: &Raw) -> Option<Config> {
+    let listen = listen(reader);
+    let store = store(reader);
+    let delivery = delivery(reader);
+    let limits = limits(reader);
+    let egress = egress(reader);
+    let secrets = secrets(reader);
+    let organizations = organizations(reader);
+    let payload_max = limits.as_ref().map_or(PAYLOAD_CEILING, |limits| limits.payload.max_bytes as u64);
+    let plans = plans::plans(reader, raw, payload_max);
+    let log = log(reader);
+    Some(Config {
+        listen: listen?,
+        store: store?,
+        delivery: delivery?,
+        limits: limits?,
+        egress: egress?,
+        secrets: secrets?,
+        organizations: organizations?,
+        plans: plans?,
+        log: log?,
+    })
+}
+
+fn listen(reader: &mut Reader<'_>) -> Option<ListenConfig> {
+    let grpc = reader.one("listen.grpc", "127.0.0.1:8080", address);
+    let health = reader.one("listen.health", "127.0.0.1:8081", address);
+    let metrics = reader.one("listen.metrics", "127.0.0.1:9090", or_word("off", address));
+    let allowed = reader.one("listen.allow_unauthenticated_network", "false", flag);
+    let reflection = reader.one("listen.reflection", "true", flag);
+    let listeners = [("listen.grpc", grpc), ("listen.health", health), ("listen.metrics", metrics.flatten())];
+    if allowed == Some(false) {
+        refuse_the_network(reader, &listeners);
+    }
+    refuse_the_same_twice(reader, &listeners);
+    Some(ListenConfig {
+        grpc: grpc?,
+        health: health?,
+        metrics: metrics?,
+        allow_unauthenticated_network: allowed?,
+        reflection: reflection?,
+    })
+}
+
+fn refuse_the_network(reader: &mut Reader<'_>, listeners: &[(&str, Option<SocketAddr>)]) {
+    for (key, listener) in listeners {
+        let Some(listener) = listener.filter(|listener| !listener.ip().to_canonical().is_loopback()) else {
+            continue;
+        };
+        reader.problem(
+            key,
+            format!(
+                "`{listener}` can be reached from other machines, and callers are not authenticated; write a \
+                 loopback address, or set listen.allow_unauthenticated_network = true where the network is \
+                 closed by other means"
+            ),
+        );
+    }
+}
+
+fn refuse_the_same_twice(reader: &mut Reader<'_>, listeners: &[(&str, Option<SocketAddr>)]) {
+    for (position, (key, listener)) in listeners.iter().enumerate() {
+        let taken = listeners.iter().take(position).find(|(_, other)| other == listener);
+        if let (Some(listener), Some((other, _))) = (listener.filter(|at| at.port() != 0), taken) {
+            reader.problem(key, format!("`{listener}` is taken by {other}; give each an address of its own"));
+        }
+    }
+}
+
+fn store(reader: &mut Reader<'_>) -> Option<StoreConfig> {
+    let path = reader.one("store.path", "signalpost-data", path);
+    let cache = reader.one("store.cache", "256MiB", size(MIB, TIB));
+    let min_free = reader.one("store.min_free", "auto", or_word("auto", size(0, 1024 * TIB)));
+    let group_events = reader.one("store.group_events", "64", number(1, 1000));
+    let queue_depth = reader.one("store.queue_depth", "4096", number(1, 1_000_000));
+    Some(StoreConfig {
+        path: path?,
+        cache_bytes: cache?,
+        min_free_bytes: min_free?,
+        group_events: group_events?,
+        queue_depth: queue_depth?,
+    })
+}
+
+fn delivery(reader: &mut Reader<'_>) -> Option<DeliveryConfig> {
+    let enabled = reader.one("delivery.enabled", "true", flag);
+    let telemetry = reader.one(TELEMETRY_KEY, "false", flag);
+    let threads = reader.one("delivery.threads", "auto", or_word("auto", number(1, 256)));
+    let max_in_flight = reader.one("delivery.max_in_flight", "256", number(1, 65_536));
+    let window = reader.one("delivery.window", "512", number(1, 1_000_000));
+    let best_effort = reader.one("delivery.best_effort_window", "512", number(1, 1_000_000));
+    let deadline = duration(Duration::ZERO, Duration::from_secs(3600));
+    let deadline = reader.one("delivery.shutdown_deadline", "25s", deadline);
+    let plain_http = reader.many("delivery.plain_http_contracts", plain_http_contract);
+    Some(DeliveryConfig {
+        enabled: enabled?,
+        enterprise_telemetry_enabled: telemetry?,
+        threads: threads?,
+        max_in_flight: max_in_flight?,
+        window: window?,
+        best_effort_window: best_effort?,
+        shutdown_deadline: deadline?,
+        plain_http_contracts: plain_http?.into_iter().collect(),
+    })
+}
+
+/// Only STALWART's documents know `http://` URLs; receivers of all others were promised HTTPS.
+fn plain_http_contract(text: &str) -> Result<Contract, String> {
+    match text.parse::<Contract>()? {
+        Contract::Stalwart => Ok(Contract::Stalwart),
+        other => Err(format!("{other} promises HTTPS; only STALWART may be delivered in the clear")),
+    }
+}
+
+fn limits(reader: &mut Reader<'_>) -> Option<LimitsConfig> {
+    let payload = reader.one("limits.payload", "256KiB", size(2, PAYLOAD_CEILING));
+    let depth = reader.one("limits.payload_depth", "64", number(1, 128));
+    let batch_events = reader.one("limits.batch_events", "1000", number(1, 10_000));
+    let message = reader.one("limits.message", "4MiB", size(64 * KIB, 64 * MIB));
+    let headers = reader.one("limits.headers", "16KiB", size(4 * KIB, MIB));
+    let streams = reader.one("limits.concurrent_streams", "256", number(1, 65_536));
+    if let (Some(payload), Some(message)) = (payload, message)
+        && payload + 16 * KIB > message
+    {
+        reader
+            .problem("limits.payload", "does not fit into limits.message with 16KiB for the rest; lower it");
+    }
+    let bytes = |size: u64| usize::try_from(size).ok();
+    Some(LimitsConfig {
+        payload: PayloadLimits { max_bytes: bytes(payload?)?, max_depth: depth? },
+        batch_events: batch_events?,
+        message_bytes: bytes(message?)?,
+        header_bytes: u32::try_from(headers?).ok()?,
+        concurrent_streams: streams?,
+    })
+}
+
+fn egress(reader: &mut Reader<'_>) -> Option<EgressConfig> {
+    let allow = reader.many("egress.allow", network);
+    let deny_hosts = reader.many("egress.deny_hosts", host);
+    let ports = reader.many("egress.ports", number(1, u16::MAX));
+    let ca_file = reader.one("egress.ca_file", "", or_word("", path));
+    Some(EgressConfig {
+        allow: allow?,
+        deny_hosts: deny_hosts?,
+        ports: ports?.into_iter().collect(),
+        ca_file: ca_file?,
+    })
+}
+
+fn secrets(reader: &mut Reader<'_>) -> Option<SecretsConfig> {
+    let environment = reader.many(SECRETS_KEY, variable);
+    let folders = reader.many("secrets.folders", folder);
+    Some(SecretsConfig { environment: environment?.into_iter().collect::<BTreeSet<_>>(), folders: folders? })
+}
+
+fn organizations(reader: &mut Reader<'_>) -> Option<OrganizationsConfig> {
+    let require_create = reader.one("organizations.require_create", "false", flag);
+    Some(OrganizationsConfig { require_create: require_create? })
+}
+
+fn log(reader: &mut Reader<'_>) -> Option<LogConfig> {
+    let format = reader.one("log.format", "human", |text| match text {
+        "human" => Ok(LogFormat::Human),
+        "json" => Ok(LogFormat::Json),
+        other => Err(format!("`{other}` is no log format; write human or json")),
+    });
+    let level = reader.one("log.level", "info", log_level);
+    Some(LogConfig { format: format?, level: level? })
+}
+
+/// `level` or `target=level`, comma separated. Checked here, because the subscriber takes a misspelt
+/// level for the name of a module and then logs everything of a module that is not there.
+fn log_level(text: &str) -> Result<String, String> {
+    const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+    for directive in text.split(',') {
+        let level = directive.rsplit_once('=').map_or(directive, |(_, level)| level).trim();
+        if !LEVELS.contains(&level.to_ascii_lowercase().as_str()) {
+            let levels = LEVELS.join(", ");
+            let hint = nearest(level, LEVELS, '\0')
+                .map_or(String::new(), |near| format!("; did you mean `{near}`?"));
+            return Err(format!("`{directive}` has no level; write one of {levels}, or module=level{hint}"));
+        }
+    }
+    Ok(text.to_owned())
+}
