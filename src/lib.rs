@@ -9,8 +9,10 @@
 //! 3. [`engine`]: what happens by itself. [`control`]: what callers may ask. Neither imports the other.
 //! 4. [`grpc`]: how it is asked. [`app`]: where everything is put together. [`cli`]: the commands.
 
+pub mod auth;
 pub mod clock;
 pub mod contract;
+pub mod control;
 pub mod domain;
 pub mod policy;
 pub mod store;

@@ -1,5 +1,6 @@
 //! Decisions as pure functions of state, input, time and a random draw.
 
 pub mod address;
+pub mod rate;
 pub mod retry;
 pub mod retry_after;
