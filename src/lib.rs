@@ -13,9 +13,11 @@
 //! [`telemetry`], the logs.
 
 pub mod cli;
+pub mod auth;
 pub mod clock;
 pub mod config;
 pub mod contract;
+pub mod control;
 pub mod domain;
 pub mod engine;
 pub mod policy;

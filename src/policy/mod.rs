@@ -2,5 +2,6 @@
 
 pub mod address;
 pub mod concurrency;
+pub mod rate;
 pub mod retry;
 pub mod retry_after;

@@ -1,0 +1,248 @@
+//! Deliveries: list, read, resend, cancel.
+
+use super::{Condition, Control, Error, Listing, PageRequest, Resource};
+use crate::auth::{Caller, Role};
+use crate::domain::delivery::{CycleCause, Delivery, DeliveryState, StateKind};
+use crate::domain::destination::DestinationState;
+use crate::domain::event::EventType;
+use crate::domain::id::{DeliveryId, DestinationId, EventId, OrganizationId};
+use crate::domain::time::Timestamp;
+use crate::domain::violation::Violations;
+use crate::store::{DeliveryQuery, Page};
+
+/// Which deliveries are meant; what is absent does not restrict.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct DeliveryFilter {
+    /// Of this destination; the id as the caller wrote it.
+    pub destination_id: Option<String>,
+    /// In one of these states.
+    pub states: Vec<StateKind>,
+    /// Of one of these types.
+    pub event_types: Vec<EventType>,
+    /// Of this event; the id as the caller wrote it.
+    pub event_id: Option<String>,
+    /// Of events accepted at or after this.
+    pub from: Option<Timestamp>,
+    /// Of events accepted before this.
+    pub until: Option<Timestamp>,
+}
+
+/// A page of deliveries.
+pub type Deliveries = Listing<Delivery, DeliveryId>;
+
+impl Control {
+    /// Lists deliveries, newest event first.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for the filter, with paths below `filter`; [`Error::NotFound`] for an
+    /// organization that must be created first.
+    pub async fn list_deliveries(
+        &self,
+        caller: &Caller,
+        organization_id: &str,
+        filter: DeliveryFilter,
+        page: PageRequest<DeliveryId>,
+    ) -> Result<Deliveries, Error> {
+        let id = self.enter(caller, Role::Viewer, organization_id)?;
+        self.known(&id)?;
+        self.find_deliveries(&id, &filter, page).await
+    }
+
+    pub(super) async fn find_deliveries(
+        &self,
+        id: &OrganizationId,
+        filter: &DeliveryFilter,
+        page: PageRequest<DeliveryId>,
+    ) -> Result<Deliveries, Error> {
+        check_times(filter)?;
+        if let Some(event_id) = &filter.event_id {
+            return self.deliveries_of_event(id, event_id, filter, page).await;
+        }
+        let query = DeliveryQuery {
+            organization_id: id.clone(),
+            destination_ids: self.destinations_of(id, filter),
+            states: filter.states.clone(),
+            event_types: filter.event_types.clone(),
+            from: filter.from,
+            until: filter.until,
+            after: page.after,
+            limit: page.limit,
+        };
+        if query.destination_ids.is_empty() {
+            return Ok(Listing { rows: Vec::new(), next: None });
+        }
+        let page = self.store.deliveries(query).await?;
+        let next = next_after(&page);
+        let mut rows = page.rows;
+        rows.retain(|delivery| delivery.organization_id == *id);
+        Ok(Listing { rows, next })
+    }
+
+    /// Deliveries outlive their destination; those of a deleted one are found by its id only. An id of
+    /// another organization finds nothing, like an unknown one.
+    fn destinations_of(&self, id: &OrganizationId, filter: &DeliveryFilter) -> Vec<DestinationId> {
+        match &filter.destination_id {
+            Some(text) => DestinationId::parse(text).ok().into_iter().collect(),
+            None => self.directory().destinations(id).iter().map(|entry| entry.destination.id).collect(),
+        }
+    }
+
+    /// The deliveries of one event, in order of their destinations.
+    async fn deliveries_of_event(
+        &self,
+        id: &OrganizationId,
+        event_id: &str,
+        filter: &DeliveryFilter,
+        page: PageRequest<DeliveryId>,
+    ) -> Result<Deliveries, Error> {
+        let mut found = Listing { rows: Vec::new(), next: None };
+        let Ok(event_id) = EventId::parse(event_id) else { return Ok(found) };
+        let Some(event) = self.store.find_event(id, &event_id).await? else { return Ok(found) };
+        let mut ids: Vec<DeliveryId> =
+            event.routes.iter().map(|route| DeliveryId::new(event.key, route.destination_id)).collect();
+        ids.sort_unstable();
+        ids.retain(|id| page.after.is_none_or(|after| *id > after));
+        for delivery_id in ids {
+            let Some(delivery) = self.store.delivery(delivery_id).await? else { continue };
+            if !filter.fits(&delivery) {
+                continue;
+            }
+            if found.rows.len() == page.limit {
+                found.next = found.rows.last().map(|delivery: &Delivery| delivery.id);
+                break;
+            }
+            found.rows.push(delivery);
+        }
+        Ok(found)
+    }
+
+    /// Reads one delivery with its attempts.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], also for another organization's.
+    pub async fn get_delivery(
+        &self,
+        caller: &Caller,
+        organization_id: &str,
+        delivery_id: &str,
+    ) -> Result<Delivery, Error> {
+        let id = self.enter(caller, Role::Viewer, organization_id)?;
+        self.find_delivery(&id, delivery_id).await
+    }
+
+    /// Sends a delivery again, whatever its state, with a fresh cycle of attempts.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] for the delivery or its destination; [`Error::Precondition`] where nothing is
+    /// delivered, the destination is disabled, or the event is no longer stored.
+    pub async fn resend_delivery(
+        &self,
+        caller: &Caller,
+        organization_id: &str,
+        delivery_id: &str,
+    ) -> Result<Delivery, Error> {
+        let id = self.enter(caller, Role::Admin, organization_id)?;
+        let delivery = self.find_delivery(&id, delivery_id).await?;
+        self.send_again(&delivery, CycleCause::Resend).await
+    }
+
+    pub(super) async fn send_again(&self, delivery: &Delivery, cause: CycleCause) -> Result<Delivery, Error> {
+        self.check_receptive(&delivery.organization_id, delivery.id.destination_id)?;
+        let requeued = self.store.requeue(vec![delivery.id], cause, self.clock.now()).await?;
+        if requeued.is_empty() {
+            return Err(Error::Precondition {
+                kind: Condition::EventGone,
+                subject: delivery.event_id.to_string(),
+                message: "the event's data is no longer stored, so it cannot be sent again; emit a new event"
+                    .into(),
+            });
+        }
+        self.find_delivery(&delivery.organization_id, &delivery.id.to_string()).await
+    }
+
+    /// Refuses what could not be sent: the destination must exist, not be disabled, and be delivered to.
+    pub(super) fn check_receptive(
+        &self,
+        organization_id: &OrganizationId,
+        destination_id: DestinationId,
+    ) -> Result<(), Error> {
+        let entry = self.find_destination(organization_id, &destination_id.to_string())?;
+        self.available(entry.destination.contract, destination_id)?;
+        match &entry.destination.state {
+            DestinationState::Active | DestinationState::Paused { .. } => Ok(()),
+            DestinationState::Disabled { reason, .. } => Err(Error::Precondition {
+                kind: Condition::DestinationDisabled,
+                subject: destination_id.to_string(),
+                message: format!("the destination is disabled ({reason}); resume it first"),
+            }),
+        }
+    }
+
+    /// Ends a delivery that waits, for good. Cancelling a cancelled one changes nothing.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`]; [`Error::Precondition`] for a delivery that is finished otherwise.
+    pub async fn cancel_delivery(
+        &self,
+        caller: &Caller,
+        organization_id: &str,
+        delivery_id: &str,
+    ) -> Result<Delivery, Error> {
+        let id = self.enter(caller, Role::Admin, organization_id)?;
+        let delivery = self.find_delivery(&id, delivery_id).await?;
+        let cancelled = DeliveryState::Cancelled { at: self.clock.now() };
+        self.store.end(vec![delivery.id], StateKind::Waiting, cancelled).await?;
+        // Whoever finished it first, the record now says how it ended.
+        let delivery = self.find_delivery(&id, delivery_id).await?;
+        match delivery.state.kind() {
+            StateKind::Cancelled => Ok(delivery),
+            state => Err(Error::Precondition {
+                kind: Condition::DeliveryFinished { state },
+                subject: delivery_id.to_owned(),
+                message: "the delivery is finished already, so it cannot be cancelled".into(),
+            }),
+        }
+    }
+
+    /// A delivery of this organization. An id that can't be one is as unknown as any other.
+    pub(super) async fn find_delivery(
+        &self,
+        organization_id: &OrganizationId,
+        delivery_id: &str,
+    ) -> Result<Delivery, Error> {
+        if delivery_id.is_empty() {
+            return Err(Error::invalid("delivery_id", "is empty; give the delivery's id"));
+        }
+        let found = match DeliveryId::parse(delivery_id) {
+            Ok(id) => self.store.delivery(id).await?,
+            Err(_) => None,
+        };
+        found
+            .filter(|delivery| delivery.organization_id == *organization_id)
+            .ok_or_else(|| Error::not_found(Resource::Delivery, delivery_id))
+    }
+}
+
+impl DeliveryFilter {
+    fn fits(&self, delivery: &Delivery) -> bool {
+        let destination = self.destination_id.as_ref();
+        destination.is_none_or(|id| *id == delivery.id.destination_id.to_string())
+            && (self.states.is_empty() || self.states.contains(&delivery.state.kind()))
+            && (self.event_types.is_empty() || self.event_types.contains(&delivery.event_type))
+            && self.from.is_none_or(|from| delivery.created_at >= from)
+            && self.until.is_none_or(|until| delivery.created_at < until)
+    }
+}
+
+fn next_after(page: &Page<Delivery>) -> Option<DeliveryId> {
+    page.rows.last().filter(|_| page.more).map(|delivery| delivery.id)
+}
+
+fn check_times(filter: &DeliveryFilter) -> Result<(), Violations> {
+    match (filter.from, filter.until) {
+        (Some(from), Some(until)) if until <= from => {
+            Err(Violations::one("filter.end_time", "is not after start_time; give a later time"))
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,93 @@
+//! Testing a destination: the contract's test event, sent once.
+
+use std::sync::Arc;
+
+use super::destination::under_destination;
+use super::{Control, Error, random};
+use crate::auth::{Caller, Role};
+use crate::contract::{self, TestOrder};
+use crate::domain::attempt::{Attempt, Trigger};
+use crate::domain::destination::{Destination, DestinationDraft};
+use crate::domain::id::{DestinationId, EventId, OrganizationId};
+use crate::transport::courier::Order;
+
+/// What to test.
+#[derive(Debug, Clone, PartialEq)]
+pub enum TestSubject {
+    /// A saved destination, with its saved values; the id as the caller wrote it.
+    Saved(String),
+    /// The values of a form, secrets included; nothing stored is used.
+    Form {
+        /// The values.
+        draft: Box<DestinationDraft>,
+        /// The destination that is being edited, for the test event to name.
+        destination_id: Option<DestinationId>,
+    },
+}
+
+/// What came of a test.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Tested {
+    /// The attempt. A receiver that fails is a test that worked.
+    pub attempt: Attempt,
+    /// The id of the test event.
+    pub event_id: EventId,
+}
+
+impl Control {
+    /// Sends the contract's test event once and answers with what came back. Nothing is recorded and
+    /// nothing changes; it works for paused and disabled destinations too. The actor that some test
+    /// events name is the caller where `actor_id` is absent.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] with paths below `destination`, [`Error::NotFound`], [`Error::Precondition`]
+    /// where nothing is delivered on this installation.
+    pub async fn test_destination(
+        &self,
+        caller: &Caller,
+        organization_id: &str,
+        subject: TestSubject,
+        actor_id: Option<&str>,
+    ) -> Result<Tested, Error> {
+        let id = self.enter(caller, Role::Admin, organization_id)?;
+        let destination = self.test_subject(&id, subject)?;
+        self.available(destination.contract, destination.id)?;
+        let order = TestOrder {
+            organization_id: &id,
+            destination_id: destination.id,
+            url: destination.url.as_url().as_str(),
+            actor_id: actor_id.unwrap_or_else(|| caller.subject()),
+            now: self.clock.now(),
+        };
+        let event = Arc::new(contract::test_event(destination.contract, order));
+        let event_id = event.id.clone();
+        let policy = contract::effective_policy(&destination);
+        let events = [event];
+        let order = Order {
+            destination: &destination,
+            policy: &policy,
+            events: &events,
+            number: 1,
+            trigger: Trigger::Test,
+        };
+        let attempt = self.courier.attempt(order).await;
+        Ok(Tested { attempt, event_id })
+    }
+
+    fn test_subject(&self, id: &OrganizationId, subject: TestSubject) -> Result<Arc<Destination>, Error> {
+        let (draft, destination_id) = match subject {
+            TestSubject::Saved(destination_id) => {
+                return Ok(Arc::clone(&self.find_destination(id, &destination_id)?.destination));
+            }
+            TestSubject::Form { draft, destination_id } => (draft, destination_id),
+        };
+        self.known(id)?;
+        let checked = self.check_draft(*draft).map_err(under_destination)?;
+        let now = self.clock.now();
+        let destination_id = match destination_id {
+            Some(destination_id) => destination_id,
+            None => DestinationId::make(now, random()?),
+        };
+        Ok(Arc::new(checked.into_new(destination_id, id.clone(), now)))
+    }
+}

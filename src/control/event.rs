@@ -1,0 +1,179 @@
+//! Emitting events.
+//!
+//! Each event of a call is judged by itself; all that are valid go to the store in one step, so that one
+//! fsync carries them and their deliveries.
+
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use super::event_draft::{self, is_wanted, payload_limits, route_to};
+use super::{Control, Error, Quota, Resource};
+use crate::auth::{Caller, Role};
+use crate::domain::event::{Acceptance, Event, EventDraft, NewEvent};
+use crate::domain::id::{EventId, OrganizationId};
+use crate::domain::plan::Plan;
+use crate::domain::settings::Guarantee;
+use crate::domain::time::Timestamp;
+use crate::policy::rate::TokenBucket;
+use crate::store::directory::OrganizationDestinations;
+
+/// What became of an event that was accepted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Accepted {
+    /// The event's id, as given or as made by us.
+    pub event_id: EventId,
+    /// Whether it had been accepted before; the rest is then that of the first time.
+    pub duplicate: bool,
+    /// When it became durable.
+    pub accepted_at: Timestamp,
+    /// How many destinations it was routed to.
+    pub delivery_count: u32,
+    /// How many of them are best effort.
+    pub best_effort_count: u32,
+}
+
+impl Accepted {
+    fn new(event: &Event, duplicate: bool) -> Self {
+        let best_effort = |route: &&_| is_best_effort(route);
+        Self {
+            event_id: event.id.clone(),
+            duplicate,
+            accepted_at: event.accepted_at,
+            delivery_count: count(event.routes.len()),
+            best_effort_count: count(event.routes.iter().filter(best_effort).count()),
+        }
+    }
+}
+
+fn is_best_effort(route: &crate::domain::event::Route) -> bool {
+    route.guarantee == Guarantee::BestEffort
+}
+
+fn count(number: usize) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
+}
+
+impl Control {
+    /// Accepts events, each with a result of its own, in the same order. `Ok` in a result means that the
+    /// event and its at-least-once deliveries are durable.
+    ///
+    /// An event that would go to a destination to which nothing is delivered on this installation is
+    /// refused with [`Error::Precondition`], and goes nowhere.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for the organization's id or the number of events, [`Error::NotFound`] for an
+    /// organization that must be created first, and what the store answers for all of them:
+    /// [`Error::Busy`], [`Error::StoreFull`], [`Error::Unavailable`]. No event was accepted then.
+    pub async fn emit(
+        &self,
+        caller: &Caller,
+        organization_id: &str,
+        drafts: Vec<EventDraft>,
+    ) -> Result<Vec<Result<Accepted, Error>>, Error> {
+        let id = self.enter(caller, Role::Emitter, organization_id)?;
+        self.check_batch_size(drafts.len())?;
+        let organization = self.known(&id)?;
+        let plan = self.settings.plan_of(organization.as_deref());
+        let prepared = self.prepare(&id, plan, drafts);
+        if organization.is_none() && prepared.iter().any(Result::is_ok) {
+            self.used(&id).await?;
+        }
+        self.accept(prepared).await
+    }
+
+    fn check_batch_size(&self, size: usize) -> Result<(), Error> {
+        let limit = self.settings.batch_max_events;
+        if size == 0 {
+            return Err(Error::invalid("events", "is empty; give at least one event"));
+        }
+        if size > limit {
+            let description = format!("has {size} events; at most {limit} are allowed: split the batch");
+            return Err(Error::invalid("events", description));
+        }
+        Ok(())
+    }
+
+    fn prepare(
+        &self,
+        id: &OrganizationId,
+        plan: Option<&Plan>,
+        drafts: Vec<EventDraft>,
+    ) -> Vec<Result<NewEvent, Error>> {
+        let now = self.clock.now();
+        let limits = payload_limits(self.settings.payload, plan);
+        let destinations = self.directory().destinations(id);
+        let prepare_one = |draft| {
+            let mut event = event_draft::validate(draft, id, limits, now)?;
+            self.route(&mut event, &destinations)?;
+            self.check_rate(id, plan, now)?;
+            Ok(event)
+        };
+        drafts.into_iter().map(prepare_one).collect()
+    }
+
+    /// Routes an event to each destination that wants it, held ones included: they keep it.
+    fn route(&self, event: &mut NewEvent, destinations: &OrganizationDestinations) -> Result<(), Error> {
+        for entry in destinations.iter() {
+            let destination = &entry.destination;
+            if is_wanted(destination, &event.event_type, event.level) {
+                self.available(destination.contract, destination.id)?;
+                event.routes.push(route_to(destination));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_rate(&self, id: &OrganizationId, plan: Option<&Plan>, now: Timestamp) -> Result<(), Error> {
+        let Some((plan, limit)) = plan.and_then(|plan| Some((plan, plan.max_events_per_second?))) else {
+            return Ok(());
+        };
+        // No code panics while it holds the lock, and a bucket has no invariant that a panic could break.
+        let mut rates = self.rates.lock().unwrap_or_else(PoisonError::into_inner);
+        let bucket = rates.entry(id.clone()).or_insert_with(|| TokenBucket::full(limit, now));
+        bucket.take(limit, now).map_err(|wait| rate_exceeded(id, plan, limit, wait))
+    }
+
+    async fn accept(
+        &self,
+        prepared: Vec<Result<NewEvent, Error>>,
+    ) -> Result<Vec<Result<Accepted, Error>>, Error> {
+        let mut events = Vec::with_capacity(prepared.len());
+        let mut slots = Vec::with_capacity(prepared.len());
+        for event in prepared {
+            slots.push(event.map(|event| {
+                let given_id = event.event_id.clone();
+                events.push(event);
+                given_id
+            }));
+        }
+        if events.is_empty() {
+            return Ok(slots.into_iter().filter_map(Result::err).map(Err).collect());
+        }
+        let mut answers = self.store.accept(events).await?.into_iter();
+        Ok(slots.into_iter().map(|slot| slot.and_then(|id| answer(answers.next(), id))).collect())
+    }
+}
+
+fn rate_exceeded(id: &OrganizationId, plan: &Plan, limit: u32, wait: Duration) -> Error {
+    Error::QuotaExceeded {
+        subject: format!("organization:{id}"),
+        plan: plan.name.clone(),
+        what: Quota::EventsPerSecond,
+        limit: limit.into(),
+        usage: limit.into(),
+        retry_after: Some(wait),
+    }
+}
+
+fn answer(acceptance: Option<Acceptance>, given_id: Option<EventId>) -> Result<Accepted, Error> {
+    let accepted = |event: Arc<Event>, duplicate| Ok(Accepted::new(&event, duplicate));
+    match acceptance {
+        Some(Acceptance::Accepted(event)) => accepted(event, false),
+        Some(Acceptance::Duplicate(event)) => accepted(event, true),
+        Some(Acceptance::Conflict) => Err(Error::AlreadyExists {
+            kind: Resource::Event,
+            id: given_id.map(|id| id.to_string()).unwrap_or_default(),
+        }),
+        None => Err(Error::internal("the store answered fewer events than it was given")),
+    }
+}

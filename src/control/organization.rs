@@ -1,0 +1,160 @@
+//! Organizations: create, read, change, usage.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::destination_draft::check_display_name;
+use super::event_draft::payload_limits;
+use super::{Control, Error, Listing, PageRequest, Resource};
+use crate::auth::{Caller, Role};
+use crate::domain::id::OrganizationId;
+use crate::domain::organization::Organization;
+use crate::domain::violation::Violations;
+
+/// What to change about an organization, or to create it with.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct OrganizationPatch {
+    /// `display_name`.
+    pub display_name: Option<String>,
+    /// `plan`; empty returns to the default plan.
+    pub plan: Option<String>,
+}
+
+/// What an organization uses of what its plan allows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Usage {
+    /// The name of the plan in force.
+    pub plan: String,
+    /// How many destinations there are.
+    pub destination_count: usize,
+    /// How many there may be; below the count after a downgrade.
+    pub destination_limit: Option<u32>,
+    /// How many events it may emit a second.
+    pub events_per_second_limit: Option<u32>,
+    /// The largest data of an event, in bytes.
+    pub payload_bytes_limit: usize,
+    /// How long finished deliveries are kept, where the plan says so.
+    pub retention: Option<Duration>,
+}
+
+impl Control {
+    /// Creates an organization.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`], [`Error::AlreadyExists`], and what the store answers.
+    pub async fn create_organization(
+        &self,
+        caller: &Caller,
+        organization_id: &str,
+        patch: OrganizationPatch,
+    ) -> Result<Arc<Organization>, Error> {
+        caller.require(Role::Operator, None)?;
+        let mut found = Violations::new();
+        let id = found.check("organization_id", OrganizationId::parse(organization_id));
+        found.extend_under("organization", self.check_patch(&patch));
+        let Some(id) = id.filter(|_| found.is_empty()) else { return Err(found.into()) };
+        let fresh = Organization {
+            display_name: patch.display_name.unwrap_or_default(),
+            plan: patch.plan.unwrap_or_default(),
+            ..self.fresh_organization(id.clone())
+        };
+        self.store.create_organization(fresh).await.map_err(Error::about(Resource::Organization, id))
+    }
+
+    /// Reads an organization.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], also where it was never used.
+    pub fn get_organization(
+        &self,
+        caller: &Caller,
+        organization_id: &str,
+    ) -> Result<Arc<Organization>, Error> {
+        let id = self.enter(caller, Role::Viewer, organization_id)?;
+        self.find_organization(&id)
+    }
+
+    /// Lists the organizations that the caller may see, in order of their ids.
+    ///
+    /// # Errors
+    /// None so far.
+    pub fn list_organizations(
+        &self,
+        caller: &Caller,
+        page: PageRequest<OrganizationId>,
+    ) -> Result<Listing<Arc<Organization>, OrganizationId>, Error> {
+        let limit = page.limit.saturating_add(1);
+        let mut rows = self.directory().organizations(page.after.as_ref(), limit);
+        let more = rows.len() > page.limit;
+        rows.truncate(page.limit);
+        let next = rows.last().filter(|_| more).map(|organization| organization.id.clone());
+        rows.retain(|organization| caller.require(Role::Viewer, Some(&organization.id)).is_ok());
+        Ok(Listing { rows, next })
+    }
+
+    /// Changes what the patch names. A smaller plan takes nothing away.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`], [`Error::NotFound`], [`Error::Stale`].
+    pub async fn update_organization(
+        &self,
+        caller: &Caller,
+        organization_id: &str,
+        patch: OrganizationPatch,
+        expected: Option<u64>,
+    ) -> Result<Arc<Organization>, Error> {
+        let id = self.enter(caller, Role::Admin, organization_id)?;
+        if patch.plan.is_some() {
+            caller.require(Role::Operator, None)?;
+        }
+        let mut found = Violations::new();
+        found.extend_under("organization", self.check_patch(&patch));
+        if !found.is_empty() {
+            return Err(found.into());
+        }
+        let stored = Organization::clone(&*self.find_organization(&id)?);
+        let expected = expected.unwrap_or(stored.revision);
+        let changed = Organization {
+            display_name: patch.display_name.unwrap_or(stored.display_name),
+            plan: patch.plan.unwrap_or(stored.plan),
+            updated_at: self.clock.now(),
+            ..stored
+        };
+        let updated = self.store.update_organization(changed, expected).await;
+        updated.map_err(Error::about(Resource::Organization, id))
+    }
+
+    /// Reads what an organization uses of what its plan allows.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`].
+    pub fn usage(&self, caller: &Caller, organization_id: &str) -> Result<Usage, Error> {
+        let id = self.enter(caller, Role::Viewer, organization_id)?;
+        let organization = self.find_organization(&id)?;
+        let plan = self.settings.plan_of(Some(&organization));
+        Ok(Usage {
+            plan: plan.map(|plan| plan.name.clone()).unwrap_or_default(),
+            destination_count: self.directory().destinations(&id).len(),
+            destination_limit: plan.and_then(|plan| plan.max_destinations),
+            events_per_second_limit: plan.and_then(|plan| plan.max_events_per_second),
+            payload_bytes_limit: payload_limits(self.settings.payload, plan).max_bytes,
+            retention: plan.and_then(|plan| plan.retention),
+        })
+    }
+
+    fn find_organization(&self, id: &OrganizationId) -> Result<Arc<Organization>, Error> {
+        self.directory().organization(id).ok_or_else(|| Error::not_found(Resource::Organization, id))
+    }
+
+    fn check_patch(&self, patch: &OrganizationPatch) -> Violations {
+        let mut found = Violations::new();
+        check_display_name(&mut found, patch.display_name.as_deref().unwrap_or_default());
+        if let Some(plan) = patch.plan.as_ref().filter(|plan| !plan.is_empty())
+            && !self.settings.plans.contains_key(plan)
+        {
+            let known: Vec<&str> = self.settings.plans.keys().map(String::as_str).collect();
+            found.add("plan", format!("`{plan}` is not configured; use one of {}", known.join(", ")));
+        }
+        found
+    }
+}
