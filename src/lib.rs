@@ -12,6 +12,7 @@
 pub mod clock;
 pub mod contract;
 pub mod domain;
+pub mod grpc;
 pub mod policy;
 pub mod store;
 pub mod transport;
