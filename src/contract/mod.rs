@@ -2,19 +2,174 @@
 //!
 //! Pure: a contract takes a destination, events, secrets and a moment, and returns the exact bytes to
 //! send. [`render`] is the only maker of a [`RenderedRequest`], so nothing unsigned can be sent by
-//! mistake. Each contract has a file of its own with its body, its headers, its defaults, its catalogue
-//! and its test event; `signature` has the schemes that they share.
+//! mistake. Each contract has a file of its own with its body, its defaults, its catalogue and its test
+//! event; `signature` and `key` have the schemes that they share, `headers` has who owns which header,
+//! `json` and `members` put JSON together and take it apart without touching the customers' bytes,
+//! `baseline` has what most contracts have in common.
+
+mod baseline;
+mod cloudevents;
+mod headers;
+mod json;
+mod key;
+mod members;
+mod observer;
+mod semaphor;
+mod signature;
+mod stalwart;
+mod standard_webhooks;
+mod workspace;
+
+#[cfg(test)]
+mod fixtures;
+#[cfg(test)]
+mod golden;
+#[cfg(test)]
+mod promises;
 
 use bytes::Bytes;
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName, HeaderValue};
 use url::Url;
 
+use crate::domain::contract::{CloudEventsMode, Contract};
 use crate::domain::destination::Destination;
 use crate::domain::event::Event;
 use crate::domain::id::{DestinationId, OrganizationId};
 use crate::domain::secret::Secret;
 use crate::domain::settings::EffectivePolicy;
+use crate::domain::subscription::Subscription;
 use crate::domain::time::Timestamp;
+
+/// Makes the complete request for one event, or for several where the contract groups.
+///
+/// The bodies and headers are those of seeds 000 to 003, of Standard Webhooks 1.0.0 and of CloudEvents
+/// 1.0 with its HTTP binding. The same input gives the same bytes; over attempts, only what tells the
+/// attempt (its number, its time and what they sign) changes.
+///
+/// # Errors
+/// No event, several events for a contract that does not group, a secret that is missing or can't sign,
+/// or stored data that is no JSON object: a sentence for the delivery's record.
+pub fn render(context: RenderContext<'_>, events: &[&Event]) -> Result<RenderedRequest, RenderProblem> {
+    let RenderContext { destination, policy, secrets, .. } = context;
+    let first = check_count(destination.contract, policy.cloudevents_mode, events)?;
+    check_secrets(destination, secrets)?;
+    let content = match destination.contract {
+        Contract::Semaphor => semaphor::content(first)?,
+        Contract::Stalwart => stalwart::content(events),
+        Contract::Workspace => workspace::content(first),
+        Contract::Observer => observer::content(first),
+        Contract::StandardWebhooks => standard_webhooks::content(first),
+        Contract::CloudEvents => cloudevents::content(policy, first, events)?,
+    };
+    let mut headers = headers::of_request(context, events, &content)?;
+    signature::sign(&mut headers, context, events, &content.body)?;
+    Ok(RenderedRequest { url: destination.url.as_url().clone(), headers, body: content.body })
+}
+
+/// What is in force on a destination that sets nothing: the promises of the contract's source.
+#[must_use]
+pub fn defaults(contract: Contract) -> EffectivePolicy {
+    match contract {
+        Contract::Semaphor => semaphor::defaults(),
+        Contract::Stalwart => stalwart::defaults(),
+        Contract::Workspace => workspace::defaults(),
+        Contract::Observer => observer::defaults(),
+        Contract::StandardWebhooks => standard_webhooks::defaults(),
+        Contract::CloudEvents => cloudevents::defaults(),
+    }
+}
+
+/// The event types that the contract's source names.
+#[must_use]
+pub fn catalogue(contract: Contract) -> Catalogue {
+    match contract {
+        Contract::Semaphor => Catalogue::Closed(&semaphor::EVENT_TYPES),
+        Contract::Stalwart => Catalogue::Open(&stalwart::EVENT_TYPES),
+        Contract::Workspace => Catalogue::Closed(&workspace::EVENT_TYPES),
+        Contract::Observer => Catalogue::Closed(&observer::EVENT_TYPES),
+        Contract::StandardWebhooks => Catalogue::Open(&standard_webhooks::EVENT_TYPES),
+        Contract::CloudEvents => Catalogue::Open(&cloudevents::EVENT_TYPES),
+    }
+}
+
+/// What a destination wants that says nothing about it.
+///
+/// Closed catalogues are listed type by type, so that a caller sees what can be unticked; open ones
+/// exclude nothing. STALWART starts at level `info`, as upstream does (seed 001).
+#[must_use]
+pub fn default_subscription(contract: Contract) -> Subscription {
+    match (contract, catalogue(contract)) {
+        (_, Catalogue::Closed(types)) => baseline::subscription_to(types),
+        (Contract::Stalwart, Catalogue::Open(_)) => stalwart::default_subscription(),
+        (_, Catalogue::Open(_)) => Subscription::default(),
+    }
+}
+
+/// The event that `TestDestination` sends; no subscription asks for it and no store keeps it.
+///
+/// SEMAPHOR's is the sample of seed 000, key by key; the others say in plain words that it is a test.
+#[must_use]
+pub fn test_event(contract: Contract, order: TestOrder<'_>) -> Event {
+    match contract {
+        Contract::Semaphor => semaphor::test_event(order),
+        Contract::Stalwart
+        | Contract::Workspace
+        | Contract::Observer
+        | Contract::StandardWebhooks
+        | Contract::CloudEvents => baseline::test_event(order),
+    }
+}
+
+/// Whether a text can sign for the contract.
+///
+/// STANDARD_WEBHOOKS and CLOUDEVENTS take `whsec_` and 24 to 64 bytes in base64 (padded or not), or
+/// `whsk_` and an Ed25519 seed or key pair; the others take any text as it is.
+///
+/// # Errors
+/// A sentence that says what would be right and shows nothing of the secret.
+pub fn check_signing_secret(contract: Contract, secret: &Secret) -> Result<(), String> {
+    signature::check_secret(contract, secret)
+}
+
+/// A new signing secret out of 32 random bytes, in the form that the contract's receivers expect.
+#[must_use]
+pub fn generate_secret(contract: Contract, random: [u8; 32]) -> Secret {
+    signature::generate_secret(contract, random)
+}
+
+/// Whether a destination may have this custom header.
+///
+/// Names and values are those that HTTP can carry (RFC 9110, section 5), 128 and 4096 bytes at most.
+/// What frames the request, what belongs to the connection and what the contract or its signature owns
+/// can't be set.
+///
+/// # Errors
+/// A sentence that says what is wrong; it shows the name, never the value.
+pub fn check_header(contract: Contract, name: &str, value: &str) -> Result<(), String> {
+    headers::check(contract, name, value)
+}
+
+/// The header that has the signature, spelled as in the contract's source.
+#[must_use]
+pub fn signature_header(contract: Contract) -> &'static str {
+    signature::header(contract)
+}
+
+/// Whether one request may carry several events.
+#[must_use]
+pub fn groups(contract: Contract, mode: CloudEventsMode) -> bool {
+    match contract {
+        Contract::Stalwart => true,
+        Contract::CloudEvents => mode == CloudEventsMode::Batch,
+        Contract::Semaphor | Contract::Workspace | Contract::Observer | Contract::StandardWebhooks => false,
+    }
+}
+
+/// Whether a minimum level applies (seed 001).
+#[must_use]
+pub fn has_levels(contract: Contract) -> bool {
+    contract == Contract::Stalwart
+}
 
 /// A request that is complete: signed, with all headers, ready to be sent once.
 #[derive(Clone)]
@@ -97,5 +252,41 @@ pub struct TestOrder<'a> {
 #[error("{0}")]
 pub struct RenderProblem(pub String);
 
-#[expect(dead_code, reason = "shapes for the contracts' files")]
-fn shapes(_: &Event) {}
+/// What a contract's file makes: the part of a request that differs from contract to contract.
+struct Content {
+    content_type: &'static str,
+    /// Headers that carry parts of the event (CloudEvents' binary mode).
+    attributes: Vec<(HeaderName, HeaderValue)>,
+    body: Bytes,
+}
+
+impl Content {
+    /// A body of plain JSON, as most contracts have it.
+    fn json(body: Bytes) -> Self {
+        Self { content_type: "application/json", attributes: Vec::new(), body }
+    }
+}
+
+fn check_count<'a>(
+    contract: Contract,
+    mode: CloudEventsMode,
+    events: &[&'a Event],
+) -> Result<&'a Event, RenderProblem> {
+    match events {
+        [] => Err(RenderProblem("there is no event to send".into())),
+        [event] => Ok(event),
+        [first, ..] if groups(contract, mode) => Ok(first),
+        several => Err(RenderProblem(format!(
+            "{contract} carries one event a request here, and {} were given",
+            several.len()
+        ))),
+    }
+}
+
+/// A destination that has a signing secret never gets an unsigned request, whatever the caller forgot.
+fn check_secrets(destination: &Destination, secrets: &ResolvedSecrets) -> Result<(), RenderProblem> {
+    if destination.signing.current.is_some() && secrets.signing.is_empty() {
+        return Err(RenderProblem("the destination's signing secret was not resolved".into()));
+    }
+    Ok(())
+}
