@@ -197,6 +197,12 @@ impl RenderedRequest {
     pub fn body(&self) -> &Bytes {
         &self.body
     }
+
+    /// Any request, for tests of what sends them.
+    #[cfg(test)]
+    pub fn for_test(url: Url, headers: HeaderMap, body: Bytes) -> Self {
+        Self { url, headers, body }
+    }
 }
 
 /// Secrets, read from where they are, for one request.

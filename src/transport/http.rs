@@ -1,1 +1,221 @@
-//! (in work)
+//! The HTTP client: the only file that knows reqwest.
+//!
+//! What must stay true: a request goes to the URL it was made for and nowhere else (no redirects, no
+//! proxies, no second try by the client itself), within its time, and no answer can take memory. The
+//! engine alone decides on further attempts.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use http::header::RETRY_AFTER;
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use reqwest::{Client, Method, Request, Response};
+use rustls::ClientConfig;
+use rustls::pki_types::CertificateDer;
+
+use super::failure::{self, Stage};
+use super::resolve::{self, GuardedResolver};
+use super::{SendOptions, Sent, Transport, tls};
+use crate::clock::SharedClock;
+use crate::contract::RenderedRequest;
+use crate::domain::attempt::{Outcome, RESPONSE_KEPT_BYTES, Refusal};
+use crate::policy::address::AddressPolicy;
+use crate::policy::retry_after;
+
+/// How much of a response is read before the rest is dropped. A small body that is read to its end keeps
+/// the connection; a larger one loses it, which is cheaper than to read it.
+const RESPONSE_READ_BYTES: usize = 16 * 1024;
+
+/// How requests leave.
+#[derive(Debug, Clone)]
+pub struct HttpOptions {
+    /// Which addresses may be called.
+    pub address_policy: Arc<AddressPolicy>,
+    /// Roots that are trusted besides Mozilla's.
+    pub extra_root_certificates: Vec<CertificateDer<'static>>,
+    /// The longest time for name, connection and TLS.
+    pub connect_timeout: Duration,
+    /// Idle connections kept per host; each holds 20 to 25 KB.
+    pub pool_max_idle_per_host: usize,
+    /// How long an idle connection is kept.
+    pub pool_idle_timeout: Duration,
+    /// Whether `http://` may be called besides `https://`.
+    pub plain_http: bool,
+}
+
+impl Default for HttpOptions {
+    /// What the internet needs: global addresses over https only.
+    fn default() -> Self {
+        Self {
+            address_policy: Arc::default(),
+            extra_root_certificates: Vec::new(),
+            connect_timeout: Duration::from_secs(5),
+            pool_max_idle_per_host: 8,
+            pool_idle_timeout: Duration::from_secs(10),
+            plain_http: false,
+        }
+    }
+}
+
+/// Why there is no transport.
+#[derive(Debug, thiserror::Error)]
+pub enum HttpSetupError {
+    /// A root certificate is none, or TLS has no provider.
+    #[error("the TLS client can't be set up; check the extra root certificates")]
+    Tls(#[from] rustls::Error),
+    /// The HTTP client refuses its settings.
+    #[error("the HTTP client can't be set up")]
+    Client(#[source] reqwest::Error),
+}
+
+/// Sends requests over HTTP/1.1.
+///
+/// Connections belong to the runtime on which they were opened: make one per delivery thread.
+#[derive(Clone)]
+pub struct HttpTransport {
+    options: HttpOptions,
+    clock: SharedClock,
+    verifying: Client,
+    // Whether certificates are checked is a setting of a client, not of a request.
+    accepting_any: Client,
+}
+
+impl HttpTransport {
+    /// Sets up the two clients; both ask the same guarded resolver.
+    ///
+    /// # Errors
+    /// [`HttpSetupError`] where a root certificate can't be used.
+    pub fn new(options: HttpOptions, clock: SharedClock) -> Result<Self, HttpSetupError> {
+        let resolver = Arc::new(GuardedResolver::new(Arc::clone(&options.address_policy)));
+        let verifying = tls::verifying(&options.extra_root_certificates)?;
+        let verifying = client(&options, verifying, Arc::clone(&resolver))?;
+        let accepting_any = client(&options, tls::accepting_any()?, resolver)?;
+        Ok(Self { options, clock, verifying, accepting_any })
+    }
+
+    /// What can be judged without a look-up: scheme, port, host and literal address.
+    fn vet(&self, request: &RenderedRequest) -> Result<(), String> {
+        if request.url().scheme() != "https" && !self.options.plain_http {
+            return Err("http:// is not allowed here; use https://".into());
+        }
+        resolve::vet(request.url(), &self.options.address_policy).map_err(|refused| refused.0)
+    }
+
+    async fn answered(&self, mut response: Response) -> Sent {
+        let remote_address = response.remote_addr();
+        let status = response.status().as_u16();
+        let retry_after = response
+            .headers()
+            .get(RETRY_AFTER)
+            .and_then(|value| value.to_str().ok())
+            .and_then(|value| retry_after::parse(value, self.clock.now()));
+        let body = read_start(&mut response).await;
+        Sent { outcome: Outcome::Answered { status, retry_after, body }, remote_address }
+    }
+
+    fn failed(&self, error: reqwest::Error, tls: bool, timeout: Duration) -> Sent {
+        // The URL may carry a token of the receiver; nothing below may ever print it.
+        let error = error.without_url();
+        if error.is_builder() {
+            return not_sent(Refusal::NotRenderable, "the request can't be sent as HTTP".into());
+        }
+        let stage = Stage {
+            timed_out: error.is_timeout(),
+            connecting: error.is_connect(),
+            resolving: error.is_dns(),
+            tls,
+            timeout,
+            connect_timeout: self.options.connect_timeout,
+        };
+        Sent { outcome: failure::classify(&error, stage), remote_address: None }
+    }
+}
+
+#[async_trait]
+impl Transport for HttpTransport {
+    async fn send(&self, request: RenderedRequest, options: SendOptions) -> Sent {
+        if let Err(detail) = self.vet(&request) {
+            return not_sent(Refusal::AddressNotAllowed, detail);
+        }
+        let tls = request.url().scheme() == "https";
+        let client = if options.allow_invalid_certificates { &self.accepting_any } else { &self.verifying };
+        match client.execute(outgoing(&request, options.timeout)).await {
+            Ok(response) => self.answered(response).await,
+            Err(error) => self.failed(error, tls, options.timeout),
+        }
+    }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "this is the one place that builds clients, with safe settings"
+)]
+fn client(
+    options: &HttpOptions,
+    tls: ClientConfig,
+    resolver: Arc<GuardedResolver>,
+) -> Result<Client, HttpSetupError> {
+    Client::builder()
+        .tls_backend_preconfigured(tls)
+        .dns_resolver(Guard(resolver))
+        .no_proxy()
+        .redirect(reqwest::redirect::Policy::none())
+        .referer(false)
+        .retry(reqwest::retry::never())
+        .no_gzip()
+        .no_brotli()
+        .no_deflate()
+        .no_zstd()
+        .http1_only()
+        .https_only(!options.plain_http)
+        .connect_timeout(options.connect_timeout)
+        .pool_max_idle_per_host(options.pool_max_idle_per_host)
+        .pool_idle_timeout(options.pool_idle_timeout)
+        .build()
+        .map_err(HttpSetupError::Client)
+}
+
+/// `Request::new`, because the client's own builder parses the URL again and adds headers up.
+fn outgoing(request: &RenderedRequest, timeout: Duration) -> Request {
+    let mut outgoing = Request::new(Method::POST, request.url().clone());
+    *outgoing.headers_mut() = request.headers().clone();
+    *outgoing.timeout_mut() = Some(timeout);
+    *outgoing.body_mut() = Some(request.body().clone().into());
+    outgoing
+}
+
+/// The first bytes of the body. The status has decided already, so a body that breaks off or runs out of
+/// time is simply short.
+async fn read_start(response: &mut Response) -> Bytes {
+    let mut kept = Vec::new();
+    let mut read = 0;
+    while read < RESPONSE_READ_BYTES {
+        let Ok(Some(chunk)) = response.chunk().await else { break };
+        read += chunk.len();
+        let room = RESPONSE_KEPT_BYTES.saturating_sub(kept.len());
+        kept.extend(chunk.iter().take(room));
+    }
+    // A copy: a slice would keep the connection's whole buffer in memory.
+    Bytes::from(kept)
+}
+
+fn not_sent(refusal: Refusal, detail: String) -> Sent {
+    Sent { outcome: Outcome::NotSent { refusal, detail }, remote_address: None }
+}
+
+/// The guarded resolver, as the client wants it.
+struct Guard(Arc<GuardedResolver>);
+
+impl Resolve for Guard {
+    fn resolve(&self, name: Name) -> Resolving {
+        let resolver = Arc::clone(&self.0);
+        Box::pin(async move {
+            let found = resolver.resolve(name.as_str()).await?;
+            let addresses: Vec<SocketAddr> = found.to_vec();
+            Ok(Box::new(addresses.into_iter()) as Addrs)
+        })
+    }
+}

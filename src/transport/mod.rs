@@ -1,12 +1,19 @@
 //! Transport: how a rendered request reaches the receiver.
 //!
-//! `http` is the only file that knows reqwest; `resolve` decides which addresses may be connected to;
-//! `secrets` reads secrets from where they are; `courier` puts the three together into one attempt.
+//! `http` is the only file that knows reqwest, with `tls` for trust and `failure` for words; `resolve`
+//! decides which addresses may be connected to; `secrets` reads secrets from where they are; `courier` puts
+//! the three together into one attempt. `scripted` stands in for `http` in tests.
 
 pub mod courier;
+pub mod failure;
 pub mod http;
 pub mod resolve;
+pub mod scripted;
 pub mod secrets;
+pub mod tls;
+
+#[cfg(test)]
+mod tests;
 
 use std::net::SocketAddr;
 use std::time::Duration;
