@@ -20,6 +20,7 @@ pub mod contract;
 pub mod control;
 pub mod domain;
 pub mod engine;
+pub mod grpc;
 pub mod policy;
 pub mod receiver;
 pub mod shutdown;

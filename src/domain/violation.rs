@@ -2,6 +2,34 @@
 
 use std::fmt;
 
+/// Which rule a field breaks, for programs; the edge gives each a name that it never changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub enum Rule {
+    /// None of the others; the description says it all.
+    #[default]
+    Other,
+    /// It is missing or empty.
+    Required,
+    /// It has characters or a form that are not allowed.
+    Malformed,
+    /// A text or a list is too long.
+    TooLong,
+    /// A number, a time or a duration is outside its range.
+    OutOfRange,
+    /// It must not be set here, or not together with another.
+    NotAllowed,
+    /// An update mask names what can't be changed, or nothing.
+    UpdateMask,
+    /// A page token is damaged or belongs to another request.
+    PageToken,
+    /// A range of time ends before it begins.
+    TimeRange,
+    /// A batch has no entry or too many.
+    BatchSize,
+    /// A setting that this server, the contract or the operator does not offer.
+    NotSupported,
+}
+
 /// One violated field of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Violation {
@@ -9,6 +37,8 @@ pub struct Violation {
     pub field: String,
     /// What is wrong and what would be right, in one or two sentences.
     pub description: String,
+    /// Which rule it breaks.
+    pub rule: Rule,
 }
 
 /// All violations of one input; empty means that the input is valid.
@@ -32,7 +62,12 @@ impl Violations {
 
     /// Adds a violation.
     pub fn add(&mut self, field: impl Into<String>, description: impl Into<String>) {
-        self.0.push(Violation { field: field.into(), description: description.into() });
+        self.add_as(Rule::Other, field, description);
+    }
+
+    /// Adds a violation of a rule that programs know by name.
+    pub fn add_as(&mut self, rule: Rule, field: impl Into<String>, description: impl Into<String>) {
+        self.0.push(Violation { field: field.into(), description: description.into(), rule });
     }
 
     /// Keeps the value of a parse, or notes why there is none.
@@ -49,13 +84,19 @@ impl Violations {
     /// Takes over the violations of a part, with `prefix` and a dot before each path.
     pub fn extend_under(&mut self, prefix: &str, inner: Violations) {
         for violation in inner.0 {
-            self.add(format!("{prefix}.{}", violation.field), violation.description);
+            self.add_as(violation.rule, format!("{prefix}.{}", violation.field), violation.description);
         }
     }
 
     /// Takes over violations whose paths are complete already.
     pub fn extend(&mut self, inner: Violations) {
         self.0.extend(inner.0);
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.len()
     }
 
     /// Whether nothing is wrong.

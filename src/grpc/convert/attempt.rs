@@ -1,0 +1,132 @@
+//! Attempts, out.
+
+use bytes::Bytes;
+
+use super::count;
+use super::time::{write_duration, write_timestamp};
+use crate::domain::attempt::{Attempt, Failure, Outcome, RESPONSE_KEPT_BYTES, Refusal, Trigger};
+use crate::grpc::proto::v1;
+
+/// Writes an attempt of the given cycle, with the beginning of the answer's body or without.
+pub fn write_attempt(attempt: &Attempt, cycle: u32, with_body: bool) -> v1::Attempt {
+    let (body, retry_after) = match &attempt.outcome {
+        Outcome::Answered { body, retry_after, .. } => (body.clone(), *retry_after),
+        Outcome::NoAnswer { .. } | Outcome::NotSent { .. } => (Bytes::new(), None),
+    };
+    v1::Attempt {
+        number: count(attempt.number),
+        start_time: Some(write_timestamp(attempt.started_at)),
+        round_trip: Some(write_duration(attempt.round_trip)),
+        outcome_kind: kind_of(&attempt.outcome).into(),
+        succeeded: attempt.outcome.is_success(),
+        status_code: attempt.outcome.status().map(i32::from),
+        error: attempt.outcome.error().unwrap_or_default(),
+        response_body_truncated: body.len() >= RESPONSE_KEPT_BYTES,
+        response_body: if with_body { body } else { Bytes::new() },
+        trigger: trigger_of(attempt.trigger).into(),
+        cycle: count(cycle),
+        batch_id: String::new(),
+        batch_size: count(attempt.batch_size),
+        remote_address: attempt.remote_address.map(|address| address.to_string()).unwrap_or_default(),
+        retry_after: retry_after.map(write_duration),
+    }
+}
+
+/// Writes the attempts of a delivery, in their order, each with the cycle that it belongs to.
+pub fn write_attempts(attempts: &[Attempt], with_bodies: bool) -> Vec<v1::Attempt> {
+    let mut cycle = 1;
+    let mut written = Vec::with_capacity(attempts.len());
+    for attempt in attempts {
+        cycle += u32::from(begins_cycle(attempt));
+        written.push(write_attempt(attempt, cycle, with_bodies));
+    }
+    written
+}
+
+/// Whether an attempt is the first one after a resend or a replay.
+pub const fn begins_cycle(attempt: &Attempt) -> bool {
+    matches!(attempt.trigger, Trigger::Resend | Trigger::Replay)
+}
+
+const fn kind_of(outcome: &Outcome) -> v1::OutcomeKind {
+    match outcome {
+        Outcome::Answered { .. } => v1::OutcomeKind::Answered,
+        Outcome::NoAnswer { failure, .. } => match failure {
+            Failure::Dns => v1::OutcomeKind::DnsFailed,
+            Failure::Connect => v1::OutcomeKind::ConnectionFailed,
+            Failure::Tls => v1::OutcomeKind::TlsFailed,
+            Failure::Timeout => v1::OutcomeKind::TimedOut,
+            Failure::Reset => v1::OutcomeKind::ConnectionReset,
+            Failure::InvalidResponse => v1::OutcomeKind::InvalidResponse,
+        },
+        Outcome::NotSent { refusal, .. } => match refusal {
+            Refusal::AddressNotAllowed => v1::OutcomeKind::AddressNotAllowed,
+            Refusal::SecretUnavailable => v1::OutcomeKind::SecretUnavailable,
+            Refusal::NotRenderable => v1::OutcomeKind::NotSent,
+        },
+    }
+}
+
+const fn trigger_of(trigger: Trigger) -> v1::AttemptTrigger {
+    match trigger {
+        Trigger::Routed => v1::AttemptTrigger::Routed,
+        Trigger::Retry => v1::AttemptTrigger::Retry,
+        Trigger::Resend => v1::AttemptTrigger::Resend,
+        Trigger::Replay => v1::AttemptTrigger::Replay,
+        Trigger::Test => v1::AttemptTrigger::Test,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::domain::time::Timestamp;
+
+    fn attempt(number: u32, trigger: Trigger, outcome: Outcome) -> Attempt {
+        Attempt {
+            number,
+            started_at: Timestamp::from_millis(1000),
+            round_trip: Duration::from_millis(42),
+            trigger,
+            outcome,
+            batch_size: 1,
+            remote_address: Some("203.0.113.7:443".parse().unwrap()),
+        }
+    }
+
+    fn answered(status: u16, body: Vec<u8>) -> Outcome {
+        Outcome::Answered { status, retry_after: Some(Duration::from_secs(9)), body: body.into() }
+    }
+
+    #[test]
+    fn bodies_come_out_only_where_they_are_asked_for() {
+        let attempt = attempt(1, Trigger::Routed, answered(500, vec![b'x'; RESPONSE_KEPT_BYTES]));
+        let (basic, full) = (write_attempt(&attempt, 1, false), write_attempt(&attempt, 1, true));
+        assert_eq!((basic.response_body.len(), full.response_body.len()), (0, RESPONSE_KEPT_BYTES));
+        assert!(basic.response_body_truncated);
+        assert_eq!((full.status_code, full.succeeded, full.error.as_str()), (Some(500), false, "answered 500"));
+        assert_eq!(full.remote_address, "203.0.113.7:443");
+    }
+
+    #[test]
+    fn a_request_without_an_answer_has_its_kind_and_its_error() {
+        let outcome = Outcome::NoAnswer { failure: Failure::Timeout, detail: "no answer within 10s".into() };
+        let written = write_attempt(&attempt(1, Trigger::Retry, outcome), 1, true);
+        assert_eq!(written.outcome_kind(), v1::OutcomeKind::TimedOut);
+        assert_eq!((written.status_code, written.error.as_str()), (None, "no answer within 10s"));
+    }
+
+    #[test]
+    fn a_resend_begins_another_cycle() {
+        let attempts = [
+            attempt(1, Trigger::Routed, answered(500, vec![])),
+            attempt(2, Trigger::Retry, answered(500, vec![])),
+            attempt(3, Trigger::Resend, answered(500, vec![])),
+            attempt(4, Trigger::Retry, answered(200, vec![])),
+        ];
+        let cycles: Vec<i32> = write_attempts(&attempts, false).iter().map(|attempt| attempt.cycle).collect();
+        assert_eq!(cycles, [1, 1, 2, 2]);
+    }
+}

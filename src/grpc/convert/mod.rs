@@ -1,0 +1,71 @@
+//! Between the generated messages and the domain: a file a noun.
+//!
+//! Reading notes every violated field with its path in the words of the proto files and goes on, so that
+//! a caller learns all of them at once; the value that a bad field leaves behind is never used, because
+//! the caller of these functions stops at the first [`Violations`] that is not empty. Writing can't fail,
+//! and has no access to the text of a secret.
+
+pub mod attempt;
+pub mod contract;
+pub mod delivery;
+pub mod destination;
+pub mod destination_mask;
+pub mod event;
+pub mod organization;
+pub mod policy;
+pub mod secret;
+pub mod settings;
+pub mod structure;
+pub mod subscription;
+pub mod time;
+
+use crate::domain::violation::{Rule, Violations};
+
+/// The value of an enum field; a number that this server does not know is a violation.
+pub fn known<E: TryFrom<i32>>(raw: i32, path: &str, violations: &mut Violations) -> Option<E> {
+    let value = E::try_from(raw).ok();
+    if value.is_none() {
+        let description = format!("has the value {raw}, which this server does not know; use a known name");
+        violations.add_as(Rule::OutOfRange, path, description);
+    }
+    value
+}
+
+/// Notes that a field is needed.
+pub fn required(path: &str, remedy: &str, violations: &mut Violations) {
+    violations.add_as(Rule::Required, path, format!("is missing; {remedy}"));
+}
+
+/// Notes that the API has a setting that this version does not offer yet.
+pub fn not_yet(path: &str, violations: &mut Violations) {
+    violations.add_as(Rule::NotSupported, path, "is not available in this version of the server; leave it out");
+}
+
+/// A count for an `int32` field.
+pub fn count(value: impl TryInto<i32>) -> i32 {
+    value.try_into().unwrap_or(i32::MAX)
+}
+
+/// A whole number of an `int32` field that may not be negative.
+pub fn unsigned(value: i32, path: &str, violations: &mut Violations) -> Option<u32> {
+    let checked = u32::try_from(value).ok();
+    if checked.is_none() {
+        violations.add_as(Rule::OutOfRange, path, format!("is {value}; give 0 or more"));
+    }
+    checked
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::grpc::proto::v1;
+
+    #[test]
+    fn an_unknown_enum_value_is_a_violation_and_a_known_one_is_read() {
+        let mut violations = Violations::new();
+        assert_eq!(known::<v1::Level>(4, "event.level", &mut violations), Some(v1::Level::Warn));
+        assert!(violations.is_empty());
+        assert_eq!(known::<v1::Level>(99, "event.level", &mut violations), None);
+        assert!(violations.to_string().contains("event.level: has the value 99"));
+    }
+}

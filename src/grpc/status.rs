@@ -1,0 +1,362 @@
+//! Errors as callers see them: a status code, a sentence that says what to do, and `google.rpc` details.
+//!
+//! The only map from [`Error`] to gRPC. Every status has exactly one `ErrorInfo`, whose reason is part of
+//! the API (`error_reason.proto`). What is for the log alone is logged here and goes nowhere else.
+
+use std::time::Duration;
+
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
+
+use crate::control::{Condition, Error, Quota, Resource};
+use crate::domain::violation::{Rule, Violation, Violations};
+use crate::grpc::proto::v1::{self, ErrorReason};
+
+/// The domain of every reason.
+pub const ERROR_DOMAIN: &str = "signalpost";
+/// The most field violations in a status. Details travel in trailers, for which common clients have a
+/// limit of 8 KiB in base64; see [`DETAILS_MAX_BYTES`].
+pub const VIOLATIONS_MAX: usize = 20;
+/// About how large the violations of a status may be in all.
+const DETAILS_MAX_BYTES: usize = 3 * 1024;
+/// The longest message or description, in bytes.
+const TEXT_MAX_BYTES: usize = 512;
+/// The longest path of a field, in bytes.
+const PATH_MAX_BYTES: usize = 128;
+/// When a call that found no room in the store is worth repeating: rooms are made by people and janitors.
+const STORE_FULL_RETRY_AFTER: Duration = Duration::from_secs(30);
+/// When a call is worth repeating that found the store or the server away.
+const UNAVAILABLE_RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// Why a call, or one event of it, failed: all that any form of the answer needs.
+#[derive(Debug, Clone)]
+pub struct Problem {
+    code: Code,
+    reason: ErrorReason,
+    message: String,
+    metadata: Vec<(&'static str, String)>,
+    violations: Violations,
+    resource: Option<(&'static str, String)>,
+    quota: Option<String>,
+    precondition: Option<String>,
+    retry_after: Option<Duration>,
+    request_id: Option<String>,
+}
+
+impl Problem {
+    /// A problem without details.
+    pub fn new(code: Code, reason: ErrorReason, message: impl Into<String>) -> Self {
+        Self {
+            code,
+            reason,
+            message: message.into(),
+            metadata: Vec::new(),
+            violations: Violations::new(),
+            resource: None,
+            quota: None,
+            precondition: None,
+            retry_after: None,
+            request_id: None,
+        }
+    }
+
+    /// With a value that programs may read.
+    #[must_use]
+    pub fn with(mut self, key: &'static str, value: impl ToString) -> Self {
+        self.metadata.push((key, value.to_string()));
+        self
+    }
+
+    /// A method that this server does not offer yet.
+    pub fn not_available(method: &'static str) -> Self {
+        let message = format!("{method} is not available in this version of the server; use a newer one");
+        Self::new(Code::Unimplemented, ErrorReason::MethodNotAvailable, message).with("method", method)
+    }
+
+    /// The server stops.
+    pub fn shutting_down() -> Self {
+        let message = "the server is stopping; repeat what was not acknowledged at another one or in a moment";
+        let mut problem = Self::new(Code::Unavailable, ErrorReason::ShuttingDown, message);
+        problem.retry_after = Some(UNAVAILABLE_RETRY_AFTER);
+        problem
+    }
+
+    /// A fault of ours; the detail is logged under the request id that the caller gets.
+    pub fn internal(detail: &str) -> Self {
+        let request_id = format!("{:032x}", fastrand::u128(..));
+        tracing::error!(request.id = %request_id, error.detail = detail, "a call failed by a fault of the server");
+        let message = "the server has a fault; report the request id to the operator";
+        let mut problem = Self::new(Code::Internal, ErrorReason::InternalFailure, message);
+        problem.request_id = Some(request_id);
+        problem
+    }
+
+    fn invalid(violations: Violations) -> Self {
+        let reason = common_reason(&violations);
+        let mut problem = Self::new(Code::InvalidArgument, reason, summary(&violations));
+        if let Some(first) = violations.iter().next() {
+            problem = match reason {
+                ErrorReason::FieldsInvalid => problem.with("violation_count", violations.len()),
+                ErrorReason::PageTokenInvalid => problem,
+                ErrorReason::UpdateMaskInvalid => problem.with("path", clip(&first.field, PATH_MAX_BYTES)),
+                _ => problem.with("field", clip(&first.field, PATH_MAX_BYTES)),
+            };
+        }
+        problem.violations = violations;
+        problem
+    }
+
+    /// The problem as the error of one event in a batch or a stream.
+    pub fn into_event_error(self) -> v1::EventError {
+        let violation = |violation: &Violation| v1::FieldViolation {
+            field: violation.field.clone(),
+            description: violation.description.clone(),
+            reason: reason_of(violation.rule).into(),
+        };
+        v1::EventError {
+            reason: self.reason.into(),
+            code: self.code.into(),
+            message: clip(&self.message, TEXT_MAX_BYTES),
+            field_violations: self.violations.iter().map(violation).collect(),
+        }
+    }
+
+    /// The problem as the end of a call.
+    pub fn into_status(self) -> Status {
+        let mut details = ErrorDetails::new();
+        let metadata = self.metadata.iter();
+        let metadata = metadata.map(|(key, value)| ((*key).to_owned(), clip(value, TEXT_MAX_BYTES)));
+        details.set_error_info(
+            reason_name(self.reason),
+            ERROR_DOMAIN,
+            metadata.collect::<std::collections::HashMap<_, _>>(),
+        );
+        if !self.violations.is_empty() {
+            details.set_bad_request(capped(&self.violations));
+        }
+        if let Some((kind, id)) = &self.resource {
+            details.set_resource_info(*kind, clip(id, PATH_MAX_BYTES), "", "");
+        }
+        if let Some(subject) = &self.quota {
+            details.add_quota_failure_violation(subject, clip(&self.message, TEXT_MAX_BYTES));
+        }
+        if let Some(subject) = &self.precondition {
+            let description = clip(&self.message, TEXT_MAX_BYTES);
+            details.add_precondition_failure_violation(reason_name(self.reason), subject, description);
+        }
+        if self.retry_after.is_some() {
+            details.set_retry_info(self.retry_after);
+        }
+        if let Some(request_id) = &self.request_id {
+            details.set_request_info(request_id, "");
+        }
+        Status::with_error_details(self.code, clip(&self.message, TEXT_MAX_BYTES), details)
+    }
+}
+
+impl From<Problem> for Status {
+    fn from(problem: Problem) -> Self {
+        problem.into_status()
+    }
+}
+
+impl From<Violations> for Problem {
+    fn from(violations: Violations) -> Self {
+        Self::invalid(violations)
+    }
+}
+
+impl From<Error> for Problem {
+    fn from(error: Error) -> Self {
+        let message = error.to_string();
+        match error {
+            Error::Invalid(violations) => Self::invalid(violations),
+            Error::Denied(denied) => Self::new(Code::PermissionDenied, ErrorReason::RoleMissing, message)
+                .with("required_role", denied.role),
+            Error::NotFound { kind, id } => {
+                about(Code::NotFound, not_found_reason(kind), message, (kind, id))
+            }
+            Error::AlreadyExists { kind, id } => {
+                about(Code::AlreadyExists, exists_reason(kind), message, (kind, id))
+            }
+            Error::Stale { found, .. } => {
+                Self::new(Code::Aborted, ErrorReason::EtagMismatch, message).with("etag", etag(found))
+            }
+            Error::QuotaExceeded { subject, plan, what, limit, usage, retry_after } => {
+                let problem = quota(what, message, (&plan, limit, usage));
+                Self { quota: Some(subject), retry_after, ..problem }
+            }
+            Error::Precondition { kind, subject, message } => precondition(kind, subject, message),
+            Error::Busy { retry_after } => Self {
+                retry_after: Some(retry_after),
+                ..Self::new(Code::ResourceExhausted, ErrorReason::QueueFull, message)
+            },
+            Error::StoreFull { free_bytes, needed_bytes } => Self {
+                quota: Some("store".to_owned()),
+                retry_after: Some(STORE_FULL_RETRY_AFTER),
+                ..Self::new(Code::ResourceExhausted, ErrorReason::StoreFull, message)
+                    .with("free_bytes", free_bytes)
+                    .with("required_bytes", needed_bytes)
+            },
+            Error::Unavailable { detail } => {
+                tracing::error!(error.detail = detail, "a call failed because the store can't be used");
+                let problem = Self::new(Code::Unavailable, ErrorReason::StoreUnavailable, message);
+                Self { retry_after: Some(UNAVAILABLE_RETRY_AFTER), ..problem }
+            }
+            Error::Internal { detail } => Self::internal(&detail),
+        }
+    }
+}
+
+/// The status of a use case's error.
+pub fn status(error: Error) -> Status {
+    Problem::from(error).into_status()
+}
+
+/// The status of a request that can't be read.
+pub fn invalid(violations: Violations) -> Status {
+    Problem::from(violations).into_status()
+}
+
+/// The etag of a revision.
+pub fn etag(revision: u64) -> String {
+    format!("\"{revision}\"")
+}
+
+fn about(code: Code, reason: ErrorReason, message: String, (kind, id): (Resource, String)) -> Problem {
+    let key = match kind {
+        Resource::Organization => "organization_id",
+        Resource::Destination => "destination_id",
+        Resource::Event => "event_id",
+        Resource::Delivery => "delivery_id",
+    };
+    let problem = Problem::new(code, reason, message).with(key, &id);
+    Problem { resource: Some((kind.as_str(), id)), ..problem }
+}
+
+const fn not_found_reason(kind: Resource) -> ErrorReason {
+    match kind {
+        Resource::Organization => ErrorReason::OrganizationNotFound,
+        Resource::Destination => ErrorReason::DestinationNotFound,
+        Resource::Event => ErrorReason::EventNotFound,
+        Resource::Delivery => ErrorReason::DeliveryNotFound,
+    }
+}
+
+const fn exists_reason(kind: Resource) -> ErrorReason {
+    match kind {
+        Resource::Organization => ErrorReason::OrganizationAlreadyExists,
+        Resource::Event => ErrorReason::EventIdConflict,
+        // Their ids are made by the server and never given twice.
+        Resource::Destination | Resource::Delivery => ErrorReason::InternalFailure,
+    }
+}
+
+fn quota(what: Quota, message: String, (plan, limit, usage): (&str, u64, u64)) -> Problem {
+    match what {
+        Quota::Destinations => {
+            Problem::new(Code::ResourceExhausted, ErrorReason::DestinationQuotaExceeded, message)
+                .with("plan", plan)
+                .with("limit", limit)
+                .with("usage", usage)
+        }
+        Quota::EventsPerSecond => {
+            Problem::new(Code::ResourceExhausted, ErrorReason::RateLimitExceeded, message)
+                .with("limit_per_second", limit)
+                .with("scope", "events")
+        }
+    }
+}
+
+fn precondition(kind: Condition, subject: String, message: String) -> Problem {
+    let failed = |reason| Problem::new(Code::FailedPrecondition, reason, message);
+    let problem = match kind {
+        Condition::DeliveryNotAvailable { setting } => {
+            failed(ErrorReason::DeliveryNotAvailable).with("setting", setting)
+        }
+        Condition::DeliveryFinished { state } => failed(ErrorReason::DeliveryFinished)
+            .with("delivery_id", &subject)
+            .with("state", super::convert::delivery::state_name(state)),
+        Condition::NotDeadLettered { state } => failed(ErrorReason::DeliveryNotDeadLettered)
+            .with("delivery_id", &subject)
+            .with("state", super::convert::delivery::state_name(state)),
+        Condition::DestinationDisabled => {
+            failed(ErrorReason::DestinationDisabled).with("destination_id", &subject)
+        }
+        Condition::ContractMismatch { contract } => failed(ErrorReason::ContractMismatch)
+            .with("destination_id", &subject)
+            .with("contract", contract),
+        Condition::EventGone => failed(ErrorReason::EventDataErased).with("event_id", &subject),
+    };
+    Problem { precondition: Some(clip(&subject, PATH_MAX_BYTES)), ..problem }
+}
+
+fn reason_name(reason: ErrorReason) -> &'static str {
+    reason.as_str_name().trim_start_matches("ERROR_REASON_")
+}
+
+const fn reason_of(rule: Rule) -> ErrorReason {
+    match rule {
+        Rule::Other => ErrorReason::FieldsInvalid,
+        Rule::Required => ErrorReason::FieldRequired,
+        Rule::Malformed => ErrorReason::FieldMalformed,
+        Rule::TooLong => ErrorReason::FieldTooLong,
+        Rule::OutOfRange => ErrorReason::FieldOutOfRange,
+        Rule::NotAllowed => ErrorReason::FieldNotAllowed,
+        Rule::UpdateMask => ErrorReason::UpdateMaskInvalid,
+        Rule::PageToken => ErrorReason::PageTokenInvalid,
+        Rule::TimeRange => ErrorReason::TimeRangeInvalid,
+        Rule::BatchSize => ErrorReason::BatchSizeInvalid,
+        Rule::NotSupported => ErrorReason::SettingNotSupported,
+    }
+}
+
+/// The reason of all violations where they have the same.
+fn common_reason(violations: &Violations) -> ErrorReason {
+    let mut reasons = violations.iter().map(|violation| reason_of(violation.rule));
+    let first = reasons.next().unwrap_or(ErrorReason::FieldsInvalid);
+    if reasons.all(|reason| reason == first) { first } else { ErrorReason::FieldsInvalid }
+}
+
+fn summary(violations: &Violations) -> String {
+    let Some(first) = violations.iter().next() else { return "the request is not valid".to_owned() };
+    let first = format!("{} {}", clip(&first.field, PATH_MAX_BYTES), clip(&first.description, TEXT_MAX_BYTES / 2));
+    match violations.len() {
+        0 | 1 => first,
+        2 => format!("{first}; 1 more field is not valid: see the details"),
+        count => format!("{first}; {} more fields are not valid: see the details", count - 1),
+    }
+}
+
+/// The violations for a trailer: the first ones, and how many more there are.
+fn capped(violations: &Violations) -> Vec<FieldViolation> {
+    let mut shown = Vec::new();
+    let mut bytes = 0;
+    for violation in violations.iter() {
+        let field = clip(&violation.field, PATH_MAX_BYTES);
+        let description = clip(&violation.description, TEXT_MAX_BYTES);
+        bytes += field.len() + description.len();
+        if shown.len() == VIOLATIONS_MAX || bytes > DETAILS_MAX_BYTES {
+            let rest = violations.len() - shown.len();
+            let description = format!("{rest} more fields are not valid; mend these first");
+            shown.push(FieldViolation::new("…", description));
+            break;
+        }
+        shown.push(FieldViolation::new(field, description));
+    }
+    shown
+}
+
+/// The text, or its beginning where it is longer than so many bytes.
+fn clip(text: &str, most: usize) -> String {
+    if text.len() <= most {
+        return text.to_owned();
+    }
+    let end = text.floor_char_boundary(most.saturating_sub('…'.len_utf8()));
+    let (head, _) = text.split_at_checked(end).unwrap_or_default();
+    format!("{head}…")
+}
+
+#[cfg(test)]
+#[path = "status_tests.rs"]
+mod tests;
