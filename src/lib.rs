@@ -13,6 +13,7 @@
 //! [`telemetry`], the logs.
 
 pub mod cli;
+pub mod app;
 pub mod auth;
 pub mod clock;
 pub mod config;

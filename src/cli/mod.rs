@@ -4,14 +4,19 @@
 //! codes mean.
 
 mod config;
+mod demo;
 pub mod exit;
+mod listen;
 pub mod output;
+mod runtime;
+mod serve;
 
 use std::ffi::OsString;
 
 use clap::{Parser, Subcommand};
 
 use exit::Exit;
+use runtime::block_on;
 
 /// Webhook delivery: events in over gRPC, signed webhooks out.
 #[derive(Debug, Parser)]
@@ -23,6 +28,12 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Run the server.
+    Serve(serve::ServeArguments),
+    /// See the whole product at work in a minute, on a temporary store.
+    Demo(demo::DemoArguments),
+    /// Receive webhooks, verify them and show them.
+    Listen(Box<listen::ListenArguments>),
     /// Check, show or explain the configuration.
     #[command(subcommand)]
     Config(config::Command),
@@ -31,8 +42,17 @@ enum Command {
 /// Runs the command that the arguments (the program's name first) ask for.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Exit {
     match Cli::try_parse_from(arguments) {
-        Ok(Cli { command: Command::Config(command) }) => config::run(&command),
+        Ok(Cli { command }) => execute(command),
         Err(answer) => explain(&answer),
+    }
+}
+
+fn execute(command: Command) -> Exit {
+    match command {
+        Command::Serve(arguments) => serve::run(&arguments),
+        Command::Demo(arguments) => block_on(demo::run(arguments)),
+        Command::Listen(arguments) => block_on(async { listen::run(*arguments).await.map(|()| Exit::Success) }),
+        Command::Config(command) => config::run(&command),
     }
 }
 

@@ -11,12 +11,10 @@ mod stage;
 use std::time::Instant;
 
 use clap::Args;
-use tokio_util::sync::CancellationToken;
 
 use crate::cli::demo::page::Page;
 use crate::cli::demo::stage::Stage;
 use crate::cli::exit::Exit;
-use crate::shutdown::Signals;
 
 /// `signalpost demo`.
 #[derive(Debug, Clone, Args)]
@@ -49,19 +47,10 @@ pub async fn run(arguments: DemoArguments) -> anyhow::Result<Exit> {
     }
     if arguments.keep && outcome.is_ok() {
         page.commands(&stage)?;
-        wait_for_signal().await?;
+        stage.keep().await?;
     }
     stage.strike().await?;
     page.summary(began.elapsed())?;
     Ok(if outcome.is_ok() && page.all_held() { Exit::Success } else { Exit::Failure })
 }
 
-async fn wait_for_signal() -> anyhow::Result<()> {
-    let mut signals = Signals::listen()?;
-    let forever = CancellationToken::new();
-    tokio::select! {
-        _ = signals.next() => {}
-        () = forever.cancelled() => {}
-    }
-    Ok(())
-}

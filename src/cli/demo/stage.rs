@@ -23,6 +23,9 @@ pub const ORGANIZATION: &str = "acme";
 /// How long the demo waits for something before it says that it did not happen.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// How long a stop may take.
+const STOP_DEADLINE: Duration = Duration::from_secs(5);
+
 /// How each path of the receiver is told apart: by contract, with the secret that both sides know.
 pub const PATHS: [(Contract, &str, &str); 6] = [
     (Contract::Semaphor, "/semaphor", "semaphor-demo-secret"),
@@ -70,11 +73,17 @@ impl Stage {
         Ok(Self { folder, tasks, app, receiver, verifying, script, channel })
     }
 
+    /// Leaves everything running until a signal comes.
+    pub async fn keep(&self) -> anyhow::Result<()> {
+        self.tasks.run_until_stopped(Signals::of_process()?, STOP_DEADLINE).await;
+        Ok(())
+    }
+
     /// Stops everything in the order of a real stop, and removes the store.
     pub async fn strike(self) -> anyhow::Result<()> {
         drop(self.channel);
         self.tasks.stop();
-        self.tasks.run_until_stopped(Signals::listen()?, Duration::from_secs(5)).await;
+        self.tasks.run_until_stopped(Signals::none(), STOP_DEADLINE).await;
         self.app.close().await?;
         self.receiver.stop().await;
         self.folder.close()?;

@@ -1,0 +1,13 @@
+//! The runtime of a command: one thread; the delivery threads and the store have their own.
+
+use super::exit::Exit;
+use super::output::complain;
+
+/// Runs a command to its end and complains about its error, with all its causes.
+pub(super) fn block_on(command: impl Future<Output = anyhow::Result<Exit>>) -> Exit {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    match runtime.map_err(anyhow::Error::from).and_then(|runtime| runtime.block_on(command)) {
+        Ok(exit) => exit,
+        Err(error) => complain(error.as_ref(), Exit::Failure),
+    }
+}
