@@ -107,6 +107,12 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
+    use crate::control::destination_draft::{self, DraftRules};
+    use crate::domain::contract::Contract;
+    use crate::domain::destination::DestinationDraft;
+    use crate::domain::id::DestinationId;
+    use crate::domain::secret::HttpAuth;
+    use crate::domain::settings::DeliverySettings;
 
     fn draft(event_type: &str, data: &str) -> EventDraft {
         EventDraft {
@@ -152,6 +158,34 @@ mod tests {
         assert!(check(late.clone()).is_ok());
         late.occurred_at = late.occurred_at.map(|moment| moment + Duration::from_millis(1));
         assert!(check(late).unwrap_err().to_string().contains("24 hours"));
+    }
+
+    #[test]
+    fn a_minimum_level_is_looked_at_only_where_the_contract_has_levels() {
+        let draft = DestinationDraft {
+            display_name: String::new(),
+            url: "https://example.com/".into(),
+            contract: Contract::StandardWebhooks,
+            subscription: None,
+            settings: DeliverySettings::default(),
+            signing_secret: None,
+            http_auth: HttpAuth::Unauthenticated,
+            headers: Vec::new(),
+            enabled: true,
+        };
+        let rules = DraftRules { plain_http_contracts: &[], secret_allowed: &|_| Ok(()) };
+        let organization_id = OrganizationId::parse("org_a").unwrap();
+        let id = DestinationId::from_bytes([1; 16]);
+        let checked = destination_draft::check(draft, rules).unwrap();
+        let mut destination = checked.into_new(id, organization_id, Timestamp::from_millis(0));
+        destination.subscription.minimum_level = Some(Level::Warn);
+        let event_type = EventType::parse("auth.success").unwrap();
+        assert!(is_wanted(&destination, &event_type, Level::Info));
+        destination.contract = Contract::Stalwart;
+        assert!(!is_wanted(&destination, &event_type, Level::Info));
+        assert!(is_wanted(&destination, &event_type, Level::Error));
+        destination.contract = Contract::Observer;
+        assert!(!is_wanted(&destination, &event_type, Level::Error));
     }
 
     #[test]

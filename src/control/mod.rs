@@ -21,6 +21,8 @@ pub mod exchange;
 pub mod organization;
 pub mod secret;
 pub mod stalwart;
+#[cfg(test)]
+mod use_case_tests;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
