@@ -140,9 +140,10 @@ impl Couriers {
 }
 
 fn read_roots(path: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {
-    let certificates = CertificateDer::pem_file_iter(path)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .with_context(|| format!("egress.ca_file: cannot read certificates from {}", path.display()))?;
+    let certificates =
+        CertificateDer::pem_file_iter(path)
+            .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+            .with_context(|| format!("egress.ca_file: cannot read certificates from {}", path.display()))?;
     anyhow::ensure!(!certificates.is_empty(), "egress.ca_file: {} holds no certificate", path.display());
     Ok(certificates)
 }

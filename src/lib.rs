@@ -12,9 +12,9 @@
 //! Beside them: [`config`], what the operator decides; [`shutdown`], who runs and how it all stops;
 //! [`telemetry`], the logs.
 
-pub mod cli;
 pub mod app;
 pub mod auth;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod contract;

@@ -51,7 +51,9 @@ fn execute(command: Command) -> Exit {
     match command {
         Command::Serve(arguments) => serve::run(&arguments),
         Command::Demo(arguments) => block_on(demo::run(arguments)),
-        Command::Listen(arguments) => block_on(async { listen::run(*arguments).await.map(|()| Exit::Success) }),
+        Command::Listen(arguments) => {
+            block_on(async { listen::run(*arguments).await.map(|()| Exit::Success) })
+        }
         Command::Config(command) => config::run(&command),
     }
 }

@@ -173,7 +173,7 @@ impl Control {
             DestinationState::Disabled { reason, .. } => Err(Error::Precondition {
                 kind: Condition::DestinationDisabled,
                 subject: destination_id.to_string(),
-                message: format!("the destination is disabled ({reason}); resume it first"),
+                message: format!("the destination is disabled ({}); resume it first", reason.as_sentence()),
             }),
         }
     }

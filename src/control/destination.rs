@@ -212,7 +212,10 @@ impl Control {
             DestinationState::Disabled { reason, .. } => Err(Error::Precondition {
                 kind: Condition::DestinationDisabled,
                 subject: entry.destination.id.to_string(),
-                message: format!("the destination is disabled already ({reason}); resume it first"),
+                message: format!(
+                    "the destination is disabled already ({}); resume it first",
+                    reason.as_sentence()
+                ),
             }),
             DestinationState::Active => {
                 let since = self.clock.now();

@@ -9,8 +9,8 @@ use super::destination_settings;
 use crate::contract::{self, Catalogue};
 use crate::domain::contract::Contract;
 use crate::domain::destination::{
-    DISPLAY_NAME_MAX_CHARS, Destination, DestinationDraft, DestinationState, DestinationUrl, HEADERS_MAX,
-    Header,
+    DISPLAY_NAME_MAX_CHARS, Destination, DestinationDraft, DestinationState, DestinationUrl, DisabledReason,
+    HEADERS_MAX, Header,
 };
 use crate::domain::id::{DestinationId, OrganizationId};
 use crate::domain::secret::{HttpAuth, SECRET_MAX_BYTES, SecretSource, SigningSecrets};
@@ -93,7 +93,7 @@ impl CheckedDraft {
     #[must_use]
     pub fn into_changed(self, stored: &Destination, now: Timestamp) -> Destination {
         let same_secret = self.draft.signing_secret == stored.signing.current;
-        let same_state = self.draft.enabled == stored.state.is_active();
+        let same_state = self.draft.enabled == stored.state.is_routed_to();
         let mut changed = self.into_new(stored.id, stored.organization_id.clone(), now);
         if same_secret {
             changed.signing = stored.signing.clone();
@@ -117,12 +117,13 @@ pub fn draft_of(stored: &Destination) -> DestinationDraft {
         signing_secret: stored.signing.current.clone(),
         http_auth: stored.http_auth.clone(),
         headers: stored.headers.clone(),
-        enabled: stored.state.is_active(),
+        enabled: stored.state.is_routed_to(),
     }
 }
 
 fn state_of(enabled: bool, now: Timestamp) -> DestinationState {
-    if enabled { DestinationState::Active } else { DestinationState::Paused { since: now } }
+    let reason = DisabledReason::ByCaller;
+    if enabled { DestinationState::Active } else { DestinationState::Disabled { since: now, reason } }
 }
 
 fn normal_headers(headers: Vec<Header>) -> Vec<Header> {

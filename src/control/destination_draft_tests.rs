@@ -182,7 +182,7 @@ fn a_change_keeps_state_and_rotation_unless_it_is_about_them() {
     first.signing_secret = Some(value("one"));
     let mut before = stored(first);
     let since = Timestamp::from_millis(6);
-    before.state = DestinationState::Disabled { since, reason: "answered 410".into() };
+    before.state = DestinationState::Disabled { since, reason: DisabledReason::Gone };
     before.signing.retiring =
         Some(crate::domain::secret::RetiringSecret { source: value("zero"), until: since });
     before.revision = 4;

@@ -111,11 +111,11 @@ impl Control {
         drafts.into_iter().map(prepare_one).collect()
     }
 
-    /// Routes an event to each destination that wants it, held ones included: they keep it.
+    /// Routes an event to each destination that wants it. A paused one keeps it; a disabled one gets none.
     fn route(&self, event: &mut NewEvent, destinations: &OrganizationDestinations) -> Result<(), Error> {
         for entry in destinations.iter() {
             let destination = &entry.destination;
-            if is_wanted(destination, &event.event_type, event.level) {
+            if destination.state.is_routed_to() && is_wanted(destination, &event.event_type, event.level) {
                 self.available(destination.contract, destination.id)?;
                 event.routes.push(route_to(destination));
             }

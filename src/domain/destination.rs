@@ -121,13 +121,37 @@ pub enum DestinationState {
         /// Since when.
         since: Timestamp,
     },
-    /// Held by Signalpost: events are kept, nothing is sent until somebody resumes it.
+    /// Switched off, by a caller or by what its receiver does: new events are not routed to it, and what
+    /// waits is held until somebody switches it on again.
     Disabled {
         /// Since when.
         since: Timestamp,
-        /// Why, for people.
-        reason: String,
+        /// Why.
+        reason: DisabledReason,
     },
+}
+
+/// Why a destination is disabled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DisabledReason {
+    /// A caller switched it off (seed 000's status, seed 001's `enable`).
+    ByCaller,
+    /// The receiver answered 410.
+    Gone,
+    /// No attempt succeeded for the destination's `disable_after`.
+    Failing,
+}
+
+impl DisabledReason {
+    /// A sentence for people.
+    #[must_use]
+    pub const fn as_sentence(self) -> &'static str {
+        match self {
+            DisabledReason::ByCaller => "switched off by a caller",
+            DisabledReason::Gone => "the receiver answered 410 (Gone)",
+            DisabledReason::Failing => "every attempt failed for the destination's disable_after",
+        }
+    }
 }
 
 impl DestinationState {
@@ -135,6 +159,12 @@ impl DestinationState {
     #[must_use]
     pub const fn is_active(&self) -> bool {
         matches!(self, DestinationState::Active)
+    }
+
+    /// Whether new events are routed to it: also while it is paused, but not while it is disabled.
+    #[must_use]
+    pub const fn is_routed_to(&self) -> bool {
+        !matches!(self, DestinationState::Disabled { .. })
     }
 }
 
@@ -193,7 +223,7 @@ pub struct DestinationDraft {
     pub http_auth: HttpAuth,
     /// Custom headers.
     pub headers: Vec<Header>,
-    /// Whether it starts (or stays) active; `false` is paused.
+    /// Whether it is active; `false` disables it.
     pub enabled: bool,
 }
 

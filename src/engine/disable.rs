@@ -1,6 +1,6 @@
 //! Disabling a destination because of what its receiver does.
 
-use crate::domain::destination::{Destination, DestinationState};
+use crate::domain::destination::{Destination, DestinationState, DisabledReason};
 use crate::domain::id::DestinationId;
 use crate::domain::time::Timestamp;
 use crate::store::{Store, StoreError};
@@ -15,7 +15,7 @@ const TRIES: u32 = 5;
 pub async fn disable_destination(
     store: &dyn Store,
     id: DestinationId,
-    reason: &str,
+    reason: DisabledReason,
     since: Timestamp,
 ) -> Result<(), StoreError> {
     for remaining in (0..TRIES).rev() {
@@ -23,7 +23,7 @@ pub async fn disable_destination(
         if !entry.destination.state.is_active() {
             return Ok(());
         }
-        let state = DestinationState::Disabled { since, reason: reason.to_owned() };
+        let state = DestinationState::Disabled { since, reason };
         let changed = Destination { state, updated_at: since, ..Destination::clone(&entry.destination) };
         match store.update_destination(changed, entry.destination.revision).await {
             Err(StoreError::Stale { .. }) if remaining > 0 => {}

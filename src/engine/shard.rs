@@ -18,7 +18,7 @@ use crate::contract::effective_policy;
 use crate::domain::attempt::Attempt;
 use crate::domain::contract::Contract;
 use crate::domain::delivery::EndReason;
-use crate::domain::destination::DestinationHealth;
+use crate::domain::destination::{DestinationHealth, DisabledReason};
 use crate::domain::event::Event;
 use crate::domain::id::{DestinationId, EventKey};
 use crate::domain::settings::{EffectivePolicy, Guarantee};
@@ -330,9 +330,9 @@ impl Shard {
             .is_some_and(|(since, limit)| ended_at.since(since) >= limit);
         self.health.insert(id, health);
         let reason = if disables(policy, &attempt.outcome) {
-            "the receiver answered 410 Gone"
+            DisabledReason::Gone
         } else if too_long {
-            "every attempt has failed for the destination's disable_after"
+            DisabledReason::Failing
         } else {
             return;
         };

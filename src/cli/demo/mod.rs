@@ -38,7 +38,10 @@ pub async fn run(arguments: DemoArguments) -> anyhow::Result<Exit> {
     page.title("Signalpost", "an event in over gRPC, a signed webhook out, its history back")?;
     let stage = Stage::set().await?;
     page.note(&format!("server    {} (gRPC, plaintext on loopback)", stage.grpc_address()))?;
-    page.note(&format!("receiver  {} (HTTPS, self-signed, verifies with its own code)", stage.receiver_url()))?;
+    page.note(&format!(
+        "receiver  {} (HTTPS, self-signed, verifies with its own code)",
+        stage.receiver_url()
+    ))?;
     page.note(&format!("store     {} (sled, temporary)", stage.store_path().display()))?;
 
     let outcome = scenes::play(&stage, &mut page).await;
@@ -53,4 +56,3 @@ pub async fn run(arguments: DemoArguments) -> anyhow::Result<Exit> {
     page.summary(began.elapsed())?;
     Ok(if outcome.is_ok() && page.all_held() { Exit::Success } else { Exit::Failure })
 }
-

@@ -27,11 +27,16 @@ fn sample(contract: Contract) -> (&'static str, &'static str) {
             r#"{"status":"failed","category":"query","component":"query-engine","message":"Division by zero","error_code":"22012"}"#,
         ),
         Contract::Stalwart => ("auth.success", r#"{"accountName":"john","remoteIp":"192.0.2.7"}"#),
-        Contract::Workspace => {
-            ("ingestion.completed", r#"{"jobId":"job_xyz","table":"sales_data","rowsIngested":15234,"duration":3200}"#)
+        Contract::Workspace => (
+            "ingestion.completed",
+            r#"{"jobId":"job_xyz","table":"sales_data","rowsIngested":15234,"duration":3200}"#,
+        ),
+        Contract::Observer => {
+            ("slo.burn_started", r#"{"slo":"checkout-latency","target":99.90,"current":99.71}"#)
         }
-        Contract::Observer => ("slo.burn_started", r#"{"slo":"checkout-latency","target":99.90,"current":99.71}"#),
-        Contract::StandardWebhooks => ("invoice.paid", r#"{"invoice":"in_42","amount":12345678901234567890.10}"#),
+        Contract::StandardWebhooks => {
+            ("invoice.paid", r#"{"invoice":"in_42","amount":12345678901234567890.10}"#)
+        }
         Contract::CloudEvents => ("device.connected", r#"{"device":"sensor-7","firmware":"1.10"}"#),
     }
 }
@@ -60,7 +65,10 @@ async fn six_contracts(stage: &Stage, page: &mut Page) -> anyhow::Result<()> {
         let request = requests.first().context("a request")?;
         let verified = stage.verified(path);
         let body = String::from_utf8_lossy(&request.body);
-        page.check(verified.len() == 1, &format!("{contract:<17} accepted, durable, delivered; signature verified"))?;
+        page.check(
+            verified.len() == 1,
+            &format!("{contract:<17} accepted, durable, delivered; signature verified"),
+        )?;
         page.row("id", &result.event_id)?;
         if let Some((name, value)) = signature_of(request) {
             page.row("header", &format!("{name}: {}", shortened(&value, 56)))?;
@@ -78,7 +86,10 @@ async fn same_id_again(stage: &Stage, page: &mut Page) -> anyhow::Result<()> {
     let data = r#"{"kpi":"churn","value":0.07}"#;
     let first = emit(stage, "kpi.computed", data, Some("evt_demo_1")).await?;
     let second = emit(stage, "kpi.computed", data, Some("evt_demo_1")).await?;
-    page.check(!first.duplicate && second.duplicate, "the second call answers duplicate = true and sends nothing")?;
+    page.check(
+        !first.duplicate && second.duplicate,
+        "the second call answers duplicate = true and sends nothing",
+    )?;
     let conflict = emit(stage, "kpi.computed", r#"{"kpi":"other"}"#, Some("evt_demo_1")).await;
     let refused = conflict.is_err_and(|error| format!("{error:#}").contains("lready"));
     page.check(refused, "the same id with other data is refused: ALREADY_EXISTS")?;
@@ -93,14 +104,18 @@ async fn retry(stage: &Stage, page: &mut Page) -> anyhow::Result<()> {
     stage.script().push(path, 503_u16);
     let result = emit(stage, "agent.offline", r#"{"agent":"eu-west-1"}"#, None).await?;
     let requests = stage.wait_for(path, before + 2).await?;
-    let numbers: Vec<String> = requests.iter().skip(before).filter_map(|one| header(one, "signalpost-attempt")).collect();
+    let numbers: Vec<String> =
+        requests.iter().skip(before).filter_map(|one| header(one, "signalpost-attempt")).collect();
     page.check(numbers == ["1", "2"], &format!("two attempts, numbered {}", numbers.join(" and ")))?;
     let delivery = finished(stage, &result.event_id).await?;
     for attempt in &delivery.attempts {
         let verdict = if attempt.error.is_empty() { "delivered" } else { attempt.error.as_str() };
         page.row(&format!("attempt {}", attempt.number), &format!("{} · {verdict}", took(attempt)))?;
     }
-    page.check(delivery.state() == v1::DeliveryState::Succeeded, "the history has both, and the delivery SUCCEEDED")?;
+    page.check(
+        delivery.state() == v1::DeliveryState::Succeeded,
+        "the history has both, and the delivery SUCCEEDED",
+    )?;
     Ok(())
 }
 
@@ -110,11 +125,15 @@ async fn dead_letter_and_replay(stage: &Stage, page: &mut Page) -> anyhow::Resul
     let before = stage.wait_for(path, 1).await?.len();
     set_delays(stage, Contract::Workspace, &[100, 200, 300]).await?;
     stage.script().push_all(path, &[500, 500, 500, 500]);
-    let result = emit(stage, "ingestion.failed", r#"{"jobId":"job_dead","error":"no such table"}"#, None).await?;
+    let result =
+        emit(stage, "ingestion.failed", r#"{"jobId":"job_dead","error":"no such table"}"#, None).await?;
     stage.wait_for(path, before + 4).await?;
     let delivery = finished(stage, &result.event_id).await?;
     let is_dead = delivery.state() == v1::DeliveryState::DeadLettered;
-    page.check(is_dead, &format!("after {} attempts it is a dead letter: {}", delivery.attempt_count, delivery.last_error))?;
+    page.check(
+        is_dead,
+        &format!("after {} attempts it is a dead letter: {}", delivery.attempt_count, delivery.last_error),
+    )?;
 
     let request = v1::ReplayDeadLetterRequest {
         organization_id: ORGANIZATION.into(),
@@ -122,11 +141,15 @@ async fn dead_letter_and_replay(stage: &Stage, page: &mut Page) -> anyhow::Resul
     };
     stage.deliveries().replay_dead_letter(request).await?;
     let requests = stage.wait_for(path, before + 5).await?;
-    let ids: Vec<_> = requests.iter().skip(before).filter_map(|one| header(one, "signalpost-event-id")).collect();
+    let ids: Vec<_> =
+        requests.iter().skip(before).filter_map(|one| header(one, "signalpost-event-id")).collect();
     let one_id = ids.iter().all(|id| *id == result.event_id);
     page.check(one_id, &format!("replayed with the same event id: {}", result.event_id))?;
     let delivery = succeeded(stage, &delivery.delivery_id).await?;
-    page.check(true, &format!("SUCCEEDED on attempt {}; the dead letters are empty again", delivery.attempt_count))?;
+    page.check(
+        true,
+        &format!("SUCCEEDED on attempt {}; the dead letters are empty again", delivery.attempt_count),
+    )?;
     Ok(())
 }
 
@@ -149,7 +172,11 @@ async fn bad_input(stage: &Stage, page: &mut Page) -> anyhow::Result<()> {
     };
     let refusal = stage.destinations().create_destination(request).await.err().context("a refusal")?;
     page.check(refusal.code() == tonic::Code::InvalidArgument, "INVALID_ARGUMENT, all fields at once")?;
-    for violation in tonic_types::StatusExt::get_error_details(&refusal).bad_request().into_iter().flat_map(|bad| &bad.field_violations) {
+    for violation in tonic_types::StatusExt::get_error_details(&refusal)
+        .bad_request()
+        .into_iter()
+        .flat_map(|bad| &bad.field_violations)
+    {
         page.row("", &format!("{} {}", violation.field, violation.description))?;
     }
     Ok(())
@@ -194,7 +221,8 @@ async fn set_delays(stage: &Stage, contract: Contract, millis: &[i32]) -> anyhow
     let listed = stage.destinations().list_destinations(request).await?.into_inner();
     let mine = listed.destinations.into_iter().find(|one| one.contract == contract_number(contract));
     let found = mine.context("the destination of the contract")?;
-    let delays = millis.iter().map(|ms| prost_types::Duration { seconds: 0, nanos: ms * 1_000_000 }).collect();
+    let delays =
+        millis.iter().map(|ms| prost_types::Duration { seconds: 0, nanos: ms * 1_000_000 }).collect();
     let retry_policy = v1::RetryPolicy {
         schedule: Some(v1::retry_policy::Schedule::Fixed(v1::FixedDelays { delays })),
         ..v1::RetryPolicy::default()
@@ -215,7 +243,12 @@ async fn set_delays(stage: &Stage, contract: Contract, millis: &[i32]) -> anyhow
     Ok(())
 }
 
-async fn emit(stage: &Stage, event_type: &str, data: &str, id: Option<&str>) -> anyhow::Result<v1::EmitResult> {
+async fn emit(
+    stage: &Stage,
+    event_type: &str,
+    data: &str,
+    id: Option<&str>,
+) -> anyhow::Result<v1::EmitResult> {
     let event = v1::Event {
         event_id: id.map(str::to_owned),
         r#type: event_type.into(),

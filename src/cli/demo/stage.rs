@@ -56,14 +56,17 @@ impl Stage {
         std::fs::write(&certificate, identity.certificate_pem())?;
 
         let script = Arc::new(Script::new());
-        let secrets: HashMap<String, (Contract, String)> =
-            PATHS.iter().map(|(contract, path, secret)| ((*path).into(), (*contract, (*secret).into()))).collect();
+        let secrets: HashMap<String, (Contract, String)> = PATHS
+            .iter()
+            .map(|(contract, path, secret)| ((*path).into(), (*contract, (*secret).into())))
+            .collect();
         let scripted: Arc<dyn crate::receiver::Behaviour> = Arc::<Script>::clone(&script);
         let verifying = Arc::new(Verifying::new(secrets, Arc::new(SystemClock)).then(scripted));
         let behaviour: Arc<dyn crate::receiver::Behaviour> = Arc::<Verifying>::clone(&verifying);
-        let receiver = Receiver::start(ReceiverOptions { tls: Some(identity), ..ReceiverOptions::local(behaviour) })
-            .await
-            .context("starting the receiver")?;
+        let receiver =
+            Receiver::start(ReceiverOptions { tls: Some(identity), ..ReceiverOptions::local(behaviour) })
+                .await
+                .context("starting the receiver")?;
 
         let config = Config::from_toml(&settings(&folder.path().join("store"), &certificate))?;
         let tasks = Tasks::new();
@@ -115,13 +118,19 @@ impl Stage {
     pub async fn wait_for(&self, path: &str, count: usize) -> anyhow::Result<Vec<Received>> {
         let on_path = |all: &[Received]| all.iter().filter(|one| one.path == path).count() >= count;
         let all = self.receiver.wait_for(on_path, PATIENCE).await;
-        let all = all.map_err(|_| anyhow::anyhow!("{path} was not called {count} times within {PATIENCE:?}"))?;
+        let all =
+            all.map_err(|_| anyhow::anyhow!("{path} was not called {count} times within {PATIENCE:?}"))?;
         Ok(all.into_iter().filter(|one| one.path == path).collect())
     }
 
     /// What the receiver found genuine on a path, oldest first.
     pub fn verified(&self, path: &str) -> Vec<Verified> {
-        self.verifying.verified().into_iter().filter(|(one, _)| one == path).map(|(_, verified)| verified).collect()
+        self.verifying
+            .verified()
+            .into_iter()
+            .filter(|(one, _)| one == path)
+            .map(|(_, verified)| verified)
+            .collect()
     }
 
     pub fn events(&self) -> v1::event_ingest_client::EventIngestClient<Channel> {
