@@ -168,7 +168,6 @@ fn settings(store: &Path, certificate: &Path) -> String {
         [listen]
         grpc = "127.0.0.1:0"
         health = "127.0.0.1:0"
-        metrics = "off"
         [store]
         path = {store:?}
         cache = "64MiB"
