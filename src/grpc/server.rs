@@ -30,7 +30,7 @@ use crate::control::Control;
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 /// How long it may take to answer that.
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
-/// The most bytes of a call's headers.
+/// The most bytes of a call's headers, unless configured otherwise.
 const HEADER_LIST_BYTES: u32 = 16 * 1024;
 /// The most bytes of a message on the port for probes.
 const PROBE_MESSAGE_BYTES: usize = 64 * 1024;
@@ -46,6 +46,10 @@ pub struct Limits {
     pub max_calls_per_connection: usize,
     /// The most `EmitStream` streams in all.
     pub max_emit_streams: usize,
+    /// The most bytes of a call's headers.
+    pub max_header_bytes: u32,
+    /// Whether reflection is served.
+    pub reflection: bool,
 }
 
 impl Default for Limits {
@@ -57,6 +61,8 @@ impl Default for Limits {
             // in batches then; 64 leaves room for slow calls besides.
             max_calls_per_connection: 64,
             max_emit_streams: 1024,
+            max_header_bytes: HEADER_LIST_BYTES,
+            reflection: true,
         }
     }
 }
@@ -125,17 +131,21 @@ impl GrpcServer {
         let destinations = DestinationAdminServer::new(DestinationAdminService::new(context.clone()));
         let deliveries = DeliveryAdminServer::new(DeliveryAdminService::new(context.clone()));
         let organizations = OrganizationAdminServer::new(OrganizationAdminService::new(context.clone()));
-        let sets = [proto::DESCRIPTORS, tonic_health::pb::FILE_DESCRIPTOR_SET];
-        Ok(builder()
+        let sets =
+            [proto::DESCRIPTORS, tonic_health::pb::FILE_DESCRIPTOR_SET, tonic_types::pb::FILE_DESCRIPTOR_SET];
+        let router = builder()
+            .http2_max_header_list_size(self.limits.max_header_bytes)
             .max_concurrent_streams(self.limits.max_streams_per_connection)
             .concurrency_limit_per_connection(self.limits.max_calls_per_connection)
             .add_service(events.max_decoding_message_size(most))
             .add_service(destinations.max_decoding_message_size(most))
             .add_service(deliveries.max_decoding_message_size(most))
             .add_service(organizations.max_decoding_message_size(most))
-            .add_service(HealthServer::new(health).max_decoding_message_size(PROBE_MESSAGE_BYTES))
-            .add_service(reflection(&sets).build_v1()?)
-            .add_service(reflection(&sets).build_v1alpha()?))
+            .add_service(HealthServer::new(health).max_decoding_message_size(PROBE_MESSAGE_BYTES));
+        if !self.limits.reflection {
+            return Ok(router);
+        }
+        Ok(router.add_service(reflection(&sets).build_v1()?).add_service(reflection(&sets).build_v1alpha()?))
     }
 }
 
