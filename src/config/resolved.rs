@@ -41,8 +41,6 @@ pub struct ListenConfig {
     pub grpc: SocketAddr,
     /// `grpc.health.v1` in plaintext, for probes; default `127.0.0.1:8081`.
     pub health: SocketAddr,
-    /// Metrics, or `None` for `off`; default `127.0.0.1:9090`.
-    pub metrics: Option<SocketAddr>,
     /// Whether addresses beyond loopback are allowed although nobody is authenticated; default `false`.
     pub allow_unauthenticated_network: bool,
     /// Whether server reflection is offered; default `true`.
@@ -68,7 +66,7 @@ pub struct StoreConfig {
 /// `[delivery]`: how deliveries are made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeliveryConfig {
-    /// Whether anything is delivered at all; events are accepted either way; default `true`.
+    /// Whether anything is delivered at all; where not, calls that would deliver are refused; default `true`.
     pub enabled: bool,
     /// Whether SEMAPHOR destinations are delivered to, also set by `ENTERPRISE_TELEMETRY_ENABLED`;
     /// default `false` (seed 000).

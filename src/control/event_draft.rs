@@ -196,7 +196,6 @@ mod tests {
             max_destinations: None,
             max_events_per_second: None,
             max_payload_bytes: Some(10),
-            retention: None,
         };
         assert_eq!(payload_limits(server, Some(&plan)).max_bytes, 10);
         plan.max_payload_bytes = Some(5000);

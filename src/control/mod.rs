@@ -214,7 +214,6 @@ mod tests {
             max_destinations: None,
             max_events_per_second: None,
             max_payload_bytes: None,
-            retention: None,
         };
         (name.into(), plan)
     }

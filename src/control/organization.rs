@@ -1,7 +1,6 @@
 //! Organizations: create, read, change, usage.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::destination_draft::check_display_name;
 use super::event_draft::payload_limits;
@@ -33,8 +32,6 @@ pub struct Usage {
     pub events_per_second_limit: Option<u32>,
     /// The largest data of an event, in bytes.
     pub payload_bytes_limit: usize,
-    /// How long finished deliveries are kept, where the plan says so.
-    pub retention: Option<Duration>,
 }
 
 impl Control {
@@ -138,7 +135,6 @@ impl Control {
             destination_limit: plan.and_then(|plan| plan.max_destinations),
             events_per_second_limit: plan.and_then(|plan| plan.max_events_per_second),
             payload_bytes_limit: payload_limits(self.settings.payload, plan).max_bytes,
-            retention: plan.and_then(|plan| plan.retention),
         })
     }
 

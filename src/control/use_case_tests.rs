@@ -42,7 +42,6 @@ fn plan(max_destinations: Option<u32>, max_events_per_second: Option<u32>) -> Pl
         max_destinations,
         max_events_per_second,
         max_payload_bytes: None,
-        retention: None,
     }
 }
 

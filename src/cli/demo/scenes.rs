@@ -1,6 +1,7 @@
 //! The scenes of the demo.
 
 use anyhow::Context;
+use http::StatusCode;
 
 use crate::cli::demo::page::Page;
 use crate::cli::demo::stage::{ORGANIZATION, PATHS, Stage};
@@ -101,7 +102,7 @@ async fn retry(stage: &Stage, page: &mut Page) -> anyhow::Result<()> {
     let path = "/observer";
     let before = stage.wait_for(path, 1).await?.len();
     set_delays(stage, Contract::Observer, &[200, 200]).await?;
-    stage.script().push(path, 503_u16);
+    stage.script().push(path, [StatusCode::SERVICE_UNAVAILABLE]);
     let result = emit(stage, "agent.offline", r#"{"agent":"eu-west-1"}"#, None).await?;
     let requests = stage.wait_for(path, before + 2).await?;
     let numbers: Vec<String> =
@@ -124,7 +125,7 @@ async fn dead_letter_and_replay(stage: &Stage, page: &mut Page) -> anyhow::Resul
     let path = "/workspace";
     let before = stage.wait_for(path, 1).await?.len();
     set_delays(stage, Contract::Workspace, &[100, 200, 300]).await?;
-    stage.script().push_all(path, &[500, 500, 500, 500]);
+    stage.script().push(path, [StatusCode::INTERNAL_SERVER_ERROR; 4]);
     let result =
         emit(stage, "ingestion.failed", r#"{"jobId":"job_dead","error":"no such table"}"#, None).await?;
     stage.wait_for(path, before + 4).await?;

@@ -51,7 +51,7 @@ impl Stage {
     /// Starts receiver and server, and connects to the server.
     pub async fn set() -> anyhow::Result<Self> {
         let folder = tempfile::Builder::new().prefix("signalpost-demo-").tempdir()?;
-        let identity = TlsIdentity::self_signed(&["localhost", "127.0.0.1"])?;
+        let identity = TlsIdentity::self_signed(["localhost", "127.0.0.1"])?;
         let certificate = folder.path().join("receiver.pem");
         std::fs::write(&certificate, identity.certificate_pem())?;
 
@@ -168,7 +168,6 @@ fn settings(store: &Path, certificate: &Path) -> String {
         [listen]
         grpc = "127.0.0.1:0"
         health = "127.0.0.1:0"
-        metrics = "off"
         [store]
         path = {store:?}
         cache = "64MiB"
