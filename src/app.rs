@@ -19,7 +19,8 @@ use crate::config::Config;
 use crate::control::{Control, ControlSettings};
 use crate::engine::shard::{ShardOptions, StopSignals};
 use crate::engine::{Engine, RunningEngine};
-use crate::grpc::GrpcServer;
+use crate::grpc::health::HealthState;
+use crate::grpc::server::{GrpcServer, Limits, serve_health};
 use crate::policy::address::AddressPolicy;
 use crate::shutdown::{OnExit, Tasks};
 use crate::store::sled::{SledOptions, SledStore};
@@ -59,7 +60,7 @@ impl App {
             health_address: health_listener.local_addr()?,
             store,
         };
-        serve(config, control, (grpc_listener, health_listener), (tasks, calls_ended));
+        serve(config, control, (grpc_listener, health_listener), (tasks, &calls_ended));
         Ok(app)
     }
 
@@ -198,4 +199,48 @@ fn make_control(
     };
     let store: Arc<dyn Store> = Arc::<SledStore>::clone(store);
     Ok(Control::new(store, couriers.make()?, Arc::clone(&couriers.secrets), clock, settings))
+}
+
+fn serve(
+    config: &Config,
+    control: Arc<Control>,
+    (grpc_listener, health_listener): (TcpListener, TcpListener),
+    (tasks, calls_ended): (&Tasks, &CancellationToken),
+) {
+    let health = HealthState::new();
+    let limits = Limits {
+        max_message_bytes: config.limits.message_bytes,
+        max_streams_per_connection: config.limits.concurrent_streams,
+        max_header_bytes: config.limits.header_bytes,
+        reflection: config.listen.reflection,
+        ..Limits::default()
+    };
+    let server = GrpcServer::new(control, health.clone(), limits);
+    let (stop, ended, drain) = (tasks.soft(), calls_ended.clone(), health.clone());
+    let tasks_to_fail = tasks.clone();
+    let (soft, hard) = (tasks.soft(), tasks.hard());
+    tasks.spawn("grpc", OnExit::StopProcess, async move {
+        // Probes learn of the stop before calls are refused.
+        let stopping = async move {
+            stop.cancelled().await;
+            drain.set_ready(false);
+        };
+        tokio::select! {
+            served = server.serve(grpc_listener, stopping) => if let Err(error) = served {
+                tasks_to_fail.fail("grpc", &error.to_string());
+            },
+            () = hard.cancelled() => {}
+        }
+        // However the server ended, no call comes any more.
+        ended.cancel();
+    });
+    let (probes, tasks_to_fail) = (health.clone(), tasks.clone());
+    tasks.spawn("health", OnExit::StopProcess, async move {
+        if let Err(error) = serve_health(probes, health_listener, soft.cancelled_owned()).await {
+            tasks_to_fail.fail("health", &error.to_string());
+        }
+    });
+    health.set_started(true);
+    health.set_ready(true);
+    tracing::info!("ready");
 }

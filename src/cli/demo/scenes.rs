@@ -75,11 +75,17 @@ async fn six_contracts(stage: &Stage, page: &mut Page) -> anyhow::Result<()> {
             page.row("header", &format!("{name}: {}", shortened(&value, 56)))?;
         }
         page.row("body", &shortened(&body, 320))?;
-        if !body.contains(data.trim_start_matches('{').trim_end_matches('}')) {
+        if !arrived_as_sent(&body, data) {
             page.check(false, "the data did not arrive byte for byte")?;
         }
     }
     Ok(())
+}
+
+/// Whether each member of the data stands in the body, number spelling and all; SEMAPHOR puts its own
+/// keys between them.
+fn arrived_as_sent(body: &str, data: &str) -> bool {
+    data.trim_matches(['{', '}']).split(',').all(|member| body.contains(member))
 }
 
 async fn same_id_again(stage: &Stage, page: &mut Page) -> anyhow::Result<()> {
@@ -157,7 +163,8 @@ async fn dead_letter_and_replay(stage: &Stage, page: &mut Page) -> anyhow::Resul
 async fn bad_input(stage: &Stage, page: &mut Page) -> anyhow::Result<()> {
     page.scene(5, "Bad input is refused with the field and the remedy")?;
     let destination = v1::Destination {
-        url: "http://user:pw@example.com/hook".into(),
+        url: "http://example.com/hook".into(),
+        display_name: "x".repeat(200),
         contract: v1::Contract::Observer.into(),
         subscription: Some(v1::Subscription {
             policy: v1::SubscriptionPolicy::Include.into(),
