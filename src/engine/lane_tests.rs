@@ -190,7 +190,7 @@ fn a_closed_lane_discards_all_that_waits_in_memory_and_in_the_store() {
     let Step::Discard(items, EndReason::DestinationDeleted) = lane.step(after(10)) else { panic!("discard") };
     assert_eq!(items.len(), 2);
     assert_eq!(lane.step(after(10)), Step::LoadFresh { after: Some(keys[1]), limit: 2 });
-    lane.loaded_fresh(Page { rows: vec![event(keys[2])], more: false });
+    lane.loaded_fresh(Page { rows: vec![event(keys[2])], more: false, scanned_to: None });
     assert!(matches!(lane.step(after(10)), Step::Discard(items, _) if items.len() == 1));
     lane.settled(&keys);
     assert!(lane.is_idle());
@@ -261,7 +261,7 @@ impl ModelStore {
         let mut rows: Vec<_> = later.take(limit + 1).map(|(_, event)| Arc::clone(event)).collect();
         let more = rows.len() > limit;
         rows.truncate(limit);
-        Page { rows, more }
+        Page { rows, more, scanned_to: None }
     }
 
     fn due_page(&self, after: Option<(Timestamp, EventKey)>, limit: usize) -> Page<DueEntry> {
@@ -269,7 +269,7 @@ impl ModelStore {
         let mut rows: Vec<_> = later.take(limit + 1).map(|(_, entry)| *entry).collect();
         let more = rows.len() > limit;
         rows.truncate(limit);
-        Page { rows, more }
+        Page { rows, more, scanned_to: None }
     }
 }
 

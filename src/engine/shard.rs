@@ -526,3 +526,7 @@ fn log_attempt(id: DestinationId, attempt: &Attempt) {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "shard_tests.rs"]
+mod tests;

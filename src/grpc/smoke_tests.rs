@@ -41,7 +41,6 @@ fn control(max_events_per_second: Option<u32>) -> Arc<Control> {
         max_destinations: Some(2),
         max_events_per_second,
         max_payload_bytes: None,
-        retention: None,
     };
     let settings = ControlSettings {
         plans: BTreeMap::from([("free".to_owned(), plan)]),

@@ -318,7 +318,8 @@ impl DeliveryStore for MemoryStore {
         now: Timestamp,
     ) -> Result<Vec<DueEntry>, StoreError> {
         let mut tables = self.lock();
-        let entries: Vec<_> = ids.into_iter().filter_map(|id| tables.requeue(id, cause, now)).collect();
+        let entries: Vec<_> =
+            lifecycle::distinct(&ids).filter_map(|id| tables.requeue(id, cause, now)).collect();
         if !entries.is_empty() {
             self.tell(|listener| listener.requeued(&entries));
         }
@@ -332,7 +333,7 @@ impl DeliveryStore for MemoryStore {
         into: DeliveryState,
     ) -> Result<Vec<DeliveryId>, StoreError> {
         let mut tables = self.lock();
-        let ended: Vec<_> = ids.into_iter().filter_map(|id| tables.end(id, from, &into)).collect();
+        let ended: Vec<_> = lifecycle::distinct(&ids).filter_map(|id| tables.end(id, from, &into)).collect();
         if !ended.is_empty() {
             self.tell(|listener| listener.ended(&ended));
         }
