@@ -54,7 +54,6 @@ impl Server {
         for (key, value) in [
             ("listen.grpc", r#""127.0.0.1:0""#),
             ("listen.health", r#""127.0.0.1:0""#),
-            ("listen.metrics", r#""off""#),
             ("store.path", store.as_str()),
             ("store.cache", r#""16MiB""#),
             ("store.min_free", r#""16MiB""#),
@@ -261,7 +260,7 @@ impl Server {
         let request = v1::TestDestinationRequest {
             organization_id: ORGANIZATION.into(),
             subject: Some(subject),
-            actor_id: Some(actor_id.to_owned()).filter(|id| !id.is_empty()),
+            actor_id: actor_id.into(),
         };
         Ok(self.destinations().test_destination(request).await?.into_inner())
     }
