@@ -60,8 +60,8 @@ const LAYERS: &[Layer] = &[
     },
     Layer {
         module: "grpc::convert",
-        may_import: &["control", "domain", "auth", "contract"],
-        reason: "conversion needs words and the contracts' catalogue, no more",
+        may_import: &["control", "domain", "auth", "contract", "policy"],
+        reason: "conversion needs words, the contracts' catalogue and what policy makes of settings, no more",
     },
     Layer { module: "config", may_import: &["domain", "policy"], reason: "settings are values" },
     Layer { module: "telemetry", may_import: &["config"], reason: "it is set up from settings alone" },
