@@ -20,7 +20,9 @@ use tokio::task::JoinSet;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 
-use crate::harness::{DestinationDraft, EventDraft, ORGANIZATION, PATIENCE, TestIdentity, destination, event};
+use crate::harness::{
+    DestinationDraft, EventDraft, ORGANIZATION, PATIENCE, TestIdentity, destination, event,
+};
 use crate::harness::{Receiver, eventually, header};
 
 /// A folder with a configuration, a store and the output of the processes.
@@ -165,7 +167,9 @@ fn all_mistakes_of_a_configuration_are_told_at_once_before_anything_is_started()
     let output = home.command().env("SIGNALPOST_LIMITS_PAYLOAD", "-1").output().unwrap();
     assert_eq!(output.status.code(), Some(2));
     let said = said(&output);
-    for key in ["listen.grpc", "store.cache", "delivery.treads", "delivery.threads", "SIGNALPOST_LIMITS_PAYLOAD"] {
+    for key in
+        ["listen.grpc", "store.cache", "delivery.treads", "delivery.threads", "SIGNALPOST_LIMITS_PAYLOAD"]
+    {
         assert!(said.contains(key), "{key}: {said}");
     }
     assert!(said.contains("4 mistakes"), "{said}");
@@ -315,7 +319,7 @@ fn alert(id: &str) -> v1::Event {
 /// Emits one by one until the server is gone or enough is emitted.
 async fn emit_singly(channel: Channel, ledger: Ledger, prefix: String) {
     let mut client = EventIngestClient::new(channel);
-    for number in 0..40 {
+    for number in 0..80 {
         let id = format!("{prefix}-{number}");
         let request = v1::EmitRequest { organization_id: ORGANIZATION.into(), event: Some(alert(&id)) };
         if client.emit(request).await.is_err() {
@@ -327,7 +331,7 @@ async fn emit_singly(channel: Channel, ledger: Ledger, prefix: String) {
 
 async fn emit_in_batches(channel: Channel, ledger: Ledger, prefix: String) {
     let mut client = EventIngestClient::new(channel);
-    for batch in 0..4 {
+    for batch in 0..8 {
         let ids: Vec<String> = (0..15).map(|number| format!("{prefix}-{batch}-{number}")).collect();
         let events = ids.iter().map(|id| alert(id)).collect();
         let request = v1::EmitBatchRequest { organization_id: ORGANIZATION.into(), events };
@@ -403,7 +407,7 @@ async fn no_acknowledged_delivery_is_missing_after_twenty_kills() {
         let process = home.start().await;
         let mut clients = load(&process.channel, &ledger, round);
         // The moment of the kill is the only thing that chance decides.
-        tokio::time::sleep(Duration::from_millis(chance.u64(5..200))).await;
+        tokio::time::sleep(Duration::from_millis(chance.u64(5..300))).await;
         process.kill();
         while let Some(client) = clients.join_next().await {
             client.unwrap();
@@ -414,9 +418,10 @@ async fn no_acknowledged_delivery_is_missing_after_twenty_kills() {
     let acknowledged = ledger.acknowledged.lock().unwrap().clone();
     assert!(acknowledged.len() > 100, "only {} events were acknowledged", acknowledged.len());
     let what = format!("all {} acknowledged events arrive (seed {seed})", acknowledged.len());
-    let all_here = tokio::time::timeout(PATIENCE * 2, eventually(&what, async || {
-        ledger.missing().is_empty().then_some(())
-    }));
+    let all_here = tokio::time::timeout(
+        PATIENCE * 2,
+        eventually(&what, async || ledger.missing().is_empty().then_some(())),
+    );
     all_here.await.unwrap();
     for id in acknowledged.iter().step_by(acknowledged.len() / 20) {
         assert!(process.emit(EventDraft(alert(id))).await.duplicate, "{id} is remembered (seed {seed})");

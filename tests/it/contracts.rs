@@ -7,9 +7,7 @@ use signalpost::grpc::proto::v1;
 use signalpost::grpc::proto::v1::test_destination_request::Subject;
 use signalpost::receiver::{Received, Rejection};
 
-use crate::harness::{
-    DestinationDraft, Receiver, Server, destination, event, event_ids, genuine, header,
-};
+use crate::harness::{DestinationDraft, Receiver, Server, destination, event, event_ids, genuine, header};
 
 const STANDARD_SECRET: &str = "whsec_c2lnbmFscG9zdCB0ZXN0cyBzaWduIHdpdGggdGhpcw==";
 /// 2025-06-15T14:32:08.491Z.
@@ -161,7 +159,8 @@ async fn closed_catalogues_never_get_a_type_that_their_receivers_were_not_promis
 #[tokio::test]
 async fn semaphors_test_event_is_the_documented_sample_saved_or_not() {
     let (server, receiver) = (Server::start().await, Receiver::start().await);
-    let saved = server.create(destination(Contract::Semaphor).url(receiver.url("/saved")).secret("old")).await;
+    let saved =
+        server.create(destination(Contract::Semaphor).url(receiver.url("/saved")).secret("old")).await;
     let form = destination(Contract::Semaphor).url(receiver.url("/form")).secret("new");
     let form = form.with(|one| one.destination_id = saved.destination_id.clone());
     for (path, secret, subject) in [
@@ -214,7 +213,8 @@ async fn a_test_uses_what_is_in_the_request_and_leaves_no_trace_on_what_is_saved
 #[tokio::test]
 async fn a_test_of_a_form_is_refused_with_all_its_mistakes_before_anything_is_sent() {
     let server = Server::start().await;
-    let form = destination(Contract::StandardWebhooks).url("http://user:pw@example.com").secret("not base64!");
+    let form =
+        destination(Contract::StandardWebhooks).url("http://user:pw@example.com").secret("not base64!");
     let refusal = server.try_test(Subject::Destination(form.0), "usr_1").await.unwrap_err();
     assert_eq!(refusal.fields(), ["destination.url", "destination.signing_secret"], "{refusal:?}");
 }
@@ -292,10 +292,9 @@ async fn authentication_and_custom_headers_go_with_every_request() {
     let value = |text: &str| Some(v1::SecretRef { source: Some(v1::secret_ref::Source::Value(text.into())) });
     let basic = v1::BasicAuth { username: "account".into(), password: value("password") };
     let bearer = v1::BearerAuth { token: value("token-1") };
-    for (path, method) in [
-        ("/basic", v1::http_auth::Method::Basic(basic)),
-        ("/bearer", v1::http_auth::Method::Bearer(bearer)),
-    ] {
+    for (path, method) in
+        [("/basic", v1::http_auth::Method::Basic(basic)), ("/bearer", v1::http_auth::Method::Bearer(bearer))]
+    {
         let draft = destination(Contract::Observer).url(receiver.url(path)).header("X-My-Header", "my-value");
         server.create(draft.with(|one| one.http_auth = Some(v1::HttpAuth { method: Some(method) }))).await;
     }

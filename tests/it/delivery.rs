@@ -69,7 +69,8 @@ async fn failed_attempts_are_repeated_after_the_delays_of_the_schedule() {
     let delivery = server.until(&event_id, v1::DeliveryState::Succeeded).await;
     assert_eq!((delivery.attempt_count, delivery.cycle, delivery.last_error.as_str()), (3, 1, ""));
     assert!(delivery.finish_time.is_some() && delivery.next_attempt_time.is_none());
-    let told: Vec<_> = delivery.attempts.iter().map(|one| (one.number, one.status_code, one.trigger())).collect();
+    let told: Vec<_> =
+        delivery.attempts.iter().map(|one| (one.number, one.status_code, one.trigger())).collect();
     let (routed, retry) = (v1::AttemptTrigger::Routed, v1::AttemptTrigger::Retry);
     assert_eq!(told, [(1, Some(503), routed), (2, Some(500), retry), (3, Some(200), retry)]);
     assert!(delivery.attempts.iter().all(|one| one.round_trip.is_some() && one.start_time.is_some()));
@@ -152,7 +153,10 @@ async fn the_answer_410_disables_a_destination_where_the_contract_says_so() {
         let delivery = server.until(&event_id, v1::DeliveryState::DeadLettered).await;
         assert_eq!(delivery.reason(), v1::DeliveryReason::FinalStatus);
         let refusal = server.try_replay(&delivery.delivery_id).await.unwrap_err();
-        assert_eq!((refusal.code, refusal.reason.as_str()), (Code::FailedPrecondition, "DESTINATION_DISABLED"));
+        assert_eq!(
+            (refusal.code, refusal.reason.as_str()),
+            (Code::FailedPrecondition, "DESTINATION_DISABLED")
+        );
         server.resume_destination(&id).await;
         server.try_replay(&delivery.delivery_id).await.unwrap();
         server.until(&event_id, v1::DeliveryState::Succeeded).await;
@@ -177,7 +181,10 @@ async fn a_delivery_that_runs_out_of_attempts_is_a_dead_letter_with_its_history(
     assert!(delivery.last_error.contains("500"), "{}", delivery.last_error);
     let listed = server.dead_letters().await;
     assert_eq!(listed.len(), 1);
-    assert_eq!((listed[0].delivery_id.as_str(), listed[0].attempts.len()), (delivery.delivery_id.as_str(), 1));
+    assert_eq!(
+        (listed[0].delivery_id.as_str(), listed[0].attempts.len()),
+        (delivery.delivery_id.as_str(), 1)
+    );
     assert_eq!(listed[0].destination_id, id);
 }
 
@@ -235,7 +242,8 @@ async fn replaying_all_puts_every_dead_letter_back_once_and_validate_only_counts
     assert_eq!(replay_all(&server, false).await.total_count, 0);
     server.stop().await;
     let mut replayed = receiver.got("/hook").split_off(5);
-    replayed.sort_by(|one, other| ids_in(std::slice::from_ref(one)).cmp(&ids_in(std::slice::from_ref(other))));
+    replayed
+        .sort_by(|one, other| ids_in(std::slice::from_ref(one)).cmp(&ids_in(std::slice::from_ref(other))));
     emitted.sort();
     assert_eq!(ids_in(&replayed), emitted);
 }
@@ -481,9 +489,8 @@ async fn a_stalwart_batch_that_fails_is_repeated_in_its_order() {
 #[tokio::test]
 async fn stalwart_events_are_discarded_when_they_are_too_old_also_while_they_wait() {
     let (server, receiver) = (Server::start().await, Receiver::start().await);
-    let discarding = |draft: DestinationDraft| {
-        draft.settings(|settings| settings.discard_after = Some(millis(1000)))
-    };
+    let discarding =
+        |draft: DestinationDraft| draft.settings(|settings| settings.discard_after = Some(millis(1000)));
     let failing = stalwart(&receiver, 0).include(&["auth.failure"]).retry_after(&[100; 30]);
     server.create(discarding(failing)).await;
     let held = server.create(discarding(stalwart(&receiver, 0).include(&["auth.success"]))).await;
@@ -539,7 +546,10 @@ async fn include_and_exclude_are_taken_word_by_word() {
     server.create(draft("/all")).await;
     let count = async |event_type: &str| server.emit(event(event_type)).await.delivery_count;
     // There are no wildcards and no prefixes.
-    assert_eq!([count("a.b").await, count("a.b.c").await, count("a").await, count("A.B").await], [2, 2, 2, 2]);
+    assert_eq!(
+        [count("a.b").await, count("a.b.c").await, count("a").await, count("A.B").await],
+        [2, 2, 2, 2]
+    );
     assert_eq!(receiver.wait_for("/include", 1).await.len(), 1);
     assert_eq!(receiver.wait_for("/exclude", 3).await.len(), 3);
     assert_eq!(receiver.wait_for("/all", 4).await.len(), 4);
@@ -583,7 +593,10 @@ async fn without_the_variable_semaphors_webhooks_are_not_available_and_nothing_i
     let emitted = server.try_emit(event("query_failed")).await.unwrap_err();
     let tested = server.try_test(Subject::DestinationId(id), "").await.unwrap_err();
     for refusal in [emitted, tested] {
-        assert_eq!((refusal.code, refusal.reason.as_str()), (Code::FailedPrecondition, "DELIVERY_NOT_AVAILABLE"));
+        assert_eq!(
+            (refusal.code, refusal.reason.as_str()),
+            (Code::FailedPrecondition, "DELIVERY_NOT_AVAILABLE")
+        );
         assert!(refusal.message.contains("Webhook delivery is not available"), "{}", refusal.message);
         assert!(refusal.message.contains("ENTERPRISE_TELEMETRY_ENABLED"), "{}", refusal.message);
         assert_eq!(refusal.metadata["setting"], "ENTERPRISE_TELEMETRY_ENABLED");
@@ -639,7 +652,8 @@ async fn deliveries_are_listed_latest_first_by_every_filter_and_page_by_page() {
     let id = server.create(observer(&receiver).one_attempt()).await.destination_id;
     let mut emitted = Vec::new();
     for number in 0..5 {
-        let (event_type, answer) = if number == 2 { ("metric.no_data", BROKEN) } else { ("agent.offline", StatusCode::OK) };
+        let (event_type, answer) =
+            if number == 2 { ("metric.no_data", BROKEN) } else { ("agent.offline", StatusCode::OK) };
         receiver.will_answer("/hook", [answer]);
         let event_id = server.emit(event(event_type)).await.event_id;
         let state = if number == 2 { v1::DeliveryState::DeadLettered } else { v1::DeliveryState::Succeeded };

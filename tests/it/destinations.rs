@@ -29,11 +29,7 @@ const STALWART_OBJECT: &str = r#"{
 "enable": true
 }"#;
 
-async fn import(
-    server: &Server,
-    json: &str,
-    destination_id: &str,
-) -> Result<v1::Destination, Refusal> {
+async fn import(server: &Server, json: &str, destination_id: &str) -> Result<v1::Destination, Refusal> {
     let request = v1::ImportDestinationRequest {
         organization_id: ORGANIZATION.into(),
         json_document: json.as_bytes().to_vec().into(),
@@ -64,7 +60,8 @@ async fn delete(server: &Server, destination_id: &str, etag: &str) -> Result<(),
 #[tokio::test]
 async fn a_created_destination_reads_back_with_its_contracts_promises() {
     let server = Server::start().await;
-    let created = server.create(destination(Contract::Workspace).name("Ops").url("https://example.com/x")).await;
+    let created =
+        server.create(destination(Contract::Workspace).name("Ops").url("https://example.com/x")).await;
     assert!(created.destination_id.starts_with("dest_") && !created.etag.is_empty());
     assert_eq!((created.display_name.as_str(), created.url.as_str()), ("Ops", "https://example.com/x"));
     assert_eq!((created.state(), created.enabled), (v1::DestinationState::Active, Some(true)));
@@ -117,7 +114,8 @@ async fn every_contracts_defaults_are_those_of_its_document() {
         let schedule = [5, 300, 1800, hours(2), hours(5), hours(10), hours(14), hours(20), hours(24)];
         assert_eq!(delays, seconds(&schedule), "{contract}");
     }
-    let types: Vec<usize> = contracts.iter().filter(|one| one.closed_catalogue).map(|one| one.event_types.len()).collect();
+    let types: Vec<usize> =
+        contracts.iter().filter(|one| one.closed_catalogue).map(|one| one.event_types.len()).collect();
     assert_eq!((contracts.len(), types), (6, vec![9, 6, 6]));
 }
 
@@ -181,7 +179,11 @@ async fn urls_that_are_no_safe_https_addresses_are_refused_with_the_reason() {
         (&long, "2048"),
     ] {
         let refusal = server.try_create(destination(Contract::Observer).url(url)).await.unwrap_err();
-        assert_eq!((refusal.code, refusal.fields()), (Code::InvalidArgument, vec!["destination.url"]), "{url}");
+        assert_eq!(
+            (refusal.code, refusal.fields()),
+            (Code::InvalidArgument, vec!["destination.url"]),
+            "{url}"
+        );
         let said = refusal.about("destination.url");
         assert!(said.contains(hint), "{url}: {said}");
         assert!(!said.contains("pw"), "what may be a password is not repeated: {said}");
@@ -297,7 +299,9 @@ async fn an_update_changes_what_its_mask_names_and_nothing_else() {
 async fn masks_that_are_empty_or_name_what_cannot_be_changed_are_refused() {
     let server = Server::start().await;
     let created = server.create(destination(Contract::Observer).url("https://example.com/")).await;
-    for paths in [&[][..], &["*"], &["contract"], &["health"], &["etag"], &["nonsense"], &["settings.nonsense"]] {
+    for paths in
+        [&[][..], &["*"], &["contract"], &["health"], &["etag"], &["nonsense"], &["settings.nonsense"]]
+    {
         let refusal = server.try_update(created.clone(), paths).await.unwrap_err();
         assert_eq!((refusal.code, refusal.reason.as_str()), (Code::InvalidArgument, "UPDATE_MASK_INVALID"));
         assert_eq!(refusal.fields(), ["update_mask"], "{paths:?}");
@@ -395,7 +399,8 @@ async fn a_disabled_destination_gets_no_events_until_it_is_resumed() {
 #[tokio::test]
 async fn secrets_and_header_values_never_come_back_in_any_answer() {
     let (server, receiver) = (Server::start().await, Receiver::start().await);
-    let planted = ["planted-signing", "planted-password", "planted-header", "planted-rotated", "planted-token"];
+    let planted =
+        ["planted-signing", "planted-password", "planted-header", "planted-rotated", "planted-token"];
     let password = v1::SecretRef { source: Some(Source::Value("planted-password".into())) };
     let basic = v1::BasicAuth { username: "account".into(), password: Some(password) };
     let basic = v1::HttpAuth { method: Some(v1::http_auth::Method::Basic(basic)) };
@@ -427,10 +432,10 @@ async fn secrets_and_header_values_never_come_back_in_any_answer() {
     answers.push(format!("{:?}", server.until(&event_id, v1::DeliveryState::Succeeded).await));
     // Refusals repeat what was wrong, but not what may be a secret.
     let token = v1::SecretRef { source: Some(Source::Value("planted-token\n".into())) };
-    let bearer = v1::HttpAuth {
-        method: Some(v1::http_auth::Method::Bearer(v1::BearerAuth { token: Some(token) })),
-    };
-    let broken = destination(Contract::StandardWebhooks).url("https://example.com/").secret("planted-signing");
+    let bearer =
+        v1::HttpAuth { method: Some(v1::http_auth::Method::Bearer(v1::BearerAuth { token: Some(token) })) };
+    let broken =
+        destination(Contract::StandardWebhooks).url("https://example.com/").secret("planted-signing");
     let broken = broken.header("X-Key", "planted-header\u{7f}").with(|one| one.http_auth = Some(bearer));
     let refusal = server.try_create(broken).await.unwrap_err();
     assert_eq!(refusal.violations.len(), 3, "{refusal:?}");
@@ -448,7 +453,10 @@ async fn secrets_and_header_values_never_come_back_in_any_answer() {
 async fn the_object_of_stalwarts_documentation_is_imported_as_it_stands() {
     let server = Server::start().await;
     let created = import(&server, STALWART_OBJECT, "").await.unwrap();
-    assert_eq!((created.contract, created.url.as_str()), (number_of(Contract::Stalwart), "https://example.com/webhook"));
+    assert_eq!(
+        (created.contract, created.url.as_str()),
+        (number_of(Contract::Stalwart), "https://example.com/webhook")
+    );
     let subscription = created.subscription.clone().unwrap();
     assert_eq!(subscription.event_types, ["auth.success", "store.ingest"]);
     assert_eq!(subscription.policy(), v1::SubscriptionPolicy::Include);
@@ -649,7 +657,8 @@ async fn while_a_secret_rotates_standard_webhooks_are_signed_with_both() {
     const NEW: &str = "whsec_bmV3IHNlY3JldCBvZiBhdCBsZWFzdCAyNCBieXRlcw==";
     let (server, receiver) = (Server::start().await, Receiver::start().await);
     for (contract, path) in [(Contract::StandardWebhooks, "/standard"), (Contract::CloudEvents, "/cloud")] {
-        let id = server.create(destination(contract).url(receiver.url(path)).secret(OLD)).await.destination_id;
+        let id =
+            server.create(destination(contract).url(receiver.url(path)).secret(OLD)).await.destination_id;
         let rotated = rotate(&server, &id, NEW, 3_600_000).await;
         assert_eq!(rotated.generated_secret, "");
         let summary = rotated.destination.unwrap().signing_secret_summary.unwrap();
@@ -681,4 +690,58 @@ async fn contracts_with_room_for_one_signature_keep_the_old_secret_until_the_ove
     rotate(&server, &id, "newest", 0).await;
     server.emit(event("agent.offline")).await;
     genuine(Contract::Observer, "newest", &receiver.wait_for("/hook", 2).await[1]).unwrap();
+}
+
+#[tokio::test]
+async fn every_range_that_the_api_documents_is_accepted_to_its_ends_and_refused_beyond() {
+    type Change = fn(&mut v1::DeliverySettings, i64);
+    const DAY: i64 = 24 * 60 * 60 * 1000;
+    let server = Server::start().await;
+    let ranges: [(&str, Change, i64, i64); 7] = [
+        ("timeout", |settings, value| settings.timeout = Some(millis(value)), 1000, 120_000),
+        ("throttle", |settings, value| settings.throttle = Some(millis(value)), 0, 3_600_000),
+        ("discard_after", |settings, value| settings.discard_after = Some(millis(value)), 1000, 30 * DAY),
+        (
+            "disable_after",
+            |settings, value| settings.disable_after = Some(millis(value)),
+            3_600_000,
+            30 * DAY,
+        ),
+        (
+            "max_batch_events",
+            |settings, value| settings.max_batch_events = i32::try_from(value).ok(),
+            1,
+            1000,
+        ),
+        (
+            "max_batch_bytes",
+            |settings, value| settings.max_batch_bytes = i32::try_from(value).ok(),
+            1024,
+            16_777_216,
+        ),
+        ("max_concurrency", |settings, value| settings.max_concurrency = i32::try_from(value).ok(), 1, 256),
+    ];
+    let draft = || destination(Contract::Stalwart).url("https://example.com/");
+    for (field, change, least, most) in ranges {
+        for value in [least, most] {
+            let created = server.try_create(draft().settings(|settings| change(settings, value))).await;
+            assert!(created.is_ok(), "{field} = {value}: {created:?}");
+        }
+        for value in [least - 1, most + 1] {
+            let refusal = server.try_create(draft().settings(|settings| change(settings, value))).await;
+            let refusal = refusal.expect_err(field);
+            assert_eq!(refusal.fields(), [format!("destination.settings.{field}")], "{value}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn ids_of_organizations_have_the_documented_characters_and_length() {
+    let server = Server::start().await;
+    let longest = "x".repeat(128);
+    for id in ["org_abc123", "a.b:c-D_9", longest.as_str()] {
+        server.try_emit_in(id, event("a")).await.unwrap();
+    }
+    let too_long = "x".repeat(129);
+    assert_eq!(server.try_emit_in(&too_long, event("a")).await.unwrap_err().fields(), ["organization_id"]);
 }

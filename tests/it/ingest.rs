@@ -401,7 +401,11 @@ async fn protocol_errors_end_a_stream_and_what_was_acknowledged_stays() {
     }
     let mut stream = Stream::open(&server).await;
     stream.send_as(1, event("a"), "", unspecified).await;
-    assert_eq!(stream.failure().await.code, Code::InvalidArgument, "the first message names the organization");
+    assert_eq!(
+        stream.failure().await.code,
+        Code::InvalidArgument,
+        "the first message names the organization"
+    );
     let mut stream = Stream::open(&server).await;
     stream.send(0, event("a")).await;
     assert_eq!(stream.failure().await.reason, "STREAM_SEQUENCE_INVALID");
@@ -423,8 +427,26 @@ async fn an_orderly_stop_ends_streams_after_acknowledging_what_it_took() {
 async fn an_organizations_rate_is_limited_by_its_plan_and_the_answer_says_when_to_come_back() {
     let server = Server::with(&[("plans.default.events_per_second", "5")]).await;
     let results = server.emit_batch((0..50).map(|_| event("a")).collect()).await;
-    let refusals: Vec<_> = results.iter().filter(|one| matches!(one, BatchResult::Error(_))).map(refused).collect();
+    let refusals: Vec<_> =
+        results.iter().filter(|one| matches!(one, BatchResult::Error(_))).map(refused).collect();
     assert!(refusals.len() >= 40, "{} refused", refusals.len());
     assert_eq!(refusals[0].reason(), v1::ErrorReason::RateLimitExceeded);
     assert_eq!(refusals[0].code, i32::from(Code::ResourceExhausted));
+}
+
+#[tokio::test]
+async fn below_the_disks_watermark_ingest_is_refused_and_deliveries_go_on() {
+    let (mut server, receiver) = (Server::start().await, Receiver::start().await);
+    server.create(destination(Contract::Observer).url(receiver.url("/hook")).retry_after(&[300; 9])).await;
+    receiver.will_answer("/hook", [http::StatusCode::SERVICE_UNAVAILABLE]);
+    let event_id = server.emit(event("agent.offline")).await.event_id;
+    receiver.first("/hook").await;
+    server.restart_with(&[("store.min_free", r#""1000TiB""#)]).await;
+    let refusal = server.try_emit(event("agent.offline").id("evt-2")).await.unwrap_err();
+    assert_eq!((refusal.code, refusal.reason.as_str()), (Code::ResourceExhausted, "STORE_FULL"));
+    assert!(refusal.metadata.contains_key("free_bytes") && refusal.metadata.contains_key("required_bytes"));
+    let delivery = server.until(&event_id, v1::DeliveryState::Succeeded).await;
+    assert_eq!(delivery.attempt_count, 2);
+    server.restart_with(&[("store.min_free", r#""16MiB""#)]).await;
+    assert!(!server.emit(event("agent.offline").id("evt-2")).await.duplicate, "nothing of it was written");
 }

@@ -4,9 +4,9 @@ use signalpost::domain::contract::Contract;
 use signalpost::grpc::proto::v1;
 use tonic::Code;
 use tonic::transport::Channel;
+use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
-use tonic_health::pb::HealthCheckRequest;
 
 use crate::harness::{ORGANIZATION, Receiver, Refusal, Server, destination, event};
 
@@ -83,7 +83,9 @@ async fn reflection_lists_every_service_in_both_of_its_versions() {
     let mut answers = client.server_reflection_info(tokio_stream::once(request)).await.unwrap().into_inner();
     let answer = answers.message().await.unwrap().unwrap().message_response;
     let files = alpha::server_reflection_response::MessageResponse::FileDescriptorResponse;
-    assert!(matches!(answer, Some(answer) if std::mem::discriminant(&answer) == std::mem::discriminant(&files(Default::default()))));
+    assert!(
+        matches!(answer, Some(answer) if std::mem::discriminant(&answer) == std::mem::discriminant(&files(Default::default())))
+    );
 }
 
 #[tokio::test]
@@ -165,7 +167,7 @@ async fn page_tokens_that_are_made_up_damaged_or_borrowed_are_refused() {
     };
     let first = server.destinations().list_destinations(list("", ORGANIZATION)).await.unwrap().into_inner();
     let token = first.next_page_token;
-    let damaged = format!("{}A", &token[..token.len() - 1]);
+    let damaged: String = token.chars().rev().collect();
     for (token, organization) in [
         ("garbage", ORGANIZATION),
         ("../../etc/passwd\0", ORGANIZATION),
@@ -197,7 +199,9 @@ async fn organizations_are_created_read_changed_and_listed() {
     assert_eq!(unknown.code(), Code::InvalidArgument);
     // The first use makes one, too.
     server.try_emit_in("org_c", event("a")).await.unwrap();
-    let list = server.organizations().list_organizations(v1::ListOrganizationsRequest::default()).await.unwrap();
-    let ids: Vec<String> = list.into_inner().organizations.into_iter().map(|one| one.organization_id).collect();
+    let list =
+        server.organizations().list_organizations(v1::ListOrganizationsRequest::default()).await.unwrap();
+    let ids: Vec<String> =
+        list.into_inner().organizations.into_iter().map(|one| one.organization_id).collect();
     assert_eq!(ids, ["org_a", "org_c"]);
 }

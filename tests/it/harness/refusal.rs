@@ -56,7 +56,9 @@ impl From<Status> for Refusal {
             reason: info.map(|info| info.reason.clone()).unwrap_or_default(),
             metadata: info.map(|info| info.metadata.clone()).unwrap_or_default(),
             violations: bad.iter().map(|one| (one.field.clone(), one.description.clone())).collect(),
-            resource: details.resource_info().map(|one| (one.resource_type.clone(), one.resource_name.clone())),
+            resource: details
+                .resource_info()
+                .map(|one| (one.resource_type.clone(), one.resource_name.clone())),
             quota: quota.iter().map(|one| (one.subject.clone(), one.description.clone())).collect(),
         }
     }

@@ -94,7 +94,8 @@ impl Server {
     }
 
     async fn resume(&mut self) {
-        let lines: Vec<String> = self.settings.iter().map(|(key, value)| format!("{key} = {value}\n")).collect();
+        let lines: Vec<String> =
+            self.settings.iter().map(|(key, value)| format!("{key} = {value}\n")).collect();
         let config = Config::from_toml(&lines.concat()).unwrap();
         let tasks = Tasks::new();
         let app = App::start(&config, &tasks).await.unwrap();
