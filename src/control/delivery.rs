@@ -1,10 +1,12 @@
 //! Deliveries: list, read, resend, cancel.
 
+use std::sync::Arc;
+
 use super::{Condition, Control, Error, Listing, PageRequest, Resource};
 use crate::auth::{Caller, Role};
 use crate::domain::delivery::{CycleCause, Delivery, DeliveryState, StateKind};
 use crate::domain::destination::DestinationState;
-use crate::domain::event::EventType;
+use crate::domain::event::{Event, EventType};
 use crate::domain::id::{DeliveryId, DestinationId, EventId, OrganizationId};
 use crate::domain::time::Timestamp;
 use crate::domain::violation::Violations;
@@ -127,6 +129,14 @@ impl Control {
     ) -> Result<Delivery, Error> {
         let id = self.enter(caller, Role::Viewer, organization_id)?;
         self.find_delivery(&id, delivery_id).await
+    }
+
+    /// The event of a delivery that was read; `None` where it is no longer stored.
+    ///
+    /// # Errors
+    /// What the store answers.
+    pub async fn event_of(&self, delivery: &Delivery) -> Result<Option<Arc<Event>>, Error> {
+        Ok(self.store.find_event(&delivery.organization_id, &delivery.event_id).await?)
     }
 
     /// Sends a delivery again, whatever its state, with a fresh cycle of attempts.

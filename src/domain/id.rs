@@ -8,11 +8,11 @@ use uuid::Uuid;
 use super::time::Timestamp;
 
 /// The longest organization id, in characters.
-pub const ORGANIZATION_ID_MAX_CHARS: usize = 64;
+pub const ORGANIZATION_ID_MAX_CHARS: usize = 128;
 /// The longest event id, in characters.
 pub const EVENT_ID_MAX_CHARS: usize = 128;
 
-/// The caller's name for an organization: 1 to 64 characters of `[A-Za-z0-9_.-]`.
+/// The caller's name for an organization: 1 to 128 characters of `[A-Za-z0-9_.:-]`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct OrganizationId(Arc<str>);
 
@@ -22,7 +22,7 @@ impl OrganizationId {
     /// # Errors
     /// A sentence with the rule that is violated.
     pub fn parse(text: &str) -> Result<Self, String> {
-        check_name(text, ORGANIZATION_ID_MAX_CHARS, "_.-")?;
+        check_name(text, ORGANIZATION_ID_MAX_CHARS, "_.:-")?;
         Ok(Self(text.into()))
     }
 
@@ -299,7 +299,7 @@ mod tests {
         }
         assert!(DeliveryId::parse("dlv_äöü").unwrap_err().contains("dlv_"));
         assert!(EventId::parse("a.b").unwrap_err().contains("'.'"));
-        assert!(OrganizationId::parse(&"x".repeat(65)).unwrap_err().contains("at most 64"));
+        assert!(OrganizationId::parse(&"x".repeat(129)).unwrap_err().contains("at most 128"));
     }
 
     #[test]

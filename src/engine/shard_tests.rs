@@ -177,7 +177,7 @@ async fn stalwart_goes_on_until_five_minutes_have_passed_and_then_discards() {
 #[tokio::test(start_paused = true)]
 async fn the_health_has_the_last_error_until_a_success_clears_it() {
     let stage = Stage::set();
-    stage.transport.push(HOST, no_answer(Failure::Connect, "connection refused"));
+    stage.transport.push(HOST, no_answer(Failure::Refused, "connection refused"));
     stage.answer([200]);
     let id = stage.destination(Contract::Observer, DeliverySettings::default()).await;
     let delivery = stage.emit(id).await;

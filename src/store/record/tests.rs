@@ -114,6 +114,7 @@ fn cycle() -> impl Strategy<Value = Cycle> {
 fn outcome(text_bytes: usize) -> impl Strategy<Value = Outcome> {
     let failures = vec![
         Failure::Dns,
+        Failure::Refused,
         Failure::Connect,
         Failure::Tls,
         Failure::Timeout,
