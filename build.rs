@@ -15,7 +15,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     std::fs::write(out.join("signalpost.bin"), compiler.encode_file_descriptor_set())?;
 
     // Payloads as `Bytes` are slices of the receive buffer instead of copies.
-    tonic_prost_build::configure().bytes(".").compile_fds(compiler.file_descriptor_set())?;
+    let mut config = prost_build::Config::new();
+    // Page tokens are bound to the name of their request.
+    config.enable_type_names();
+    tonic_prost_build::configure()
+        .bytes(".")
+        .compile_fds_with_config(compiler.file_descriptor_set(), config)?;
     Ok(())
 }
 

@@ -242,4 +242,5 @@ fn serve(
     });
     health.set_started(true);
     health.set_ready(true);
+    tracing::info!("ready");
 }

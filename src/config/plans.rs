@@ -7,7 +7,7 @@ use crate::domain::plan::Plan;
 use super::raw::Raw;
 use super::reader::Reader;
 use super::resolved::Plans;
-use super::units::{duration, number, or_word, size};
+use super::units::{number, or_word, size};
 
 /// The plan that exists without being configured.
 const BUILT_IN: &str = "default";

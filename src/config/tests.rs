@@ -141,8 +141,10 @@ fn lists_are_toml_lists_in_the_file_and_comma_separated_in_variables() {
 #[test]
 fn plans_come_from_sections_and_from_variables_and_are_checked_against_the_server() {
     let text = "[organizations]\ndefault_plan = \"free\"\n[plans.free]\nmax_destinations = 1\n[plans.big]\n";
-    let variables =
-        [("SIGNALPOST_PLANS_FREE_EVENTS_PER_SECOND", "7"), ("SIGNALPOST_PLANS_EXTRA_LARGE_MAX_DESTINATIONS", "50")];
+    let variables = [
+        ("SIGNALPOST_PLANS_FREE_EVENTS_PER_SECOND", "7"),
+        ("SIGNALPOST_PLANS_EXTRA_LARGE_MAX_DESTINATIONS", "50"),
+    ];
     let plans = resolve(Some(("app.toml", text)), environment(&variables)).unwrap().config.plans;
     assert_eq!(plans.default.max_destinations, Some(1));
     assert_eq!(plans.default.max_events_per_second, Some(7));

@@ -37,12 +37,7 @@ struct House {
 }
 
 fn plan(max_destinations: Option<u32>, max_events_per_second: Option<u32>) -> Plan {
-    Plan {
-        name: "free".into(),
-        max_destinations,
-        max_events_per_second,
-        max_payload_bytes: None,
-    }
+    Plan { name: "free".into(), max_destinations, max_events_per_second, max_payload_bytes: None }
 }
 
 fn house_with(change: impl FnOnce(&mut ControlSettings)) -> House {

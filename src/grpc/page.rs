@@ -107,7 +107,8 @@ impl Pages {
         }
         let after = self.cursor(token);
         if after.is_none() {
-            let description = "is damaged or belongs to a request with other arguments; begin with the first page";
+            let description =
+                "is damaged or belongs to a request with other arguments; begin with the first page";
             violations.add_as(Rule::PageToken, "page_token", description);
         }
         PageRequest { after, limit }
@@ -173,7 +174,8 @@ mod tests {
     fn a_token_of_other_arguments_or_another_method_is_refused() {
         let token = pages("org_a").next_token(Some(id()));
         assert!(read(pages("org_b"), 0, &token).1.starts_with("page_token: "));
-        let other = Pages::of(&v1::ListReplaysRequest { organization_id: "org_a".into(), ..Default::default() });
+        let other =
+            Pages::of(&v1::ListReplaysRequest { organization_id: "org_a".into(), ..Default::default() });
         assert!(read(other, 0, &token).1.starts_with("page_token: "));
     }
 

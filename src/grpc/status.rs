@@ -75,7 +75,8 @@ impl Problem {
 
     /// The server stops.
     pub fn shutting_down() -> Self {
-        let message = "the server is stopping; repeat what was not acknowledged at another one or in a moment";
+        let message =
+            "the server is stopping; repeat what was not acknowledged at another one or in a moment";
         let mut problem = Self::new(Code::Unavailable, ErrorReason::ShuttingDown, message);
         problem.retry_after = Some(UNAVAILABLE_RETRY_AFTER);
         problem
@@ -283,9 +284,9 @@ fn precondition(kind: Condition, subject: String, message: String) -> Problem {
         Condition::DestinationDisabled => {
             failed(ErrorReason::DestinationDisabled).with("destination_id", &subject)
         }
-        Condition::ContractMismatch { contract } => failed(ErrorReason::ContractMismatch)
-            .with("destination_id", &subject)
-            .with("contract", contract),
+        Condition::ContractMismatch { contract } => {
+            failed(ErrorReason::ContractMismatch).with("destination_id", &subject).with("contract", contract)
+        }
         Condition::EventGone => failed(ErrorReason::EventDataErased).with("event_id", &subject),
     };
     Problem { precondition: Some(clip(&subject, PATH_MAX_BYTES)), ..problem }
@@ -320,7 +321,8 @@ fn common_reason(violations: &Violations) -> ErrorReason {
 
 fn summary(violations: &Violations) -> String {
     let Some(first) = violations.iter().next() else { return "the request is not valid".to_owned() };
-    let first = format!("{} {}", clip(&first.field, PATH_MAX_BYTES), clip(&first.description, TEXT_MAX_BYTES / 2));
+    let first =
+        format!("{} {}", clip(&first.field, PATH_MAX_BYTES), clip(&first.description, TEXT_MAX_BYTES / 2));
     match violations.len() {
         0 | 1 => first,
         2 => format!("{first}; 1 more field is not valid: see the details"),

@@ -6,7 +6,11 @@ use crate::domain::delivery::StateKind;
 fn many(count: usize) -> Violations {
     let mut violations = Violations::new();
     for position in 0..count {
-        violations.add_as(Rule::Malformed, format!("events[{position}].type"), "has a character that is not allowed");
+        violations.add_as(
+            Rule::Malformed,
+            format!("events[{position}].type"),
+            "has a character that is not allowed",
+        );
     }
     violations
 }
@@ -27,11 +31,7 @@ fn table() -> Vec<(Error, Code, &'static str)> {
     let wait = Some(Duration::from_millis(100));
     vec![
         (Error::Invalid(many(1)), Code::InvalidArgument, "FIELD_MALFORMED"),
-        (
-            Denied { role: Role::Admin, organization_id: None }.into(),
-            Code::PermissionDenied,
-            "ROLE_MISSING",
-        ),
+        (Denied { role: Role::Admin, organization_id: None }.into(), Code::PermissionDenied, "ROLE_MISSING"),
         (Error::not_found(Resource::Destination, "dest_1"), Code::NotFound, "DESTINATION_NOT_FOUND"),
         (Error::not_found(Resource::Organization, "org_a"), Code::NotFound, "ORGANIZATION_NOT_FOUND"),
         (Error::not_found(Resource::Event, "evt"), Code::NotFound, "EVENT_NOT_FOUND"),

@@ -11,8 +11,9 @@
 //! `conformance` holds the one suite of tests that every implementation passes.
 
 #[cfg(test)]
-pub mod conformance;
+pub(crate) mod conformance;
 pub mod directory;
+mod lifecycle;
 pub mod memory;
 pub mod record;
 pub mod sled;
@@ -133,7 +134,10 @@ pub trait DeliveryStore: Send + Sync {
     /// [`StoreError::Unavailable`] or [`StoreError::Corrupt`].
     async fn delivery(&self, id: DeliveryId) -> Result<Option<Delivery>, StoreError>;
 
-    /// Deliveries that fit the query, newest event first.
+    /// Deliveries that fit the query, newest event first; those of one event in order of destination id.
+    ///
+    /// A call looks at a bounded number of rows. Where that does not fill the page, [`Page::scanned_to`]
+    /// says where to go on, even if the page is empty.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`] or [`StoreError::Corrupt`].
@@ -234,6 +238,9 @@ pub struct Page<T> {
     pub rows: Vec<T>,
     /// Whether reading on after the last row would find more.
     pub more: bool,
+    /// For [`DeliveryStore::deliveries`]: where `after` of the next page begins, if there is more. It may
+    /// be beyond the last row, and need not be a delivery that fits the query.
+    pub scanned_to: Option<DeliveryId>,
 }
 
 /// A delivery that waits for its due time.

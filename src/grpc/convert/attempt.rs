@@ -106,7 +106,10 @@ mod tests {
         let (basic, full) = (write_attempt(&attempt, 1, false), write_attempt(&attempt, 1, true));
         assert_eq!((basic.response_body.len(), full.response_body.len()), (0, RESPONSE_KEPT_BYTES));
         assert!(basic.response_body_truncated);
-        assert_eq!((full.status_code, full.succeeded, full.error.as_str()), (Some(500), false, "answered 500"));
+        assert_eq!(
+            (full.status_code, full.succeeded, full.error.as_str()),
+            (Some(500), false, "answered 500")
+        );
         assert_eq!(full.remote_address, "203.0.113.7:443");
     }
 

@@ -81,7 +81,9 @@ fn last_error(delivery: &Delivery) -> String {
         DeliveryState::DeadLettered { reason, .. } | DeliveryState::Discarded { reason, .. } => {
             Some(reason.as_sentence().to_owned())
         }
-        DeliveryState::Waiting { .. } | DeliveryState::Succeeded { .. } | DeliveryState::Cancelled { .. } => None,
+        DeliveryState::Waiting { .. } | DeliveryState::Succeeded { .. } | DeliveryState::Cancelled { .. } => {
+            None
+        }
     };
     of_this_cycle.or(of_the_end).unwrap_or_default()
 }
@@ -214,7 +216,10 @@ mod tests {
         assert_eq!((waiting.cycle, waiting.attempts.len()), (2, 0));
         let dead = DeliveryState::DeadLettered { at, reason: EndReason::GaveUp };
         let dead = write_delivery(&delivery(dead), Attempts::All { with_bodies: true });
-        assert_eq!((dead.state(), dead.reason()), (v1::DeliveryState::DeadLettered, v1::DeliveryReason::GivenUp));
+        assert_eq!(
+            (dead.state(), dead.reason()),
+            (v1::DeliveryState::DeadLettered, v1::DeliveryReason::GivenUp)
+        );
         assert_eq!((dead.finish_time.unwrap().seconds, dead.next_attempt_time), (5, None));
         assert!(dead.last_error.contains("give-up time"));
     }
@@ -235,7 +240,13 @@ mod tests {
         let fields: Vec<&str> = found.iter().map(|violation| violation.field.as_str()).collect();
         assert_eq!(
             fields,
-            ["filter.states[1]", "filter.states[2]", "filter.states[3]", "filter.event_types[0]", "filter.end_time"]
+            [
+                "filter.states[1]",
+                "filter.states[2]",
+                "filter.states[3]",
+                "filter.event_types[0]",
+                "filter.end_time"
+            ]
         );
         let mut found = Violations::new();
         read_dead_letter_filter(Some(filter), &mut found);

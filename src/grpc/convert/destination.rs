@@ -12,8 +12,9 @@ use crate::contract;
 use crate::control::destination::DestinationView;
 use crate::control::destination_patch::{HeaderChange, HttpAuthChange, SecretChange};
 use crate::domain::contract::Contract;
-use crate::domain::destination::{Destination, DestinationDraft, DestinationState, Header};
+use crate::domain::destination::{Destination, DestinationDraft, DestinationState, DisabledReason, Header};
 use crate::domain::secret::{HttpAuth, SecretSource};
+use crate::domain::time::Timestamp;
 use crate::domain::violation::{Rule, Violations};
 use crate::grpc::proto::v1;
 use crate::grpc::status::etag;
@@ -32,11 +33,10 @@ pub fn read_draft(destination: v1::Destination, found: &mut Violations) -> Optio
     let subscription = subscription.map(|given| read_subscription(&given, &at("subscription"), found));
     let settings = destination.settings.unwrap_or_default();
     let settings = read_settings(settings, &at("settings"), found);
-    let signing_secret =
-        match read_signing_secret(destination.signing_secret, &at("signing_secret"), found) {
-            SecretChange::Set(source) => Some(source),
-            SecretChange::Untouched | SecretChange::Stored | SecretChange::Remove => None,
-        };
+    let signing_secret = match read_signing_secret(destination.signing_secret, &at("signing_secret"), found) {
+        SecretChange::Set(source) => Some(source),
+        SecretChange::Untouched | SecretChange::Stored | SecretChange::Remove => None,
+    };
     let http_auth = destination.http_auth.and_then(|auth| read_http_auth(auth, &at("http_auth"), found));
     let http_auth = http_auth.map_or(HttpAuth::Unauthenticated, |change| whole_http_auth(change, found));
     let headers = whole_headers(read_headers(destination.headers), found);
@@ -126,7 +126,11 @@ pub fn read_etag(text: &str, path: &str, found: &mut Violations) -> Option<u64> 
     let revision = text.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
     let revision = revision.and_then(|digits| digits.parse().ok());
     if revision.is_none() {
-        found.add_as(Rule::Malformed, path, "is no etag of this server; give the one that was read, quotes included");
+        found.add_as(
+            Rule::Malformed,
+            path,
+            "is no etag of this server; give the one that was read, quotes included",
+        );
     }
     revision
 }
@@ -145,7 +149,7 @@ pub fn write_destination(view: &DestinationView) -> v1::Destination {
         signing_secret: None,
         http_auth: Some(write_http_auth(&destination.http_auth)),
         headers: write_headers(&destination.headers),
-        enabled: Some(state != v1::DestinationState::Disabled),
+        enabled: Some(destination.state.is_routed_to()),
         state: state.into(),
         disabled_reason: disabled_reason.into(),
         state_time: since.map(write_timestamp),
@@ -168,28 +172,25 @@ pub fn write_destination(view: &DestinationView) -> v1::Destination {
 }
 
 /// The state and the reason of a state, and since when; an active one does not say since when.
-fn write_state(
+const fn write_state(
     state: &DestinationState,
-) -> (v1::DestinationState, v1::DisabledReason, Option<crate::domain::time::Timestamp>) {
+) -> (v1::DestinationState, v1::DisabledReason, Option<Timestamp>) {
     match state {
         DestinationState::Active => (v1::DestinationState::Active, v1::DisabledReason::Unspecified, None),
         DestinationState::Paused { since } => {
             (v1::DestinationState::Paused, v1::DisabledReason::Unspecified, Some(*since))
         }
         DestinationState::Disabled { since, reason } => {
-            (v1::DestinationState::Disabled, disabled_reason(reason), Some(*since))
+            (v1::DestinationState::Disabled, write_reason(*reason), Some(*since))
         }
     }
 }
 
-/// The domain has the reason in words; these are the three that there are.
-fn disabled_reason(words: &str) -> v1::DisabledReason {
-    if words.contains("410") {
-        v1::DisabledReason::Gone
-    } else if words.contains("caller") {
-        v1::DisabledReason::ByCaller
-    } else {
-        v1::DisabledReason::Failing
+const fn write_reason(reason: DisabledReason) -> v1::DisabledReason {
+    match reason {
+        DisabledReason::ByCaller => v1::DisabledReason::ByCaller,
+        DisabledReason::Gone => v1::DisabledReason::Gone,
+        DisabledReason::Failing => v1::DisabledReason::Failing,
     }
 }
 

@@ -6,7 +6,6 @@ use crate::domain::id::{DestinationId, OrganizationId};
 use crate::domain::secret::{Secret, SigningSecrets};
 use crate::domain::settings::DeliverySettings;
 use crate::domain::subscription::Subscription;
-use crate::domain::time::Timestamp;
 use crate::grpc::proto::v1::http_auth::Method;
 use crate::grpc::proto::v1::secret_ref::Source;
 use crate::store::directory::LaneStatus;
@@ -104,7 +103,7 @@ fn each_state_is_written_with_its_reason() {
     for (state, expected, reason) in [
         (DestinationState::Paused { since }, v1::DestinationState::Paused, v1::DisabledReason::Unspecified),
         (
-            DestinationState::Disabled { since, reason: "the receiver answered 410 (Gone)".into() },
+            DestinationState::Disabled { since, reason: DisabledReason::Gone },
             v1::DestinationState::Disabled,
             v1::DisabledReason::Gone,
         ),

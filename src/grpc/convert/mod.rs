@@ -14,6 +14,7 @@ pub mod event;
 pub mod organization;
 pub mod policy;
 pub mod secret;
+pub mod selection;
 pub mod settings;
 pub mod structure;
 pub mod subscription;
@@ -38,7 +39,11 @@ pub fn required(path: &str, remedy: &str, violations: &mut Violations) {
 
 /// Notes that the API has a setting that this version does not offer yet.
 pub fn not_yet(path: &str, violations: &mut Violations) {
-    violations.add_as(Rule::NotSupported, path, "is not available in this version of the server; leave it out");
+    violations.add_as(
+        Rule::NotSupported,
+        path,
+        "is not available in this version of the server; leave it out",
+    );
 }
 
 /// A count for an `int32` field.

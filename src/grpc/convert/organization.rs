@@ -75,7 +75,7 @@ pub fn write_usage(usage: &Usage) -> v1::Usage {
         destination_limit: usage.destination_limit.map(count),
         events_per_second_limit: usage.events_per_second_limit.map(f64::from),
         payload_bytes_limit: count(usage.payload_bytes_limit),
-        retention_hours: usage.retention.map_or(0, |retention| count(retention.as_secs() / HOUR.as_secs())),
+        retention_hours: 0,
         ..v1::Usage::default()
     }
 }

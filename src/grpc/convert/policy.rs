@@ -18,7 +18,8 @@ const DELAYS_MAX: u32 = 20;
 pub fn write_policy(policy: &EffectivePolicy, contract: Contract) -> v1::DeliverySettings {
     let groups = contract::groups(contract, policy.cloudevents_mode);
     let cloudevents = contract == Contract::CloudEvents;
-    let mode = if cloudevents { write_mode(policy.cloudevents_mode) } else { v1::CloudEventsMode::Unspecified };
+    let mode =
+        if cloudevents { write_mode(policy.cloudevents_mode) } else { v1::CloudEventsMode::Unspecified };
     v1::DeliverySettings {
         timeout: Some(write_duration(policy.timeout)),
         retry_policy: Some(write_retry(&policy.retry)),

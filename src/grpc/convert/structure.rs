@@ -125,7 +125,11 @@ mod tests {
     fn every_kind_of_value_becomes_its_json() {
         let value = |kind| Value { kind: Some(kind) };
         let list = prost_types::ListValue {
-            values: vec![value(Kind::NullValue(0)), value(Kind::BoolValue(true)), value(Kind::NumberValue(2.0))],
+            values: vec![
+                value(Kind::NullValue(0)),
+                value(Kind::BoolValue(true)),
+                value(Kind::NumberValue(2.0)),
+            ],
         };
         let object = Struct {
             fields: [
@@ -138,7 +142,11 @@ mod tests {
         let mut violations = Violations::new();
         let json = read_struct(&object, "d", &mut violations);
         assert_eq!(&json[..], br#"{"a":[null,true,2],"b\"":"line\nend","c":{}}"#);
-        read_struct(&Struct { fields: [("x".to_owned(), Value { kind: None })].into() }, "d", &mut violations);
+        read_struct(
+            &Struct { fields: [("x".to_owned(), Value { kind: None })].into() },
+            "d",
+            &mut violations,
+        );
         assert_eq!(violations.len(), 1);
     }
 }

@@ -48,12 +48,7 @@ pub fn read_subscription(
 }
 
 /// Reads a list of event types.
-pub fn read_event_types(
-    texts: &[String],
-    most: usize,
-    path: &str,
-    found: &mut Violations,
-) -> Vec<EventType> {
+pub fn read_event_types(texts: &[String], most: usize, path: &str, found: &mut Violations) -> Vec<EventType> {
     if texts.len() > most {
         let description = format!("has {} entries; at most {most} are allowed", texts.len());
         found.add_as(Rule::TooLong, path, description);

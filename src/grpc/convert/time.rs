@@ -140,6 +140,11 @@ mod tests {
             read_range((at(5), at(5)), "filter", violations);
         });
         assert!(text.starts_with("filter.end_time: "), "{text}");
-        assert_eq!(violations_of(|violations| drop(read_range((at(4), at(5)), "filter", violations))), "");
+        assert_eq!(
+            violations_of(|violations| {
+                read_range((at(4), at(5)), "filter", violations);
+            }),
+            ""
+        );
     }
 }

@@ -1,1 +1,458 @@
-//! (in work)
+//! The embedded store: sled 0.34.7, with its hazards handled.
+//!
+//! One thread writes (`writer`), reads run on blocking threads (`reader`, `listing`), and no sled call is
+//! ever made on an asynchronous thread. What must stay true:
+//!
+//! - sled's flush is no fsync: each durable commit ends with one `sync_data` on a handle of our own.
+//! - No stored value is over 4 KiB, or sled leaks files (`record`).
+//! - A panic or an input/output error of sled fails the store for good; the process must end, so that
+//!   the next one opens it again. [`SledStore::failed`] tells.
+//! - Opening removes a snapshot that was left unfinished, and refuses with a message rather than to
+//!   wipe anything (`open`).
+//! - `Tree::len` walks the tree and is never called.
+
+mod accept;
+mod config;
+mod disk;
+mod group;
+mod keys;
+mod listing;
+mod open;
+mod reader;
+mod settle;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, mpsc};
+use std::thread::JoinHandle;
+
+use async_trait::async_trait;
+use tokio::sync::{Semaphore, oneshot, watch};
+
+use super::directory::Directory;
+use super::record::content_digest;
+use super::{
+    Backlog, CommitListener, DeliveryQuery, DeliveryStore, DestinationStore, DueEntry, EventStore,
+    OrganizationStore, Page, Settlement, Store, StoreError,
+};
+use crate::clock::SharedClock;
+use crate::domain::delivery::{CycleCause, Delivery, DeliveryState, StateKind};
+use crate::domain::destination::{Destination, DestinationHealth};
+use crate::domain::event::{Acceptance, Event, NewEvent};
+use crate::domain::id::{DeliveryId, DestinationId, EventId, EventKey, OrganizationId};
+use crate::domain::organization::Organization;
+use crate::domain::time::Timestamp;
+use accept::Submission;
+use disk::Watermark;
+use reader::Reader;
+use writer::{Command, Heads, Queued, Reply, Writer};
+
+/// How many reads run at once; more would only wait for each other inside sled.
+const READS_AT_ONCE: usize = 8;
+
+/// How the embedded store is run.
+#[derive(Clone)]
+pub struct SledOptions {
+    /// sled's cache. The process takes up to 2.2 times this, and 40 bytes a key.
+    pub cache_bytes: u64,
+    /// Below this much free space new events and destinations are refused; `None`: 1 GiB or a tenth of
+    /// the disk, whichever is more.
+    pub min_free_bytes: Option<u64>,
+    /// How many calls may wait to be written before further ones are answered Busy.
+    pub queue_depth: usize,
+    /// How many events a group commit gathers at most; beyond 64 it gets no faster.
+    pub group_events: usize,
+    /// Gives the times of events.
+    pub clock: SharedClock,
+}
+
+impl SledOptions {
+    /// The defaults: 256 MiB cache, the watermark by the size of the disk, 4096 waiting calls, groups of 64.
+    #[must_use]
+    pub fn new(clock: SharedClock) -> Self {
+        Self {
+            cache_bytes: 256 * 1024 * 1024,
+            min_free_bytes: None,
+            queue_depth: 4096,
+            group_events: 64,
+            clock,
+        }
+    }
+}
+
+/// The embedded store.
+pub struct SledStore {
+    shared: Arc<Shared>,
+    commands: Mutex<Option<mpsc::Sender<Queued>>>,
+    queue: Arc<Semaphore>,
+    reads: Arc<Semaphore>,
+    reader: Arc<Reader>,
+    syncs: Arc<AtomicU64>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// What the writer, the readers and the store share.
+struct Shared {
+    directory: Arc<Directory>,
+    listener: OnceLock<Arc<dyn CommitListener>>,
+    condition: Condition,
+    durable_key: Mutex<EventKey>,
+}
+
+impl Shared {
+    /// The key up to which all events are durable.
+    fn durable_key(&self) -> EventKey {
+        *self.durable_key.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set_durable_key(&self, key: EventKey) {
+        *self.durable_key.lock().unwrap_or_else(PoisonError::into_inner) = key;
+    }
+}
+
+/// Whether the store works.
+struct Condition(watch::Sender<State>);
+
+#[derive(Clone)]
+enum State {
+    Working,
+    Closed,
+    Failed(String),
+}
+
+impl Condition {
+    fn fail(&self, problem: String) {
+        tracing::error!(problem, "the store failed");
+        self.0.send_if_modified(|state| match state {
+            // The first problem is the cause of the others.
+            State::Failed(_) => false,
+            State::Working | State::Closed => {
+                *state = State::Failed(problem);
+                true
+            }
+        });
+    }
+
+    fn close(&self) {
+        self.0.send_replace(State::Closed);
+    }
+
+    fn check(&self) -> Result<(), StoreError> {
+        match &*self.0.borrow() {
+            State::Working => Ok(()),
+            State::Closed => Err(StoreError::Unavailable("it is closed".into())),
+            State::Failed(problem) => Err(StoreError::Unavailable(problem.clone())),
+        }
+    }
+
+    /// Why the writer has dropped a call; it is about to say so.
+    async fn why(&self) -> StoreError {
+        let mut state = self.0.subscribe();
+        // The sender is ours, so this can't fail; and it waits only for the writer's last step.
+        drop(state.wait_for(|state| !matches!(state, State::Working)).await);
+        self.check().err().unwrap_or_else(|| StoreError::Unavailable("its writer has ended".into()))
+    }
+}
+
+/// What to do when too much waits to be written.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Patience {
+    Refuse,
+    Wait,
+}
+
+fn unavailable(error: &::sled::Error) -> StoreError {
+    StoreError::Unavailable(error.to_string())
+}
+
+impl SledStore {
+    /// Opens the store in this folder, or creates one there. It blocks while sled recovers: up to some
+    /// seconds per million waiting deliveries after a crash.
+    ///
+    /// # Errors
+    /// [`StoreError::CannotOpen`], with what the operator can do.
+    pub fn open(folder: &Path, options: SledOptions) -> Result<Self, StoreError> {
+        let open::Opened { db, sync, lock, contents } = open::open(folder, options.cache_bytes)?;
+        let directory = Arc::new(Directory::new());
+        for organization in contents.organizations.values() {
+            directory.put_organization(Arc::clone(organization));
+        }
+        for (id, destination) in &contents.destinations {
+            let health = contents.health.get(id).cloned().unwrap_or_default();
+            directory.put_destination(Arc::clone(destination), health);
+        }
+        let last_key = contents.last_key.unwrap_or(EventKey::MIN);
+        let shared = Arc::new(Shared {
+            directory,
+            listener: OnceLock::new(),
+            condition: Condition(watch::Sender::new(State::Working)),
+            durable_key: Mutex::new(last_key),
+        });
+        let reader = Reader { db: db.clone(), shared: Arc::clone(&shared), _lock: Arc::new(lock) };
+        let syncs = sync.counter();
+        let writer = Writer {
+            db,
+            sync,
+            shared: Arc::clone(&shared),
+            clock: options.clock,
+            watermark: Watermark::new(folder, options.min_free_bytes),
+            group_events: options.group_events,
+            last_key,
+            heads: Heads::default(),
+            destinations: contents.destinations,
+            organizations: contents.organizations,
+            unsynced_since: None,
+        };
+        let (commands, queued) = mpsc::channel();
+        let thread = std::thread::Builder::new().name("store.writer".into());
+        let thread = thread
+            .spawn(move || writer.run(queued))
+            .map_err(|error| StoreError::CannotOpen(format!("the store's thread can't start: {error}")))?;
+        Ok(Self {
+            shared,
+            commands: Mutex::new(Some(commands)),
+            queue: Arc::new(Semaphore::new(options.queue_depth.min(Semaphore::MAX_PERMITS))),
+            reads: Arc::new(Semaphore::new(READS_AT_ONCE)),
+            reader: Arc::new(reader),
+            syncs,
+            thread: Mutex::new(Some(thread)),
+        })
+    }
+
+    /// Completes with the reason once the store can't go on; the process should end then. It does not
+    /// complete when the store is closed in an orderly way.
+    pub fn failed(&self) -> impl Future<Output = String> + Send + 'static {
+        let mut state = self.shared.condition.0.subscribe();
+        async move {
+            loop {
+                if let State::Failed(problem) = state.borrow_and_update().clone() {
+                    return problem;
+                }
+                if state.changed().await.is_err() {
+                    std::future::pending::<()>().await;
+                }
+            }
+        }
+    }
+
+    /// Writes what waits, makes everything durable, and ends the writer. All later calls answer
+    /// Unavailable. The folder is free for another process when the store is dropped, too.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] if it failed before or fails now.
+    pub async fn close(&self) -> Result<(), StoreError> {
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(thread) = thread else { return self.shared.condition.check() };
+        let result = self.submit(Patience::Wait, Command::Close).await;
+        let joined = tokio::task::spawn_blocking(move || thread.join()).await;
+        if !matches!(joined, Ok(Ok(()))) {
+            return Err(StoreError::Unavailable("its writer did not end".into()));
+        }
+        result
+    }
+
+    /// How many times data was fsynced since the store was opened.
+    #[must_use]
+    pub fn syncs(&self) -> u64 {
+        self.syncs.load(Ordering::Relaxed)
+    }
+
+    async fn submit<T>(
+        &self,
+        patience: Patience,
+        command: impl FnOnce(Reply<T>) -> Command,
+    ) -> Result<T, StoreError> {
+        self.shared.condition.check()?;
+        let queue = Arc::clone(&self.queue);
+        let place = match patience {
+            Patience::Refuse => queue.try_acquire_owned().map_err(|_| StoreError::Busy)?,
+            Patience::Wait => queue.acquire_owned().await.map_err(|_| StoreError::Busy)?,
+        };
+        let (reply, answer) = oneshot::channel();
+        let queued = Queued { command: command(reply), place };
+        let commands = self.commands.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        // A writer that has ended drops what is sent to it, and with it the reply.
+        drop(commands.map(|commands| commands.send(queued)));
+        match answer.await {
+            Ok(result) => result,
+            Err(_) => Err(self.shared.condition.why().await),
+        }
+    }
+
+    async fn read<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Reader) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        self.shared.condition.check()?;
+        let permit = Arc::clone(&self.reads).acquire_owned().await.map_err(|_| StoreError::Busy)?;
+        let reader = Arc::clone(&self.reader);
+        let task = tokio::task::spawn_blocking(move || {
+            let _permit = permit;
+            work(&reader)
+        });
+        let result = match task.await {
+            Ok(result) => result,
+            Err(error) if error.is_panic() => {
+                let text = writer::panic_text(error.into_panic().as_ref());
+                Err(StoreError::Unavailable(format!("a read panicked: {text}")))
+            }
+            // The runtime is stopping; the store itself is well.
+            Err(_) => return Err(StoreError::Unavailable("the process is stopping".into())),
+        };
+        if let Err(StoreError::Unavailable(problem)) = &result {
+            self.shared.condition.fail(problem.clone());
+        }
+        result
+    }
+}
+
+impl Drop for SledStore {
+    /// Waits for the writer, so that the folder is free when the store is gone.
+    fn drop(&mut self) {
+        drop(self.commands.lock().unwrap_or_else(PoisonError::into_inner).take());
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        drop(thread.map(JoinHandle::join));
+    }
+}
+
+impl Store for SledStore {
+    fn directory(&self) -> &Arc<Directory> {
+        &self.shared.directory
+    }
+
+    fn listen(&self, listener: Arc<dyn CommitListener>) {
+        drop(self.shared.listener.set(listener));
+    }
+}
+
+#[async_trait]
+impl EventStore for SledStore {
+    async fn accept(&self, events: Vec<NewEvent>) -> Result<Vec<Acceptance>, StoreError> {
+        // Hashed here, not on the writer's thread, which is the scarce one.
+        let submissions = events.into_iter().map(|event| {
+            let digest = event.event_id.is_some().then(|| content_digest(&event));
+            Submission { event, digest }
+        });
+        let submissions = submissions.collect();
+        self.submit(Patience::Refuse, |reply| Command::Accept(submissions, reply)).await
+    }
+
+    async fn load_events(&self, keys: Vec<EventKey>) -> Result<Vec<Option<Arc<Event>>>, StoreError> {
+        self.read(move |reader| keys.into_iter().map(|key| reader.event(key)).collect()).await
+    }
+
+    async fn find_event(
+        &self,
+        organization_id: &OrganizationId,
+        event_id: &EventId,
+    ) -> Result<Option<Arc<Event>>, StoreError> {
+        let (organization_id, event_id) = (organization_id.clone(), event_id.clone());
+        self.read(move |reader| reader.find_event(&organization_id, &event_id)).await
+    }
+}
+
+#[async_trait]
+impl DeliveryStore for SledStore {
+    async fn load_fresh(
+        &self,
+        destination_id: DestinationId,
+        after: Option<EventKey>,
+        limit: usize,
+    ) -> Result<Page<Arc<Event>>, StoreError> {
+        self.read(move |reader| reader.fresh(destination_id, after, limit)).await
+    }
+
+    async fn load_due(
+        &self,
+        destination_id: DestinationId,
+        after: Option<(Timestamp, EventKey)>,
+        limit: usize,
+    ) -> Result<Page<DueEntry>, StoreError> {
+        self.read(move |reader| reader.due(destination_id, after, limit)).await
+    }
+
+    async fn settle(
+        &self,
+        settlements: Vec<Settlement>,
+        health: Vec<(DestinationId, DestinationHealth)>,
+    ) -> Result<(), StoreError> {
+        self.submit(Patience::Wait, |reply| Command::Settle(settlements, health, reply)).await
+    }
+
+    async fn delivery(&self, id: DeliveryId) -> Result<Option<Delivery>, StoreError> {
+        self.read(move |reader| reader.delivery(id)).await
+    }
+
+    async fn deliveries(&self, query: DeliveryQuery) -> Result<Page<Delivery>, StoreError> {
+        self.read(move |reader| reader.deliveries(&query, listing::ROWS_SCANNED)).await
+    }
+
+    async fn requeue(
+        &self,
+        ids: Vec<DeliveryId>,
+        cause: CycleCause,
+        now: Timestamp,
+    ) -> Result<Vec<DueEntry>, StoreError> {
+        self.submit(Patience::Refuse, |reply| Command::Requeue(ids, (cause, now), reply)).await
+    }
+
+    async fn end(
+        &self,
+        ids: Vec<DeliveryId>,
+        from: StateKind,
+        into: DeliveryState,
+    ) -> Result<Vec<DeliveryId>, StoreError> {
+        self.submit(Patience::Refuse, |reply| Command::End(ids, (from, into), reply)).await
+    }
+
+    async fn destinations_with_work(&self) -> Result<Vec<DestinationId>, StoreError> {
+        self.read(Reader::destinations_with_work).await
+    }
+
+    async fn backlog(&self, destination_id: DestinationId, cap: usize) -> Result<Backlog, StoreError> {
+        self.read(move |reader| reader.backlog(destination_id, cap)).await
+    }
+}
+
+#[async_trait]
+impl DestinationStore for SledStore {
+    async fn create_destination(
+        &self,
+        destination: Destination,
+        limit: Option<u32>,
+    ) -> Result<Arc<Destination>, StoreError> {
+        let destination = Box::new(destination);
+        self.submit(Patience::Wait, |reply| Command::CreateDestination(destination, limit, reply)).await
+    }
+
+    async fn update_destination(
+        &self,
+        destination: Destination,
+        expected: u64,
+    ) -> Result<Arc<Destination>, StoreError> {
+        let destination = Box::new(destination);
+        self.submit(Patience::Wait, |reply| Command::UpdateDestination(destination, expected, reply)).await
+    }
+
+    async fn delete_destination(&self, id: DestinationId, expected: Option<u64>) -> Result<(), StoreError> {
+        self.submit(Patience::Wait, |reply| Command::DeleteDestination(id, expected, reply)).await
+    }
+}
+
+#[async_trait]
+impl OrganizationStore for SledStore {
+    async fn create_organization(&self, organization: Organization) -> Result<Arc<Organization>, StoreError> {
+        self.submit(Patience::Wait, |reply| Command::CreateOrganization(organization, reply)).await
+    }
+
+    async fn update_organization(
+        &self,
+        organization: Organization,
+        expected: u64,
+    ) -> Result<Arc<Organization>, StoreError> {
+        self.submit(Patience::Wait, |reply| Command::UpdateOrganization(organization, expected, reply)).await
+    }
+}

@@ -1,0 +1,48 @@
+//! What all services share.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic::Status;
+
+use super::status::Problem;
+use crate::control::Control;
+
+/// The use cases, and the tasks that outlive a caller.
+#[derive(Clone)]
+pub struct Context {
+    /// What callers may ask.
+    pub control: Arc<Control>,
+    /// Work that goes on when its caller is gone; the server waits for it when it stops.
+    pub tasks: TaskTracker,
+    /// Cancelled when the server begins to stop.
+    pub stop: CancellationToken,
+    /// One permit for each stream of events.
+    pub streams: Arc<Semaphore>,
+    /// How many permits there were.
+    pub max_streams: usize,
+}
+
+impl Context {
+    /// Finishes work although its caller may go away meanwhile. A panic in it is a fault of ours, and no
+    /// reset of the connection.
+    ///
+    /// # Errors
+    /// What the work answers, or `INTERNAL`.
+    pub async fn finish<T, E>(
+        &self,
+        work: impl Future<Output = Result<T, E>> + Send + 'static,
+    ) -> Result<T, Status>
+    where
+        T: Send + 'static,
+        E: Into<Problem> + Send + 'static,
+    {
+        match self.tasks.spawn(work).await {
+            Ok(done) => done.map_err(|error| error.into().into_status()),
+            Err(error) => Err(Problem::internal(&format!("a call's task ended: {error}")).into_status()),
+        }
+    }
+}

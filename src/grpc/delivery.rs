@@ -1,0 +1,223 @@
+//! `DeliveryAdmin`: what happened to events, and acting on it.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use tokio_stream::Stream;
+use tonic::{Request, Response, Status};
+
+use super::context::Context;
+use super::convert::delivery::{Attempts, read_dead_letter_filter, read_filter, write_delivery};
+use super::convert::known;
+use super::convert::selection::{read_delete_selection, read_replay_selection, write_replay};
+use super::interceptor::caller;
+use super::page::Pages;
+use super::proto::v1;
+use super::proto::v1::delivery_admin_server::DeliveryAdmin;
+use super::status::{Problem, invalid, status};
+use crate::control::PageRequest;
+use crate::domain::id::DeliveryId;
+use crate::domain::violation::Violations;
+
+/// The service.
+pub struct DeliveryAdminService {
+    context: Context,
+}
+
+impl DeliveryAdminService {
+    /// The service over the use cases.
+    #[must_use]
+    pub fn new(context: Context) -> Self {
+        Self { context }
+    }
+}
+
+fn not_available<T>(method: &'static str) -> Result<Response<T>, Status> {
+    Err(Problem::not_available(method).into())
+}
+
+#[tonic::async_trait]
+impl DeliveryAdmin for DeliveryAdminService {
+    async fn list_deliveries(
+        &self,
+        request: Request<v1::ListDeliveriesRequest>,
+    ) -> Result<Response<v1::ListDeliveriesResponse>, Status> {
+        let caller = caller(&request)?;
+        let mut request = request.into_inner();
+        let (size, token) = (std::mem::take(&mut request.page_size), std::mem::take(&mut request.page_token));
+        let pages = Pages::of(&request);
+        let mut found = Violations::new();
+        let page: PageRequest<DeliveryId> = pages.read(size, &token, &mut found);
+        let filter = read_filter(request.filter, &mut found);
+        found.into_result(()).map_err(invalid)?;
+        let control = &self.context.control;
+        let listed = control.list_deliveries(&caller, &request.organization_id, filter, page).await;
+        let listed = listed.map_err(status)?;
+        Ok(Response::new(v1::ListDeliveriesResponse {
+            deliveries: listed.rows.iter().map(|row| write_delivery(row, Attempts::None)).collect(),
+            next_page_token: pages.next_token(listed.next),
+        }))
+    }
+
+    async fn get_delivery(
+        &self,
+        request: Request<v1::GetDeliveryRequest>,
+    ) -> Result<Response<v1::GetDeliveryResponse>, Status> {
+        let caller = caller(&request)?;
+        let v1::GetDeliveryRequest { organization_id, delivery_id, view } = request.into_inner();
+        let mut found = Violations::new();
+        let with_bodies = known(view, "view", &mut found) == Some(v1::DeliveryView::Full);
+        found.into_result(()).map_err(invalid)?;
+        let delivery = self.context.control.get_delivery(&caller, &organization_id, &delivery_id).await;
+        let delivery = delivery.map_err(status)?;
+        let delivery = Some(write_delivery(&delivery, Attempts::All { with_bodies }));
+        Ok(Response::new(v1::GetDeliveryResponse { delivery }))
+    }
+
+    type WatchDeliveriesStream =
+        Pin<Box<dyn Stream<Item = Result<v1::WatchDeliveriesResponse, Status>> + Send>>;
+
+    async fn watch_deliveries(
+        &self,
+        _: Request<v1::WatchDeliveriesRequest>,
+    ) -> Result<Response<Self::WatchDeliveriesStream>, Status> {
+        not_available("signalpost.v1.DeliveryAdmin/WatchDeliveries")
+    }
+
+    async fn resend_delivery(
+        &self,
+        request: Request<v1::ResendDeliveryRequest>,
+    ) -> Result<Response<v1::ResendDeliveryResponse>, Status> {
+        let caller = caller(&request)?;
+        let v1::ResendDeliveryRequest { organization_id, delivery_id } = request.into_inner();
+        let control = Arc::clone(&self.context.control);
+        let resend = async move { control.resend_delivery(&caller, &organization_id, &delivery_id).await };
+        let delivery = Some(write_delivery(&self.context.finish(resend).await?, Attempts::None));
+        Ok(Response::new(v1::ResendDeliveryResponse { delivery }))
+    }
+
+    async fn cancel_delivery(
+        &self,
+        request: Request<v1::CancelDeliveryRequest>,
+    ) -> Result<Response<v1::CancelDeliveryResponse>, Status> {
+        let caller = caller(&request)?;
+        let v1::CancelDeliveryRequest { organization_id, delivery_id } = request.into_inner();
+        let control = Arc::clone(&self.context.control);
+        let cancel = async move { control.cancel_delivery(&caller, &organization_id, &delivery_id).await };
+        let delivery = Some(write_delivery(&self.context.finish(cancel).await?, Attempts::None));
+        Ok(Response::new(v1::CancelDeliveryResponse { delivery }))
+    }
+
+    async fn list_dead_letters(
+        &self,
+        request: Request<v1::ListDeadLettersRequest>,
+    ) -> Result<Response<v1::ListDeadLettersResponse>, Status> {
+        let caller = caller(&request)?;
+        let mut request = request.into_inner();
+        let (size, token) = (std::mem::take(&mut request.page_size), std::mem::take(&mut request.page_token));
+        let pages = Pages::of(&request);
+        let mut found = Violations::new();
+        let page: PageRequest<DeliveryId> = pages.read(size, &token, &mut found);
+        let filter = read_dead_letter_filter(request.filter, &mut found);
+        found.into_result(()).map_err(invalid)?;
+        let control = &self.context.control;
+        let listed = control.list_dead_letters(&caller, &request.organization_id, filter, page).await;
+        let listed = listed.map_err(status)?;
+        Ok(Response::new(v1::ListDeadLettersResponse {
+            dead_letters: listed.rows.iter().map(|row| write_delivery(row, Attempts::Latest)).collect(),
+            next_page_token: pages.next_token(listed.next),
+        }))
+    }
+
+    async fn replay_dead_letter(
+        &self,
+        request: Request<v1::ReplayDeadLetterRequest>,
+    ) -> Result<Response<v1::ReplayDeadLetterResponse>, Status> {
+        let caller = caller(&request)?;
+        let v1::ReplayDeadLetterRequest { organization_id, delivery_id } = request.into_inner();
+        let control = Arc::clone(&self.context.control);
+        let replay = async move { control.replay_dead_letter(&caller, &organization_id, &delivery_id).await };
+        let delivery = Some(write_delivery(&self.context.finish(replay).await?, Attempts::None));
+        Ok(Response::new(v1::ReplayDeadLetterResponse { delivery }))
+    }
+
+    async fn replay_dead_letters(
+        &self,
+        request: Request<v1::ReplayDeadLettersRequest>,
+    ) -> Result<Response<v1::ReplayDeadLettersResponse>, Status> {
+        let caller = caller(&request)?;
+        let v1::ReplayDeadLettersRequest { organization_id, selection, deliveries_per_second, validate_only } =
+            request.into_inner();
+        let mut found = Violations::new();
+        let filter = read_replay_selection(selection, deliveries_per_second, &mut found);
+        found.into_result(()).map_err(invalid)?;
+        let destination_id = filter.destination_id.clone().unwrap_or_default();
+        let started_by = caller.subject().to_owned();
+        let control = Arc::clone(&self.context.control);
+        let replay = async move {
+            control.replay_dead_letters(&caller, &organization_id, filter, validate_only).await
+        };
+        let replayed = self.context.finish(replay).await?;
+        let replay = v1::Replay { destination_id, started_by, ..write_replay(replayed, validate_only) };
+        Ok(Response::new(v1::ReplayDeadLettersResponse { replay: Some(replay) }))
+    }
+
+    async fn replay_deliveries(
+        &self,
+        _: Request<v1::ReplayDeliveriesRequest>,
+    ) -> Result<Response<v1::ReplayDeliveriesResponse>, Status> {
+        not_available("signalpost.v1.DeliveryAdmin/ReplayDeliveries")
+    }
+
+    async fn get_replay(
+        &self,
+        _: Request<v1::GetReplayRequest>,
+    ) -> Result<Response<v1::GetReplayResponse>, Status> {
+        not_available("signalpost.v1.DeliveryAdmin/GetReplay")
+    }
+
+    async fn list_replays(
+        &self,
+        _: Request<v1::ListReplaysRequest>,
+    ) -> Result<Response<v1::ListReplaysResponse>, Status> {
+        not_available("signalpost.v1.DeliveryAdmin/ListReplays")
+    }
+
+    async fn cancel_replay(
+        &self,
+        _: Request<v1::CancelReplayRequest>,
+    ) -> Result<Response<v1::CancelReplayResponse>, Status> {
+        not_available("signalpost.v1.DeliveryAdmin/CancelReplay")
+    }
+
+    async fn delete_dead_letters(
+        &self,
+        request: Request<v1::DeleteDeadLettersRequest>,
+    ) -> Result<Response<v1::DeleteDeadLettersResponse>, Status> {
+        let caller = caller(&request)?;
+        let v1::DeleteDeadLettersRequest { organization_id, selection, validate_only } = request.into_inner();
+        let mut found = Violations::new();
+        let which = read_delete_selection(selection, &mut found);
+        found.into_result(()).map_err(invalid)?;
+        let control = Arc::clone(&self.context.control);
+        let delete =
+            async move { control.delete_dead_letters(&caller, &organization_id, which, validate_only).await };
+        let deleted = self.context.finish(delete).await?;
+        let deleted_count = i64::try_from(deleted).unwrap_or(i64::MAX);
+        Ok(Response::new(v1::DeleteDeadLettersResponse { deleted_count }))
+    }
+
+    async fn explain_event(
+        &self,
+        _: Request<v1::ExplainEventRequest>,
+    ) -> Result<Response<v1::ExplainEventResponse>, Status> {
+        not_available("signalpost.v1.DeliveryAdmin/ExplainEvent")
+    }
+
+    async fn erase_event_data(
+        &self,
+        _: Request<v1::EraseEventDataRequest>,
+    ) -> Result<Response<v1::EraseEventDataResponse>, Status> {
+        not_available("signalpost.v1.DeliveryAdmin/EraseEventData")
+    }
+}

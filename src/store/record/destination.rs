@@ -1,0 +1,314 @@
+//! Destinations, their health, and organizations.
+//!
+//! Destinations and organizations may be larger than one value and are stored in chunks.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::PathBuf;
+
+use bytes::Bytes;
+use prost::Message;
+
+use super::settings::{
+    SettingsRecord, SubscriptionRecord, encode_settings, encode_subscription, restore_settings,
+    restore_subscription,
+};
+use super::{Place, codes, cut, join, seal, secret, split, unseal};
+use crate::domain::contract::Contract;
+use crate::domain::destination::{
+    Destination, DestinationHealth, DestinationState, DestinationUrl, DisabledReason, Header,
+};
+use crate::domain::id::{DestinationId, OrganizationId};
+use crate::domain::organization::Organization;
+use crate::domain::secret::{HttpAuth, RetiringSecret, SecretSource, SigningSecrets};
+use crate::domain::time::Timestamp;
+use crate::store::StoreError;
+
+/// How much of the last error's text is kept with the health.
+const LAST_ERROR_BYTES: usize = 2048;
+
+#[derive(Clone, PartialEq, Message)]
+struct DestinationRecord {
+    #[prost(string, tag = "1")]
+    organization_id: String,
+    #[prost(string, tag = "2")]
+    display_name: String,
+    #[prost(string, tag = "3")]
+    url: String,
+    #[prost(uint32, tag = "4")]
+    contract: u32,
+    #[prost(message, optional, tag = "5")]
+    subscription: Option<SubscriptionRecord>,
+    #[prost(message, optional, tag = "6")]
+    settings: Option<SettingsRecord>,
+    #[prost(message, optional, tag = "7")]
+    current_secret: Option<SecretRecord>,
+    #[prost(message, optional, tag = "8")]
+    retiring_secret: Option<SecretRecord>,
+    #[prost(sint64, tag = "9")]
+    retiring_until: i64,
+    /// Present for Basic.
+    #[prost(string, optional, tag = "10")]
+    username: Option<String>,
+    /// The password or the token; absent: no authentication.
+    #[prost(message, optional, tag = "11")]
+    http_secret: Option<SecretRecord>,
+    #[prost(message, repeated, tag = "12")]
+    headers: Vec<HeaderRecord>,
+    /// Active, paused or disabled.
+    #[prost(uint32, tag = "13")]
+    state: u32,
+    #[prost(sint64, tag = "14")]
+    state_since: i64,
+    #[prost(sint64, tag = "16")]
+    created_at: i64,
+    #[prost(sint64, tag = "17")]
+    updated_at: i64,
+    #[prost(uint64, tag = "18")]
+    revision: u64,
+}
+
+/// One of the three is present.
+#[derive(Clone, PartialEq, Message)]
+#[prost(skip_debug)]
+struct SecretRecord {
+    #[prost(bytes = "vec", optional, tag = "1")]
+    value: Option<Vec<u8>>,
+    #[prost(string, optional, tag = "2")]
+    variable: Option<String>,
+    #[prost(bytes = "vec", optional, tag = "3")]
+    file: Option<Vec<u8>>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+#[prost(skip_debug)]
+struct HeaderRecord {
+    #[prost(string, tag = "1")]
+    name: String,
+    #[prost(bytes = "vec", tag = "2")]
+    value: Vec<u8>,
+}
+
+impl std::fmt::Debug for SecretRecord {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("SecretRecord(…)")
+    }
+}
+
+impl std::fmt::Debug for HeaderRecord {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("HeaderRecord(…)")
+    }
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct HealthRecord {
+    #[prost(string, optional, tag = "1")]
+    last_error: Option<String>,
+    #[prost(sint64, optional, tag = "2")]
+    last_failure_at: Option<i64>,
+    #[prost(sint64, optional, tag = "3")]
+    last_success_at: Option<i64>,
+    #[prost(uint32, tag = "4")]
+    consecutive_failures: u32,
+    #[prost(sint64, optional, tag = "5")]
+    failing_since: Option<i64>,
+    #[prost(sint64, optional, tag = "6")]
+    confirmed_at: Option<i64>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct OrganizationRecord {
+    #[prost(string, tag = "1")]
+    id: String,
+    #[prost(string, tag = "2")]
+    display_name: String,
+    #[prost(string, tag = "3")]
+    plan: String,
+    #[prost(sint64, tag = "4")]
+    created_at: i64,
+    #[prost(sint64, tag = "5")]
+    updated_at: i64,
+    #[prost(uint64, tag = "6")]
+    revision: u64,
+}
+
+codes!(contract_code, contract, Contract, {
+    Contract::Semaphor = 1, Contract::Stalwart = 2, Contract::Workspace = 3, Contract::Observer = 4,
+    Contract::StandardWebhooks = 5, Contract::CloudEvents = 6,
+});
+
+/// The stored form of a destination, in chunks.
+#[must_use]
+pub fn encode_destination(destination: &Destination) -> Vec<Vec<u8>> {
+    let (state, since) = match destination.state {
+        DestinationState::Active => (1, Timestamp::default()),
+        DestinationState::Paused { since } => (2, since),
+        DestinationState::Disabled { since, reason: DisabledReason::ByCaller } => (3, since),
+        DestinationState::Disabled { since, reason: DisabledReason::Gone } => (4, since),
+        DestinationState::Disabled { since, reason: DisabledReason::Failing } => (5, since),
+    };
+    let (username, http_secret) = match &destination.http_auth {
+        HttpAuth::Unauthenticated => (None, None),
+        HttpAuth::Basic { username, secret } => (Some(username.clone()), Some(encode_secret(secret))),
+        HttpAuth::Bearer { token } => (None, Some(encode_secret(token))),
+    };
+    let retiring = destination.signing.retiring.as_ref();
+    let header =
+        |header: &Header| HeaderRecord { name: header.name.clone(), value: secret::conceal(&header.value) };
+    let record = DestinationRecord {
+        organization_id: destination.organization_id.as_str().to_owned(),
+        display_name: destination.display_name.clone(),
+        url: destination.url.to_string(),
+        contract: contract_code(destination.contract),
+        subscription: Some(encode_subscription(&destination.subscription)),
+        settings: Some(encode_settings(&destination.settings)),
+        current_secret: destination.signing.current.as_ref().map(encode_secret),
+        retiring_secret: retiring.map(|retiring| encode_secret(&retiring.source)),
+        retiring_until: retiring.map_or(0, |retiring| retiring.until.as_millis()),
+        username,
+        http_secret,
+        headers: destination.headers.iter().map(header).collect(),
+        state,
+        state_since: since.as_millis(),
+        created_at: destination.created_at.as_millis(),
+        updated_at: destination.updated_at.as_millis(),
+        revision: destination.revision,
+    };
+    split(&record.encode_to_vec())
+}
+
+/// The destination out of its chunks.
+///
+/// # Errors
+/// [`StoreError::Corrupt`].
+pub fn decode_destination<C: AsRef<[u8]>>(
+    id: DestinationId,
+    chunks: &[C],
+) -> Result<Destination, StoreError> {
+    let place = Place::new("destination", id.as_bytes());
+    let record = DestinationRecord::decode(join(place, chunks)?).map_err(|error| place.corrupt(error))?;
+    restore_destination(id, record).map_err(|problem| place.corrupt(problem))
+}
+
+fn restore_destination(id: DestinationId, record: DestinationRecord) -> Result<Destination, String> {
+    let since = Timestamp::from_millis(record.state_since);
+    let state = match record.state {
+        1 => DestinationState::Active,
+        2 => DestinationState::Paused { since },
+        3 => DestinationState::Disabled { since, reason: DisabledReason::ByCaller },
+        4 => DestinationState::Disabled { since, reason: DisabledReason::Gone },
+        5 => DestinationState::Disabled { since, reason: DisabledReason::Failing },
+        other => return Err(format!("{other} stands for no state")),
+    };
+    let http_auth = match (record.username, record.http_secret) {
+        (Some(username), Some(secret)) => HttpAuth::Basic { username, secret: restore_secret(secret)? },
+        (None, Some(token)) => HttpAuth::Bearer { token: restore_secret(token)? },
+        (_, None) => HttpAuth::Unauthenticated,
+    };
+    let until = Timestamp::from_millis(record.retiring_until);
+    let retiring = record.retiring_secret.map(restore_secret).transpose()?;
+    let signing = SigningSecrets {
+        current: record.current_secret.map(restore_secret).transpose()?,
+        retiring: retiring.map(|source| RetiringSecret { source, until }),
+    };
+    let header =
+        |header: HeaderRecord| Ok(Header { name: header.name, value: secret::reveal(&header.value)? });
+    Ok(Destination {
+        id,
+        organization_id: OrganizationId::parse(&record.organization_id)?,
+        display_name: record.display_name,
+        // Whether plain http is allowed was judged before it was stored.
+        url: DestinationUrl::parse(&record.url, true)?,
+        contract: contract(record.contract)?,
+        subscription: restore_subscription(&record.subscription.unwrap_or_default())?,
+        settings: restore_settings(record.settings.unwrap_or_default())?,
+        signing,
+        http_auth,
+        headers: record.headers.into_iter().map(header).collect::<Result<_, String>>()?,
+        state,
+        created_at: Timestamp::from_millis(record.created_at),
+        updated_at: Timestamp::from_millis(record.updated_at),
+        revision: record.revision,
+    })
+}
+
+fn encode_secret(source: &SecretSource) -> SecretRecord {
+    let (mut value, mut variable, mut file) = (None, None, None);
+    match source {
+        SecretSource::Value(plain) => value = Some(secret::conceal(plain)),
+        SecretSource::EnvironmentVariable(name) => variable = Some(name.clone()),
+        SecretSource::File(path) => file = Some(path.as_os_str().as_bytes().to_vec()),
+    }
+    SecretRecord { value, variable, file }
+}
+
+fn restore_secret(record: SecretRecord) -> Result<SecretSource, String> {
+    match (record.value, record.variable, record.file) {
+        (Some(value), None, None) => Ok(SecretSource::Value(secret::reveal(&value)?)),
+        (None, Some(name), None) => Ok(SecretSource::EnvironmentVariable(name)),
+        (None, None, Some(path)) => Ok(SecretSource::File(PathBuf::from(OsString::from_vec(path)))),
+        _ => Err("a secret has no source or several".into()),
+    }
+}
+
+/// The stored form of a destination's health; of a long error text only the beginning.
+#[must_use]
+pub fn encode_health(health: &DestinationHealth) -> Vec<u8> {
+    seal(&HealthRecord {
+        last_error: health.last_error.as_deref().map(|text| cut(text, LAST_ERROR_BYTES).to_owned()),
+        last_failure_at: health.last_failure_at.map(Timestamp::as_millis),
+        last_success_at: health.last_success_at.map(Timestamp::as_millis),
+        consecutive_failures: health.consecutive_failures,
+        failing_since: health.failing_since.map(Timestamp::as_millis),
+        confirmed_at: health.confirmed_at.map(Timestamp::as_millis),
+    })
+}
+
+/// The health out of its stored form.
+///
+/// # Errors
+/// [`StoreError::Corrupt`].
+pub fn decode_health(id: DestinationId, stored: &[u8]) -> Result<DestinationHealth, StoreError> {
+    let record: HealthRecord = unseal(Place::new("health", id.as_bytes()), stored)?;
+    Ok(DestinationHealth {
+        last_error: record.last_error,
+        last_failure_at: record.last_failure_at.map(Timestamp::from_millis),
+        last_success_at: record.last_success_at.map(Timestamp::from_millis),
+        consecutive_failures: record.consecutive_failures,
+        failing_since: record.failing_since.map(Timestamp::from_millis),
+        confirmed_at: record.confirmed_at.map(Timestamp::from_millis),
+    })
+}
+
+/// The stored form of an organization, in chunks.
+#[must_use]
+pub fn encode_organization(organization: &Organization) -> Vec<Vec<u8>> {
+    let record = OrganizationRecord {
+        id: organization.id.as_str().to_owned(),
+        display_name: organization.display_name.clone(),
+        plan: organization.plan.clone(),
+        created_at: organization.created_at.as_millis(),
+        updated_at: organization.updated_at.as_millis(),
+        revision: organization.revision,
+    };
+    split(&record.encode_to_vec())
+}
+
+/// The organization out of its chunks.
+///
+/// # Errors
+/// [`StoreError::Corrupt`].
+pub fn decode_organization<C: AsRef<[u8]>>(key: &[u8], chunks: &[C]) -> Result<Organization, StoreError> {
+    let place = Place::new("organization", key);
+    let whole: Bytes = join(place, chunks)?;
+    let record = OrganizationRecord::decode(whole).map_err(|error| place.corrupt(error))?;
+    Ok(Organization {
+        id: OrganizationId::parse(&record.id).map_err(|problem| place.corrupt(problem))?,
+        display_name: record.display_name,
+        plan: record.plan,
+        created_at: Timestamp::from_millis(record.created_at),
+        updated_at: Timestamp::from_millis(record.updated_at),
+        revision: record.revision,
+    })
+}

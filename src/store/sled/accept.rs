@@ -1,0 +1,121 @@
+//! Accepting events: duplicates, keys, and what is written for them.
+
+use std::sync::Arc;
+
+use super::group::{Effect, Group};
+use super::keys;
+use super::writer::Writer;
+use crate::domain::event::{Acceptance, Event, NewEvent};
+use crate::domain::id::{DeliveryId, EventId, EventKey};
+use crate::domain::settings::Guarantee;
+use crate::domain::time::Timestamp;
+use crate::store::StoreError;
+use crate::store::record::{
+    EventHead, Idempotency, decode_event, decode_idempotency, encode_event, encode_idempotency,
+};
+
+/// An event, and the digest of its content if its caller gave it an id.
+pub(super) struct Submission {
+    pub(super) event: NewEvent,
+    pub(super) digest: Option<[u8; 16]>,
+}
+
+impl Writer {
+    pub(super) fn accept(
+        &mut self,
+        group: &mut Group,
+        submissions: Vec<Submission>,
+    ) -> Result<Vec<Acceptance>, StoreError> {
+        self.watermark.check()?;
+        let now = self.clock.now();
+        let mut answers = Vec::with_capacity(submissions.len());
+        let mut new = Vec::new();
+        for Submission { event, digest } in submissions {
+            if let Some(known) = known(group, &event, digest)? {
+                answers.push(known);
+                continue;
+            }
+            let event = Arc::new(self.name(event, now));
+            write(group, &event, digest);
+            self.heads.insert(EventHead::from(event.as_ref()));
+            new.push(Arc::clone(&event));
+            answers.push(Acceptance::Accepted(event));
+        }
+        if !new.is_empty() {
+            group.effect(Effect::Accepted(new));
+        }
+        Ok(answers)
+    }
+
+    /// Gives the event its key, and with it its id and time where the caller gave none.
+    fn name(&mut self, event: NewEvent, now: Timestamp) -> Event {
+        let key = self.last_key.next(now);
+        self.last_key = key;
+        // The time in the key, so that lists by time and by key agree even if the clock goes back.
+        let accepted_at = key.made_at();
+        Event {
+            key,
+            id: event.event_id.unwrap_or_else(|| EventId::from_key(key)),
+            organization_id: event.organization_id,
+            event_type: event.event_type,
+            occurred_at: event.occurred_at.unwrap_or(accepted_at),
+            accepted_at,
+            level: event.level,
+            data: event.data,
+            routes: event.routes,
+        }
+    }
+}
+
+fn write(group: &mut Group, event: &Event, digest: Option<[u8; 16]>) {
+    let stored = encode_event(event);
+    group.put(keys::event(event.key), stored.record);
+    for (number, chunk) in (0_u16..).zip(stored.chunks) {
+        group.put(keys::chunk(event.key, number), chunk);
+    }
+    for route in event.routes.iter().filter(|route| route.guarantee == Guarantee::AtLeastOnce) {
+        let id = DeliveryId::new(event.key, route.destination_id);
+        group.put(keys::by_destination(keys::FRESH, id), Vec::new());
+    }
+    if let Some(digest) = digest {
+        let note = encode_idempotency(&Idempotency { event_key: event.key, digest });
+        group.put(keys::idempotency(&event.organization_id, &event.id), note);
+    }
+}
+
+/// The answer for an event whose id came before, in the store or in the group.
+fn known(
+    group: &Group,
+    event: &NewEvent,
+    digest: Option<[u8; 16]>,
+) -> Result<Option<Acceptance>, StoreError> {
+    let Some(id) = &event.event_id else { return Ok(None) };
+    let note_key = keys::idempotency(&event.organization_id, id);
+    if let Some(stored) = group.get(&note_key)? {
+        let note = decode_idempotency(&note_key, &stored)?;
+        if Some(note.digest) != digest {
+            // The id is free again once its event is gone.
+            let held = group.contains(&keys::event(note.event_key))?;
+            return Ok(held.then_some(Acceptance::Conflict));
+        }
+        return Ok(load(group, note.event_key)?.map(|first| Acceptance::Duplicate(Arc::new(first))));
+    }
+    let Some(key) = id.as_key() else { return Ok(None) };
+    let first = load(group, key)?;
+    let first = first.filter(|first| first.organization_id == event.organization_id && first.id == *id);
+    Ok(first.map(|first| compare(first, event)))
+}
+
+/// Compares with an event whose id was made from its key, for which no digest is kept.
+fn compare(first: Event, again: &NewEvent) -> Acceptance {
+    let same = first.event_type == again.event_type
+        && first.level == again.level
+        && first.data == again.data
+        && first.occurred_at == again.occurred_at.unwrap_or(first.accepted_at);
+    if same { Acceptance::Duplicate(Arc::new(first)) } else { Acceptance::Conflict }
+}
+
+fn load(group: &Group, key: EventKey) -> Result<Option<Event>, StoreError> {
+    let Some(stored) = group.get(&keys::event(key))? else { return Ok(None) };
+    decode_event(key, &stored, |number| group.get(&keys::chunk(key, number))).map(Some)
+}

@@ -1,0 +1,156 @@
+//! A group commit while it is built: what calls have written so far, over what the tree holds.
+//!
+//! Each call writes into `pending` first. When it succeeds, its writes, effects and answer join the
+//! group; when it fails, they are dropped and only the error is answered. So a call is there as a whole
+//! or not at all, and later calls of the group see the earlier ones.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use sled::{Batch, IVec, Tree};
+
+use super::unavailable;
+use crate::domain::destination::Destination;
+use crate::domain::event::Event;
+use crate::domain::id::{DeliveryId, DestinationId};
+use crate::domain::organization::Organization;
+use crate::store::{DueEntry, StoreError};
+
+type Writes = HashMap<Vec<u8>, Option<IVec>>;
+
+/// What becomes visible after the commit: in the directory and to the listener.
+pub(super) enum Effect {
+    Accepted(Vec<Arc<Event>>),
+    Requeued(Vec<DueEntry>),
+    Ended(Vec<DeliveryId>),
+    DestinationPut(Arc<Destination>),
+    DestinationRemoved(DestinationId),
+    OrganizationPut(Arc<Organization>),
+}
+
+/// Answers a call; it runs after the commit.
+type Answer = Box<dyn FnOnce() + Send>;
+
+/// A group commit while it is built.
+pub(super) struct Group {
+    tree: Tree,
+    joined: Writes,
+    pending: Writes,
+    pending_effects: Vec<Effect>,
+    effects: Vec<Effect>,
+    answers: Vec<Answer>,
+    durable: bool,
+    events: usize,
+    bytes: usize,
+}
+
+/// A group that is to be committed.
+pub(super) struct Finished {
+    pub(super) batch: Option<Batch>,
+    /// Whether it must be durable before anybody hears of it.
+    pub(super) durable: bool,
+    pub(super) effects: Vec<Effect>,
+    pub(super) answers: Vec<Answer>,
+}
+
+impl Group {
+    pub(super) fn new(tree: Tree) -> Self {
+        Self {
+            tree,
+            joined: Writes::new(),
+            pending: Writes::new(),
+            pending_effects: Vec::new(),
+            effects: Vec::new(),
+            answers: Vec::new(),
+            durable: false,
+            events: 0,
+            bytes: 0,
+        }
+    }
+
+    /// The value as this call sees it.
+    pub(super) fn get(&self, key: &[u8]) -> Result<Option<IVec>, StoreError> {
+        match self.pending.get(key).or_else(|| self.joined.get(key)) {
+            Some(written) => Ok(written.clone()),
+            None => self.tree.get(key).map_err(|error| unavailable(&error)),
+        }
+    }
+
+    /// Whether there is a value.
+    pub(super) fn contains(&self, key: &[u8]) -> Result<bool, StoreError> {
+        Ok(self.get(key)?.is_some())
+    }
+
+    pub(super) fn put(&mut self, key: Vec<u8>, value: Vec<u8>) {
+        self.bytes = self.bytes.saturating_add(key.len() + value.len());
+        self.pending.insert(key, Some(value.into()));
+    }
+
+    pub(super) fn remove(&mut self, key: Vec<u8>) {
+        self.pending.insert(key, None);
+    }
+
+    /// For keys that are mostly not there: looking is cheaper than deleting.
+    pub(super) fn remove_if_present(&mut self, key: Vec<u8>) -> Result<(), StoreError> {
+        if self.contains(&key)? {
+            self.remove(key);
+        }
+        Ok(())
+    }
+
+    /// Something to do after the commit.
+    pub(super) fn effect(&mut self, effect: Effect) {
+        self.pending_effects.push(effect);
+    }
+
+    /// Takes the call's writes into the group.
+    pub(super) fn keep(&mut self, durable: bool) {
+        self.durable |= durable && !self.pending.is_empty();
+        self.joined.extend(self.pending.drain());
+        for effect in self.pending_effects.drain(..) {
+            match (self.effects.last_mut(), effect) {
+                (Some(Effect::Accepted(before)), Effect::Accepted(events)) => {
+                    self.events += events.len();
+                    before.extend(events);
+                }
+                (_, effect) => {
+                    if let Effect::Accepted(events) = &effect {
+                        self.events += events.len();
+                    }
+                    self.effects.push(effect);
+                }
+            }
+        }
+    }
+
+    /// Forgets the call's writes.
+    pub(super) fn discard(&mut self) {
+        self.pending.clear();
+        self.pending_effects.clear();
+    }
+
+    /// Answers after the commit.
+    pub(super) fn answer(&mut self, answer: impl FnOnce() + Send + 'static) {
+        self.answers.push(Box::new(answer));
+    }
+
+    /// How large the group is: events, bytes, keys.
+    pub(super) fn size(&self) -> (usize, usize, usize) {
+        (self.events, self.bytes, self.joined.len())
+    }
+
+    /// No more calls join.
+    pub(super) fn finish(self) -> Finished {
+        let batch = (!self.joined.is_empty()).then(|| {
+            let mut batch = Batch::default();
+            for (key, value) in self.joined {
+                match value {
+                    Some(value) => batch.insert(key, value),
+                    None => batch.remove(key),
+                }
+            }
+            batch
+        });
+        Finished { batch, durable: self.durable, effects: self.effects, answers: self.answers }
+    }
+}

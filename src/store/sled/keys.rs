@@ -1,0 +1,127 @@
+//! The keys of the one tree: a byte for the table, then big-endian parts, so that scans are in order.
+//!
+//! | table | key | value |
+//! |---|---|---|
+//! | `E` | event | event |
+//! | `B` | event, chunk number | what does not fit into the event's record |
+//! | `W` | destination, event | empty: a fresh delivery |
+//! | `R` | destination, due time, event | due entry: a delivery that waits for a due time |
+//! | `D` | destination, event | delivery, from its first settlement on |
+//! | `X` | destination, event | empty: a dead letter |
+//! | `I` | organization, caller's event id | which event that is, and a digest of its content |
+//! | `C` | kind, id, chunk number | destination or organization |
+//! | `H` | destination | health |
+//! | `M` | name | schema version, clean shutdown |
+//!
+//! What costs in this tree is keys written, so an event for one destination is two of them (`E`, `W`),
+//! and keys of one event are neighbours of those of the events accepted with it.
+
+use crate::domain::id::{DeliveryId, DestinationId, EventId, EventKey, OrganizationId};
+use crate::domain::time::Timestamp;
+
+pub(super) const FRESH: u8 = b'W';
+pub(super) const DELIVERY: u8 = b'D';
+pub(super) const DEAD: u8 = b'X';
+pub(super) const DUE: u8 = b'R';
+
+/// The version of the layout above.
+pub(super) const SCHEMA_KEY: &[u8] = b"Mschema";
+/// Present while no process has the store open after an orderly close.
+pub(super) const CLEAN_KEY: &[u8] = b"Mclean";
+/// All events.
+pub(super) const EVENTS: &[u8] = b"E";
+/// All destinations, all their chunks.
+pub(super) const DESTINATIONS: &[u8] = b"Cd";
+/// All organizations, all their chunks.
+pub(super) const ORGANIZATIONS: &[u8] = b"Co";
+/// The health of all destinations.
+pub(super) const HEALTH: &[u8] = b"H";
+
+pub(super) fn event(key: EventKey) -> Vec<u8> {
+    [EVENTS, key.as_bytes()].concat()
+}
+
+pub(super) fn chunk(key: EventKey, number: u16) -> Vec<u8> {
+    [b"B".as_slice(), key.as_bytes(), &number.to_be_bytes()].concat()
+}
+
+/// A key of one of the tables by destination and event: [`FRESH`], [`DELIVERY`] or [`DEAD`].
+pub(super) fn by_destination(table: u8, id: DeliveryId) -> Vec<u8> {
+    [&[table], id.destination_id.as_bytes().as_slice(), id.event_key.as_bytes()].concat()
+}
+
+/// What all keys of a destination in such a table begin with.
+pub(super) fn of_destination(table: u8, id: DestinationId) -> Vec<u8> {
+    [&[table], id.as_bytes().as_slice()].concat()
+}
+
+pub(super) fn due(id: DeliveryId, due: Timestamp) -> Vec<u8> {
+    // With the sign bit turned, the order of the bytes is the order of time, also before 1970.
+    let ordered = due.as_millis().cast_unsigned() ^ SIGN;
+    let parts: [&[u8]; 4] =
+        [&[DUE], id.destination_id.as_bytes(), &ordered.to_be_bytes(), id.event_key.as_bytes()];
+    parts.concat()
+}
+
+/// What all keys of due entries of a destination begin with.
+pub(super) fn due_of_destination(id: DestinationId) -> Vec<u8> {
+    of_destination(DUE, id)
+}
+
+pub(super) fn idempotency(organization_id: &OrganizationId, event_id: &EventId) -> Vec<u8> {
+    // A slash is in neither id.
+    [b"I", organization_id.as_str().as_bytes(), b"/", event_id.as_str().as_bytes()].concat()
+}
+
+/// What the chunks of a destination begin with.
+pub(super) fn destination(id: DestinationId) -> Vec<u8> {
+    [DESTINATIONS, id.as_bytes()].concat()
+}
+
+/// What the chunks of an organization begin with.
+pub(super) fn organization(id: &OrganizationId) -> Vec<u8> {
+    [ORGANIZATIONS, id.as_str().as_bytes(), b"/"].concat()
+}
+
+/// One chunk of a destination or an organization.
+pub(super) fn numbered(prefix: &[u8], number: u16) -> Vec<u8> {
+    [prefix, &number.to_be_bytes()].concat()
+}
+
+/// What the key of a chunk begins with.
+pub(super) fn without_number(key: &[u8]) -> &[u8] {
+    key.split_last_chunk::<2>().map_or(key, |(prefix, _)| prefix)
+}
+
+pub(super) fn health(id: DestinationId) -> Vec<u8> {
+    [HEALTH, id.as_bytes()].concat()
+}
+
+/// The event in a key that ends with one.
+pub(super) fn event_of(key: &[u8]) -> Option<EventKey> {
+    key.last_chunk().copied().map(EventKey::from_bytes)
+}
+
+/// After all keys of a destination in a table by destination.
+pub(super) fn past_destination(table: u8, id: DestinationId) -> Vec<u8> {
+    // Longer than any rest of a key, and not smaller.
+    [of_destination(table, id), vec![u8::MAX; 32]].concat()
+}
+
+/// The destination in a key of a table by destination.
+pub(super) fn owner_of(key: &[u8]) -> Option<DestinationId> {
+    key.get(1..)?.first_chunk().copied().map(DestinationId::from_bytes)
+}
+
+/// The destination in a key that ends with one.
+pub(super) fn destination_of(key: &[u8]) -> Option<DestinationId> {
+    key.last_chunk().copied().map(DestinationId::from_bytes)
+}
+
+/// The due time in a key of a due entry.
+pub(super) fn due_of(key: &[u8]) -> Option<Timestamp> {
+    let ordered = u64::from_be_bytes(*key.get(17..)?.first_chunk()?);
+    Some(Timestamp::from_millis((ordered ^ SIGN).cast_signed()))
+}
+
+const SIGN: u64 = 1 << 63;

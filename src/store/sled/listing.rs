@@ -1,0 +1,140 @@
+//! Lists of deliveries: the orders of several destinations merged into one, newest event first.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::ops::Bound::{Excluded, Included};
+
+use sled::IVec;
+
+use super::keys::{self, DEAD, DELIVERY, FRESH};
+use super::reader::Reader;
+use super::unavailable;
+use crate::domain::delivery::{Delivery, StateKind};
+use crate::domain::id::{DeliveryId, DestinationId, EventKey};
+use crate::domain::settings::Guarantee;
+use crate::store::record::decode_delivery;
+use crate::store::{DeliveryQuery, Page, StoreError, lifecycle};
+
+/// How many rows one call looks at; about 50 ms of reading.
+pub(super) const ROWS_SCANNED: usize = 20_000;
+
+/// The keys of one table for one destination, from the newest on.
+struct Source {
+    table: u8,
+    destination_id: DestinationId,
+    rows: sled::Iter,
+}
+
+/// The next row of a source. The largest one is next in the list.
+type Candidate = (EventKey, Reverse<DestinationId>, Reverse<usize>, IVec);
+
+struct Merge {
+    sources: Vec<Source>,
+    heap: BinaryHeap<Candidate>,
+}
+
+impl Reader {
+    pub(super) fn deliveries(
+        &self,
+        query: &DeliveryQuery,
+        rows_scanned: usize,
+    ) -> Result<Page<Delivery>, StoreError> {
+        let mut merge = self.merge(query)?;
+        let mut rows: Vec<Delivery> = Vec::new();
+        let mut last = query.after;
+        for _ in 0..rows_scanned {
+            let Some((id, table, stored)) = merge.next()? else {
+                return Ok(Page { rows, more: false, scanned_to: None });
+            };
+            // While one is settled for the first time, both of its rows may be seen.
+            let again = last == Some(id);
+            let found = if again { None } else { self.listed(id, table, &stored)? };
+            if let Some(delivery) = found.filter(|delivery| lifecycle::fits(query, delivery)) {
+                if rows.len() >= query.limit {
+                    let scanned_to = rows.last().map(|row| row.id).or(query.after);
+                    return Ok(Page { rows, more: true, scanned_to });
+                }
+                rows.push(delivery);
+            }
+            last = Some(id);
+        }
+        Ok(Page { rows, more: true, scanned_to: last })
+    }
+
+    fn merge(&self, query: &DeliveryQuery) -> Result<Merge, StoreError> {
+        let wants = |kind| query.states.is_empty() || query.states.contains(&kind);
+        let tables: &[u8] = match query.states.as_slice() {
+            [StateKind::DeadLettered] => &[DEAD],
+            _ if wants(StateKind::Waiting) => &[DELIVERY, FRESH],
+            _ => &[DELIVERY],
+        };
+        let mut merge = Merge { sources: Vec::new(), heap: BinaryHeap::new() };
+        let mut destination_ids = query.destination_ids.clone();
+        destination_ids.sort_unstable();
+        destination_ids.dedup();
+        for destination_id in destination_ids {
+            let Some((first, last, inclusive)) = bounds(query, destination_id) else { continue };
+            for table in tables.iter().copied() {
+                let at = |key| keys::by_destination(table, DeliveryId::new(key, destination_id));
+                let end = if inclusive { Included(at(last)) } else { Excluded(at(last)) };
+                let rows = self.db.range::<Vec<u8>, _>((Included(at(first)), end));
+                merge.sources.push(Source { table, destination_id, rows });
+                merge.advance(merge.sources.len() - 1)?;
+            }
+        }
+        Ok(merge)
+    }
+
+    /// The delivery that a row stands for; `None` if it has just changed its place.
+    fn listed(&self, id: DeliveryId, table: u8, stored: &[u8]) -> Result<Option<Delivery>, StoreError> {
+        match table {
+            DELIVERY => {
+                let key = keys::by_destination(DELIVERY, id);
+                decode_delivery(id, &key, stored).map(Some)
+            }
+            FRESH => {
+                let head = self.head(id.event_key)?;
+                Ok(head.map(|head| lifecycle::fresh(&head, id.destination_id, Guarantee::AtLeastOnce)))
+            }
+            _ => self.recorded(id),
+        }
+    }
+}
+
+impl Merge {
+    fn next(&mut self) -> Result<Option<(DeliveryId, u8, IVec)>, StoreError> {
+        let Some((key, _, Reverse(position), stored)) = self.heap.pop() else { return Ok(None) };
+        let Some(source) = self.sources.get(position) else { return Ok(None) };
+        let (id, table) = (DeliveryId::new(key, source.destination_id), source.table);
+        self.advance(position)?;
+        Ok(Some((id, table, stored)))
+    }
+
+    fn advance(&mut self, position: usize) -> Result<(), StoreError> {
+        let Some(source) = self.sources.get_mut(position) else { return Ok(()) };
+        if let Some(row) = source.rows.next_back() {
+            let (key, stored) = row.map_err(|error| unavailable(&error))?;
+            if let Some(event_key) = keys::event_of(&key) {
+                self.heap.push((event_key, Reverse(source.destination_id), Reverse(position), stored));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The first and the last key that can be in the list, and whether the last one can; `None` if none can.
+fn bounds(query: &DeliveryQuery, destination_id: DestinationId) -> Option<(EventKey, EventKey, bool)> {
+    // Keys have 48 bits of milliseconds; a later time than that bounds nothing.
+    let expressible = |millis: i64| millis < 1 << 48;
+    let first = query.from.map_or(EventKey::MIN, EventKey::lower_bound);
+    let until = query.until.filter(|until| expressible(until.as_millis())).map(EventKey::lower_bound);
+    let mut last = until.map_or((EventKey::MAX, true), |until| (until, false));
+    if let Some(after) = query.after {
+        // Of the event listed last, destinations with larger ids are still to come.
+        last = last.min((after.event_key, destination_id > after.destination_id));
+    }
+    let nothing = query.from.is_some_and(|from| !expressible(from.as_millis()))
+        || first > last.0
+        || (first == last.0 && !last.1);
+    (!nothing).then_some((first, last.0, last.1))
+}

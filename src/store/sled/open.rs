@@ -1,0 +1,217 @@
+//! Opening the store: every known way in which it can go wrong has a message, and nothing is ever wiped.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::Arc;
+
+use rustix::fs::{FlockOperation, flock};
+use sled::{Db, IVec};
+
+use super::disk::{SyncHandle, sync_folder};
+use super::keys;
+use super::writer::panic_text;
+use crate::domain::destination::{Destination, DestinationHealth};
+use crate::domain::id::{DestinationId, EventKey, OrganizationId};
+use crate::domain::organization::Organization;
+use crate::store::StoreError;
+use crate::store::record::{Place, decode_destination, decode_health, decode_organization};
+
+/// The layout of keys and values that this version reads and writes.
+pub(super) const SCHEMA: u32 = 1;
+/// Locked while the store is open; not empty once a store was created here.
+const LOCK_FILE: &str = "signalpost.lock";
+/// sled's own background flush. It does not make anything durable, but only its thread cleans segments.
+const FLUSH_EVERY_MS: u64 = 500;
+
+/// An open store.
+pub(super) struct Opened {
+    pub(super) db: Db,
+    pub(super) sync: SyncHandle,
+    pub(super) lock: File,
+    pub(super) contents: Contents,
+}
+
+/// What is kept in memory besides.
+#[derive(Default)]
+pub(super) struct Contents {
+    pub(super) last_key: Option<EventKey>,
+    pub(super) organizations: BTreeMap<OrganizationId, Arc<Organization>>,
+    pub(super) destinations: BTreeMap<DestinationId, Arc<Destination>>,
+    pub(super) health: BTreeMap<DestinationId, DestinationHealth>,
+}
+
+/// Opens the store in this folder, or creates one there.
+pub(super) fn open(folder: &Path, cache_bytes: u64) -> Result<Opened, StoreError> {
+    let cannot = |what: &str, error: &io::Error| cannot_open(folder, &explain(what, error));
+    fs::create_dir_all(folder).map_err(|error| cannot("the folder can't be created", &error))?;
+    let mut lock = lock(folder)?;
+    let mut marker = String::new();
+    lock.read_to_string(&mut marker).map_err(|error| cannot("its lock file can't be read", &error))?;
+    remove_unfinished_snapshots(folder)
+        .map_err(|error| cannot("an unfinished snapshot can't be removed", &error))?;
+    let db = guarded(folder, || {
+        let config = sled::Config::new().path(folder).cache_capacity(cache_bytes);
+        config.flush_every_ms(Some(FLUSH_EVERY_MS)).open().map_err(|error| explain_sled(&error))
+    })?;
+    let sync = SyncHandle::open(folder).map_err(|error| cannot("its file can't be opened", &error))?;
+    sync_folder(folder).map_err(|error| cannot("the folder can't be synced", &error))?;
+    let contents = guarded(folder, || {
+        prepare(&db, !marker.is_empty())?;
+        load(&db).map_err(|error| error.to_string())
+    })?;
+    finish(&db, &sync, &mut lock, marker.is_empty()).map_err(|problem| cannot_open(folder, &problem))?;
+    Ok(Opened { db, sync, lock, contents })
+}
+
+fn lock(folder: &Path) -> Result<File, StoreError> {
+    let options = File::options().read(true).append(true).create(true).open(folder.join(LOCK_FILE));
+    let file =
+        options.map_err(|error| cannot_open(folder, &explain("its lock file can't be written", &error)))?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(cannot_open(
+            folder,
+            "it is in use by another process; only one may have it open, so stop that one first",
+        )),
+        Err(error) => Err(cannot_open(folder, &explain("it can't be locked", &error.into()))),
+    }
+}
+
+/// A process that is killed while it opens leaves such a file, and sled takes it for its newest snapshot
+/// from then on: every later open fails. The log has all that the snapshot would have had.
+fn remove_unfinished_snapshots(folder: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if name.starts_with("snap.") && name.ends_with(".generating") {
+            tracing::warn!(file = %name, "removing a snapshot that an earlier start left unfinished");
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+/// sled panics on damaged files; here that is an error like any other.
+fn guarded<T>(folder: &Path, work: impl FnOnce() -> Result<T, String>) -> Result<T, StoreError> {
+    match catch_unwind(AssertUnwindSafe(work)) {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(problem)) => Err(cannot_open(folder, &problem)),
+        Err(panic) => Err(cannot_open(folder, &damaged(&panic_text(panic.as_ref())))),
+    }
+}
+
+/// Checks that the tree is one of ours and not of a later version.
+fn prepare(db: &Db, existed: bool) -> Result<(), String> {
+    let schema = db.get(keys::SCHEMA_KEY).map_err(|error| explain_sled(&error))?;
+    let Some(schema) = schema else {
+        let is_empty = db.first().map_err(|error| explain_sled(&error))?.is_none();
+        return match (existed, is_empty) {
+            (false, true) => {
+                let written = db.insert(keys::SCHEMA_KEY, &SCHEMA.to_be_bytes());
+                written.map(drop).map_err(|error| explain_sled(&error))
+            }
+            (true, true) => Err(damaged("it was used before and is empty now")),
+            (_, false) => Err("it holds a sled database that is not a store of Signalpost".into()),
+        };
+    };
+    match schema.as_ref().try_into().map(u32::from_be_bytes) {
+        Ok(SCHEMA) => Ok(()),
+        Ok(newer) if newer > SCHEMA => Err(format!(
+            "it was written by a newer version of Signalpost (schema {newer}; this one reads {SCHEMA}); \
+             run that version"
+        )),
+        Ok(other) => Err(damaged(&format!("there is no schema {other}"))),
+        Err(_) => Err(damaged("its schema version is unreadable")),
+    }
+}
+
+fn load(db: &Db) -> Result<Contents, StoreError> {
+    let mut contents = Contents::default();
+    if let Some((key, _)) = db.scan_prefix(keys::EVENTS).next_back().transpose().map_err(sled_error)? {
+        contents.last_key = keys::event_of(&key);
+    }
+    for (prefix, chunks) in grouped(db, keys::ORGANIZATIONS)? {
+        let organization = decode_organization(&prefix, &chunks)?;
+        contents.organizations.insert(organization.id.clone(), Arc::new(organization));
+    }
+    for (prefix, chunks) in grouped(db, keys::DESTINATIONS)? {
+        let id = keys::destination_of(&prefix);
+        let id = id.ok_or_else(|| Place::new("destination", &prefix).corrupt("its key is too short"))?;
+        contents.destinations.insert(id, Arc::new(decode_destination(id, &chunks)?));
+    }
+    for row in db.scan_prefix(keys::HEALTH) {
+        let (key, stored) = row.map_err(sled_error)?;
+        if let Some(id) = keys::destination_of(&key) {
+            contents.health.insert(id, decode_health(id, &stored)?);
+        }
+    }
+    Ok(contents)
+}
+
+/// The rows of a chunked table, by what their keys begin with.
+fn grouped(db: &Db, table: &[u8]) -> Result<BTreeMap<Vec<u8>, Vec<IVec>>, StoreError> {
+    let mut groups: BTreeMap<Vec<u8>, Vec<IVec>> = BTreeMap::new();
+    for row in db.scan_prefix(table) {
+        let (key, stored) = row.map_err(sled_error)?;
+        groups.entry(keys::without_number(&key).to_vec()).or_default().push(stored);
+    }
+    Ok(groups)
+}
+
+fn sled_error(error: sled::Error) -> StoreError {
+    StoreError::Unavailable(explain_sled(&error))
+}
+
+/// Makes durable that the store exists and is open now.
+fn finish(db: &Db, sync: &SyncHandle, lock: &mut File, is_new: bool) -> Result<(), String> {
+    let was_clean = db.remove(keys::CLEAN_KEY).map_err(|error| explain_sled(&error))?.is_some();
+    db.flush().map_err(|error| explain_sled(&error))?;
+    sync.sync().map_err(|error| explain("it can't be synced", &error))?;
+    if is_new {
+        let text = format!("Signalpost store, schema {SCHEMA}\n");
+        let written = lock.write_all(text.as_bytes()).and_then(|()| lock.sync_all());
+        written.map_err(|error| explain("its lock file can't be written", &error))?;
+    } else if !was_clean {
+        tracing::info!("the store was not closed in an orderly way; it recovered by itself");
+    }
+    Ok(())
+}
+
+fn cannot_open(folder: &Path, problem: &str) -> StoreError {
+    StoreError::CannotOpen(format!("the store in {} can't be opened: {problem}", folder.display()))
+}
+
+fn damaged(problem: &str) -> String {
+    format!("it is damaged ({problem}); copy the folder before anything else, then restore a backup")
+}
+
+fn explain_sled(error: &sled::Error) -> String {
+    match error {
+        sled::Error::Io(error) if error.to_string().contains("could not acquire lock") => {
+            "its file is locked by another process; stop that one first".into()
+        }
+        sled::Error::Io(error) => explain("its files can't be used", error),
+        sled::Error::Unsupported(problem) => format!("its files have a format of another sled: {problem}"),
+        sled::Error::CollectionNotFound(_)
+        | sled::Error::ReportableBug(_)
+        | sled::Error::Corruption { .. } => damaged(&error.to_string()),
+    }
+}
+
+/// What an error of the system means for the operator.
+pub(super) fn explain(what: &str, error: &io::Error) -> String {
+    let remedy = match error.kind() {
+        io::ErrorKind::PermissionDenied => "; give this process the right to write there",
+        io::ErrorKind::ReadOnlyFilesystem => "; the file system is read-only, mount it for writing",
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            "; the disk is full: free some space and start again, nothing is lost"
+        }
+        io::ErrorKind::NotADirectory | io::ErrorKind::AlreadyExists => "; the path must be a folder",
+        _ => "",
+    };
+    format!("{what}: {error}{remedy}")
+}

@@ -1,0 +1,162 @@
+//! Reads. They run on blocking threads, because every sled call may wait for a batch that is applied.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::ops::Bound::{Excluded, Included};
+use std::sync::Arc;
+
+use sled::{Db, IVec};
+
+use super::keys::{self, DELIVERY, DUE, FRESH};
+use super::{Shared, unavailable};
+use crate::domain::delivery::Delivery;
+use crate::domain::event::Event;
+use crate::domain::id::{DeliveryId, DestinationId, EventId, EventKey, OrganizationId};
+use crate::domain::settings::Guarantee;
+use crate::domain::time::Timestamp;
+use crate::store::record::{
+    EventHead, Place, decode_delivery, decode_due, decode_event, decode_head, decode_idempotency,
+};
+use crate::store::{Backlog, DueEntry, Page, StoreError, lifecycle};
+
+/// What reading needs.
+pub(super) struct Reader {
+    pub(super) db: Db,
+    pub(super) shared: Arc<Shared>,
+    /// Held while any read may be under way.
+    pub(super) _lock: Arc<File>,
+}
+
+impl Reader {
+    pub(super) fn get(&self, key: &[u8]) -> Result<Option<IVec>, StoreError> {
+        self.db.get(key).map_err(|error| unavailable(&error))
+    }
+
+    pub(super) fn event(&self, key: EventKey) -> Result<Option<Arc<Event>>, StoreError> {
+        let Some(stored) = self.get(&keys::event(key))? else { return Ok(None) };
+        let event = decode_event(key, &stored, |number| self.get(&keys::chunk(key, number)))?;
+        Ok(Some(Arc::new(event)))
+    }
+
+    pub(super) fn head(&self, key: EventKey) -> Result<Option<EventHead>, StoreError> {
+        self.get(&keys::event(key))?.map(|stored| decode_head(key, &stored)).transpose()
+    }
+
+    pub(super) fn find_event(
+        &self,
+        organization_id: &OrganizationId,
+        event_id: &EventId,
+    ) -> Result<Option<Arc<Event>>, StoreError> {
+        let note_key = keys::idempotency(organization_id, event_id);
+        let key = match self.get(&note_key)? {
+            Some(stored) => Some(decode_idempotency(&note_key, &stored)?.event_key),
+            None => event_id.as_key(),
+        };
+        let Some(key) = key else { return Ok(None) };
+        let event = self.event(key)?;
+        Ok(event.filter(|event| event.organization_id == *organization_id && event.id == *event_id))
+    }
+
+    pub(super) fn fresh(
+        &self,
+        destination_id: DestinationId,
+        after: Option<EventKey>,
+        limit: usize,
+    ) -> Result<Page<Arc<Event>>, StoreError> {
+        let at = |key| keys::by_destination(FRESH, DeliveryId::new(key, destination_id));
+        let start = after.map_or(Included(at(EventKey::MIN)), |key| Excluded(at(key)));
+        // What is applied but not yet durable is not shown: the listener tells of it in a moment.
+        let end = self.shared.durable_key();
+        let mut rows = Vec::new();
+        if after.is_some_and(|after| after >= end) {
+            return Ok(Page { rows, more: false, scanned_to: None });
+        }
+        for row in self.db.range::<Vec<u8>, _>((start, Included(at(end)))) {
+            let (key, _) = row.map_err(|error| unavailable(&error))?;
+            let Some(event_key) = keys::event_of(&key) else { continue };
+            let Some(event) = self.event(event_key)? else { continue };
+            if rows.len() == limit {
+                return Ok(Page { rows, more: true, scanned_to: None });
+            }
+            rows.push(event);
+        }
+        Ok(Page { rows, more: false, scanned_to: None })
+    }
+
+    pub(super) fn due(
+        &self,
+        destination_id: DestinationId,
+        after: Option<(Timestamp, EventKey)>,
+        limit: usize,
+    ) -> Result<Page<DueEntry>, StoreError> {
+        let at = |(due, key)| keys::due(DeliveryId::new(key, destination_id), due);
+        let first = (Timestamp::from_millis(i64::MIN), EventKey::MIN);
+        let last = (Timestamp::from_millis(i64::MAX), EventKey::MAX);
+        let start = after.map_or(Included(at(first)), |after| Excluded(at(after)));
+        let mut rows = Vec::new();
+        for row in self.db.range::<Vec<u8>, _>((start, Included(at(last)))) {
+            let (key, stored) = row.map_err(|error| unavailable(&error))?;
+            if rows.len() == limit {
+                return Ok(Page { rows, more: true, scanned_to: None });
+            }
+            let parts = keys::due_of(&key).zip(keys::event_of(&key));
+            let parts = parts.ok_or_else(|| Place::new("due", &key).corrupt("its key is too short"));
+            let (due, event_key) = parts?;
+            rows.push(decode_due(DeliveryId::new(event_key, destination_id), due, &key, &stored)?);
+        }
+        Ok(Page { rows, more: false, scanned_to: None })
+    }
+
+    pub(super) fn delivery(&self, id: DeliveryId) -> Result<Option<Delivery>, StoreError> {
+        if let Some(delivery) = self.recorded(id)? {
+            return Ok(Some(delivery));
+        }
+        if self.get(&keys::by_destination(FRESH, id))?.is_some()
+            && let Some(head) = self.head(id.event_key)?
+        {
+            return Ok(Some(lifecycle::fresh(&head, id.destination_id, Guarantee::AtLeastOnce)));
+        }
+        // It may have got its first record between the two looks, but never the other way round.
+        self.recorded(id)
+    }
+
+    pub(super) fn recorded(&self, id: DeliveryId) -> Result<Option<Delivery>, StoreError> {
+        let key = keys::by_destination(DELIVERY, id);
+        self.get(&key)?.map(|stored| decode_delivery(id, &key, &stored)).transpose()
+    }
+
+    /// Looks at one key a destination and table, however much waits there.
+    pub(super) fn destinations_with_work(&self) -> Result<Vec<DestinationId>, StoreError> {
+        let mut found = BTreeSet::new();
+        for table in [FRESH, DUE] {
+            let mut start = vec![table];
+            while let Some(row) = self.db.range(start..vec![table + 1]).keys().next() {
+                let key = row.map_err(|error| unavailable(&error))?;
+                let id = keys::owner_of(&key);
+                let id = id.ok_or_else(|| Place::new("waiting", &key).corrupt("its key is too short"))?;
+                found.insert(id);
+                start = keys::past_destination(table, id);
+            }
+        }
+        Ok(found.into_iter().collect())
+    }
+
+    pub(super) fn backlog(&self, destination_id: DestinationId, cap: usize) -> Result<Backlog, StoreError> {
+        let mut backlog = Backlog::default();
+        let fresh = self.db.scan_prefix(keys::of_destination(FRESH, destination_id)).keys();
+        let due = self.db.scan_prefix(keys::due_of_destination(destination_id)).keys();
+        for (position, key) in fresh.chain(due).enumerate() {
+            let key = key.map_err(|error| unavailable(&error))?;
+            if position == 0 && key.first() == Some(&FRESH) {
+                let oldest = keys::event_of(&key).map(|key| self.head(key)).transpose()?;
+                backlog.oldest = oldest.flatten().map(|head| head.accepted_at);
+            }
+            if backlog.count == cap {
+                backlog.capped = true;
+                break;
+            }
+            backlog.count += 1;
+        }
+        Ok(backlog)
+    }
+}

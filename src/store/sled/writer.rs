@@ -1,0 +1,289 @@
+//! The one thread that writes: it takes whatever waits, commits it as one group, and answers.
+//!
+//! A group is applied, flushed and fsynced before the directory changes, the listener hears of it and
+//! callers are answered, in this order. A group of settlements only is applied and answered, and becomes
+//! durable with the next group or soon after. Any failure of sled and any panic end the thread and fail
+//! the store: its memory can't be trusted any more.
+
+use std::any::Any;
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+use sled::Db;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+
+use super::accept::Submission;
+use super::disk::{SyncHandle, Watermark};
+use super::group::{Effect, Finished, Group};
+use super::{Shared, keys, unavailable};
+use crate::clock::SharedClock;
+use crate::domain::delivery::{CycleCause, DeliveryState, StateKind};
+use crate::domain::destination::{Destination, DestinationHealth};
+use crate::domain::event::Acceptance;
+use crate::domain::id::{DeliveryId, DestinationId, EventKey, OrganizationId};
+use crate::domain::organization::Organization;
+use crate::domain::time::Timestamp;
+use crate::store::record::EventHead;
+use crate::store::{DueEntry, Settlement, StoreError};
+
+/// Settlements become durable after this long at the latest; the trait promises half a second.
+const SYNC_AFTER: Duration = Duration::from_millis(400);
+/// A group takes no further call once it has so many bytes or keys: from here on groups get no faster,
+/// and all reads wait while one is applied.
+const GROUP_BYTES: usize = 1024 * 1024;
+const GROUP_KEYS: usize = 512;
+/// How many heads of events are remembered, so that settling reads no events. They are small.
+const HEADS_KEPT: usize = 4096;
+
+pub(super) type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
+
+/// What callers ask of the writer.
+pub(super) enum Command {
+    Accept(Vec<Submission>, Reply<Vec<Acceptance>>),
+    Settle(Vec<Settlement>, Vec<(DestinationId, DestinationHealth)>, Reply<()>),
+    Requeue(Vec<DeliveryId>, (CycleCause, Timestamp), Reply<Vec<DueEntry>>),
+    End(Vec<DeliveryId>, (StateKind, DeliveryState), Reply<Vec<DeliveryId>>),
+    CreateDestination(Box<Destination>, Option<u32>, Reply<Arc<Destination>>),
+    UpdateDestination(Box<Destination>, u64, Reply<Arc<Destination>>),
+    DeleteDestination(DestinationId, Option<u64>, Reply<()>),
+    CreateOrganization(Organization, Reply<Arc<Organization>>),
+    UpdateOrganization(Organization, u64, Reply<Arc<Organization>>),
+    Close(Reply<()>),
+}
+
+/// A command with its place in the queue, which is free again when the command is taken.
+pub(super) struct Queued {
+    pub(super) command: Command,
+    pub(super) place: OwnedSemaphorePermit,
+}
+
+impl Queued {
+    /// Takes the command out and frees its place.
+    fn command(self) -> Command {
+        drop(self.place);
+        self.command
+    }
+}
+
+/// All that writing needs; owned by the thread.
+pub(super) struct Writer {
+    pub(super) db: Db,
+    pub(super) sync: SyncHandle,
+    pub(super) shared: Arc<Shared>,
+    pub(super) clock: SharedClock,
+    pub(super) watermark: Watermark,
+    pub(super) group_events: usize,
+    pub(super) last_key: EventKey,
+    pub(super) heads: Heads,
+    /// As of the group that is being built; the directory is as of the last commit.
+    pub(super) destinations: BTreeMap<DestinationId, Arc<Destination>>,
+    pub(super) organizations: BTreeMap<OrganizationId, Arc<Organization>>,
+    /// Since when something is applied but not durable.
+    pub(super) unsynced_since: Option<Instant>,
+}
+
+impl Writer {
+    /// Works until the store is closed or dropped, or fails.
+    pub(super) fn run(mut self, commands: Receiver<Queued>) {
+        let shared = Arc::clone(&self.shared);
+        match catch_unwind(AssertUnwindSafe(|| self.work(&commands))) {
+            Ok(Ok(())) => shared.condition.close(),
+            Ok(Err(StoreError::Unavailable(problem))) => shared.condition.fail(problem),
+            Ok(Err(error)) => shared.condition.fail(error.to_string()),
+            Err(panic) => {
+                shared.condition.fail(format!("its writer panicked: {}", panic_text(panic.as_ref())));
+            }
+        }
+        // Only now, so that callers whose commands are dropped find the reason.
+        drop(commands);
+    }
+
+    fn work(&mut self, commands: &Receiver<Queued>) -> Result<(), StoreError> {
+        loop {
+            let first = match self.wait(commands) {
+                Ok(first) => first,
+                Err(RecvTimeoutError::Timeout) => {
+                    self.make_durable()?;
+                    continue;
+                }
+                Err(RecvTimeoutError::Disconnected) => return self.close(),
+            };
+            let mut group = Group::new((*self.db).clone());
+            let mut closing = self.take(&mut group, first)?;
+            while closing.is_none() && self.has_room(&group) {
+                let Ok(next) = commands.try_recv() else { break };
+                closing = self.take(&mut group, next.command())?;
+            }
+            self.commit(group)?;
+            if let Some(reply) = closing {
+                self.close()?;
+                drop(reply.send(Ok(())));
+                return Ok(());
+            }
+        }
+    }
+
+    fn wait(&self, commands: &Receiver<Queued>) -> Result<Command, RecvTimeoutError> {
+        let queued = match self.unsynced_since {
+            Some(since) => commands.recv_timeout(SYNC_AFTER.saturating_sub(since.elapsed())),
+            None => commands.recv().map_err(|_| RecvTimeoutError::Disconnected),
+        };
+        queued.map(Queued::command)
+    }
+
+    fn has_room(&self, group: &Group) -> bool {
+        let (events, bytes, keys) = group.size();
+        events < self.group_events && bytes < GROUP_BYTES && keys < GROUP_KEYS
+    }
+
+    /// Takes a command into the group; answers the reply of a command to close.
+    fn take(&mut self, group: &mut Group, command: Command) -> Result<Option<Reply<()>>, StoreError> {
+        match command {
+            Command::Accept(submissions, reply) => {
+                let result = self.accept(group, submissions);
+                join(group, true, result, reply)?;
+            }
+            Command::Settle(settlements, health, reply) => {
+                let result = self.settle(group, settlements, health);
+                join(group, false, result, reply)?;
+            }
+            Command::Requeue(ids, begin, reply) => {
+                let result = self.requeue(group, &ids, begin);
+                join(group, true, result, reply)?;
+            }
+            Command::End(ids, change, reply) => {
+                let result = self.end(group, &ids, change);
+                join(group, true, result, reply)?;
+            }
+            Command::CreateDestination(destination, limit, reply) => {
+                let result = self.create_destination(group, *destination, limit);
+                join(group, true, result, reply)?;
+            }
+            Command::UpdateDestination(destination, expected, reply) => {
+                let result = self.update_destination(group, *destination, expected);
+                join(group, true, result, reply)?;
+            }
+            Command::DeleteDestination(id, expected, reply) => {
+                let result = self.delete_destination(group, id, expected);
+                join(group, true, result, reply)?;
+            }
+            Command::CreateOrganization(organization, reply) => {
+                let result = self.create_organization(group, organization);
+                join(group, true, result, reply)?;
+            }
+            Command::UpdateOrganization(organization, expected, reply) => {
+                let result = self.update_organization(group, organization, expected);
+                join(group, true, result, reply)?;
+            }
+            Command::Close(reply) => return Ok(Some(reply)),
+        }
+        Ok(None)
+    }
+
+    fn commit(&mut self, group: Group) -> Result<(), StoreError> {
+        let Finished { batch, durable, effects, answers } = group.finish();
+        if let Some(batch) = batch {
+            self.db.apply_batch(batch).map_err(|error| unavailable(&error))?;
+            self.unsynced_since.get_or_insert_with(Instant::now);
+        }
+        if durable || self.unsynced_since.is_some_and(|since| since.elapsed() >= SYNC_AFTER) {
+            self.make_durable()?;
+        }
+        for effect in effects {
+            self.publish(effect);
+        }
+        for answer in answers {
+            answer();
+        }
+        Ok(())
+    }
+
+    fn make_durable(&mut self) -> Result<(), StoreError> {
+        self.db.flush().map_err(|error| unavailable(&error))?;
+        self.sync.sync().map_err(|error| StoreError::Unavailable(format!("fsync failed: {error}")))?;
+        self.unsynced_since = None;
+        self.shared.set_durable_key(self.last_key);
+        Ok(())
+    }
+
+    fn publish(&self, effect: Effect) {
+        let directory = &self.shared.directory;
+        let listener = self.shared.listener.get();
+        match effect {
+            Effect::Accepted(events) => listener.inspect(|listener| listener.accepted(&events)),
+            Effect::Requeued(entries) => listener.inspect(|listener| listener.requeued(&entries)),
+            Effect::Ended(ids) => listener.inspect(|listener| listener.ended(&ids)),
+            Effect::DestinationPut(destination) => {
+                let id = destination.id;
+                directory.put_destination(destination, DestinationHealth::default());
+                listener.inspect(|listener| listener.destination_changed(id))
+            }
+            Effect::DestinationRemoved(id) => {
+                directory.remove_destination(id);
+                listener.inspect(|listener| listener.destination_changed(id))
+            }
+            Effect::OrganizationPut(organization) => {
+                directory.put_organization(organization);
+                None
+            }
+        };
+    }
+
+    /// Leaves a mark that nothing was under way.
+    fn close(&mut self) -> Result<(), StoreError> {
+        self.db.insert(keys::CLEAN_KEY, &[]).map_err(|error| unavailable(&error))?;
+        self.make_durable()
+    }
+}
+
+/// Takes the writes of a call into the group, or none of them, and answers after the commit.
+fn join<T: Send + 'static>(
+    group: &mut Group,
+    durable: bool,
+    result: Result<T, StoreError>,
+    reply: Reply<T>,
+) -> Result<(), StoreError> {
+    match &result {
+        Ok(_) => group.keep(durable),
+        // sled itself failed, so the store has; the caller learns it from the dropped reply.
+        Err(StoreError::Unavailable(problem)) => return Err(StoreError::Unavailable(problem.clone())),
+        Err(_) => group.discard(),
+    }
+    // The caller may have gone; what it asked for is done all the same.
+    group.answer(move || drop(reply.send(result)));
+    Ok(())
+}
+
+/// What a panic said.
+pub(super) fn panic_text(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message").to_owned()
+}
+
+/// The heads of the events that were accepted or settled last.
+#[derive(Default)]
+pub(super) struct Heads {
+    by_key: HashMap<EventKey, EventHead>,
+    order: VecDeque<EventKey>,
+}
+
+impl Heads {
+    pub(super) fn get(&self, key: EventKey) -> Option<EventHead> {
+        self.by_key.get(&key).cloned()
+    }
+
+    pub(super) fn insert(&mut self, head: EventHead) {
+        let key = head.key;
+        if self.by_key.insert(key, head).is_none() {
+            self.order.push_back(key);
+        }
+        if self.order.len() > HEADS_KEPT
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.by_key.remove(&oldest);
+        }
+    }
+}
