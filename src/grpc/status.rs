@@ -15,7 +15,7 @@ use crate::grpc::proto::v1::{self, ErrorReason};
 /// The domain of every reason.
 pub const ERROR_DOMAIN: &str = "signalpost";
 /// The most field violations in a status. Details travel in trailers, for which common clients have a
-/// limit of 8 KiB in base64; see [`DETAILS_MAX_BYTES`].
+/// limit of 8 KiB in base64.
 pub const VIOLATIONS_MAX: usize = 20;
 /// About how large the violations of a status may be in all.
 const DETAILS_MAX_BYTES: usize = 3 * 1024;
