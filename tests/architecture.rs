@@ -127,7 +127,7 @@ const EXCLUSIVE: &[Exclusive] = &[
     Exclusive { path: "ed25519_dalek", places: &["contract"], reason: "only contracts sign" },
     Exclusive {
         path: "ring",
-        places: &["receiver", "config", "app", "cli"],
+        places: &["receiver", "control", "app", "cli"],
         reason: "it verifies independently of what signs, and draws secure random bytes",
     },
     Exclusive {

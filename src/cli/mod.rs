@@ -3,6 +3,7 @@
 //! Standard output is for results, standard error for logs and complaints; [`exit`] says what the exit
 //! codes mean.
 
+mod bench;
 mod config;
 mod demo;
 pub mod exit;
@@ -34,6 +35,11 @@ enum Command {
     Demo(demo::DemoArguments),
     /// Receive webhooks, verify them and show them.
     Listen(Box<listen::ListenArguments>),
+    /// Measure this build on this machine, in relation to what the machine can do at all.
+    Bench(bench::BenchArguments),
+    /// The receiving end of `bench`, which starts it.
+    #[command(hide = true)]
+    BenchSink(bench::sink::SinkArguments),
     /// Check, show or explain the configuration.
     #[command(subcommand)]
     Config(config::Command),
@@ -54,6 +60,8 @@ fn execute(command: Command) -> Exit {
         Command::Listen(arguments) => {
             block_on(async { listen::run(*arguments).await.map(|()| Exit::Success) })
         }
+        Command::Bench(arguments) => block_on(bench::run(arguments)),
+        Command::BenchSink(arguments) => block_on(bench::sink::run(arguments)),
         Command::Config(command) => config::run(&command),
     }
 }

@@ -14,6 +14,12 @@ pub fn print(text: &str) -> Exit {
     }
 }
 
+/// Says on standard error what goes on, for those who wait.
+pub fn remark(text: &str) {
+    // Where standard error is closed, nobody waits to be told.
+    write_all(io::stderr().lock(), &format!("{text}\n")).ok();
+}
+
 /// Writes an error with its causes, and hands back the exit code that goes with it.
 pub fn complain(error: &dyn Error, exit: Exit) -> Exit {
     let mut text = format!("signalpost: {error}");

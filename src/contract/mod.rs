@@ -274,6 +274,8 @@ pub struct TestOrder<'a> {
     pub actor_id: &'a str,
     /// The time of the test.
     pub now: Timestamp,
+    /// Random, so that two tests never have the same event id.
+    pub draw: u64,
 }
 
 /// Why an event can't be rendered: a sentence for the delivery's record.

@@ -4,7 +4,7 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 
 use super::*;
-use crate::clock::{Clock, TokioClock};
+use crate::clock::TokioClock;
 use crate::domain::attempt::Failure;
 use crate::domain::delivery::{Delivery, DeliveryState};
 use crate::domain::destination::{Destination, DestinationState, DestinationUrl, DisabledReason};

@@ -70,7 +70,9 @@ impl TlsIdentity {
         &self.certificate_pem
     }
 
-    pub(super) fn config(&self) -> Arc<ServerConfig> {
+    /// The settings of a TLS server with this certificate.
+    #[must_use]
+    pub fn config(&self) -> Arc<ServerConfig> {
         Arc::clone(&self.config)
     }
 }

@@ -15,7 +15,9 @@ use super::settings::{
 };
 use super::{Place, codes, cut, join, seal, secret, split, unseal};
 use crate::domain::contract::Contract;
-use crate::domain::destination::{Destination, DestinationHealth, DestinationState, DisabledReason, DestinationUrl, Header};
+use crate::domain::destination::{
+    Destination, DestinationHealth, DestinationState, DestinationUrl, DisabledReason, Header,
+};
 use crate::domain::id::{DestinationId, OrganizationId};
 use crate::domain::organization::Organization;
 use crate::domain::secret::{HttpAuth, RetiringSecret, SecretSource, SigningSecrets};

@@ -65,7 +65,8 @@ impl Watermark {
     /// free, whichever is more: room for outcomes and for the store's own housekeeping.
     pub(super) fn new(folder: &Path, needed_bytes: Option<u64>) -> Self {
         let needed_bytes = needed_bytes.unwrap_or_else(|| {
-            let size = rustix::fs::statvfs(folder).map_or(0, |stat| stat.f_blocks.saturating_mul(stat.f_frsize));
+            let size =
+                rustix::fs::statvfs(folder).map_or(0, |stat| stat.f_blocks.saturating_mul(stat.f_frsize));
             (size / 10).max(LEAST_FREE)
         });
         Self { folder: folder.to_owned(), needed_bytes, checked: None }

@@ -406,10 +406,10 @@ async fn a_list_that_finds_nothing_stops_and_says_where_to_go_on() {
         let page = store.reader.deliveries(&next, 10).unwrap();
         rows.extend(page.rows);
         pages += 1;
-        if !page.more {
+        if page.next.is_none() {
             break;
         }
-        next.after = page.scanned_to;
+        next.after = page.next;
     }
     assert_eq!(rows.iter().map(|row| row.id).collect::<Vec<_>>(), [id_of(&wanted, 1)]);
     assert_eq!(pages, 11);

@@ -17,8 +17,8 @@ use crate::domain::time::Timestamp;
 use crate::store::directory::Directory;
 use crate::store::record::content_digest;
 use crate::store::{
-    Backlog, CommitListener, DeliveryQuery, DeliveryStore, DestinationStore, DueEntry, EventStore,
-    OrganizationStore, Page, Settlement, Store, StoreError,
+    Backlog, CommitListener, DeliveryPage, DeliveryQuery, DeliveryStore, DestinationStore, DueEntry,
+    EventStore, OrganizationStore, Page, Settlement, Store, StoreError,
 };
 
 impl Store for SledStore {
@@ -89,7 +89,7 @@ impl DeliveryStore for SledStore {
         self.read(move |reader| reader.delivery(id)).await
     }
 
-    async fn deliveries(&self, query: DeliveryQuery) -> Result<Page<Delivery>, StoreError> {
+    async fn deliveries(&self, query: DeliveryQuery) -> Result<DeliveryPage, StoreError> {
         self.read(move |reader| reader.deliveries(&query, listing::ROWS_SCANNED)).await
     }
 
@@ -112,7 +112,7 @@ impl DeliveryStore for SledStore {
     }
 
     async fn destinations_with_work(&self) -> Result<Vec<DestinationId>, StoreError> {
-        self.read(Reader::destinations_with_work).await
+        self.read(|reader| reader.destinations_with_work()).await
     }
 
     async fn backlog(&self, destination_id: DestinationId, cap: usize) -> Result<Backlog, StoreError> {

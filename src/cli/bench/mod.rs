@@ -1,0 +1,163 @@
+//! `signalpost bench`: what this build does on this machine, in relation to what the machine can do at all.
+//!
+//! The raw ceilings come first, in the same run: a hand-written POST loop against a hand-written sink, and
+//! records appended to a file. Then each scenario on a server and a store of its own. Server and sink are
+//! processes of their own (`process`); the callers are in this one, on a single thread. Everything stays
+//! on the loopback interface and in one temporary folder, and every loop ends by count or by time.
+
+mod append;
+mod figures;
+mod load;
+mod process;
+mod raw_post;
+mod report;
+mod scenarios;
+mod server;
+pub(super) mod sink;
+mod sinks;
+mod table;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use bytes::Bytes;
+use clap::Args;
+use rustix::fs::statfs;
+use tokio::signal::unix::{SignalKind, signal};
+
+use self::load::Style;
+use self::report::{Against, Asked, Ceilings, Machine, Measured, Report, Scenario};
+use self::scenarios::Setting;
+use self::server::Egress;
+use self::sinks::Sink;
+use super::exit::Exit;
+use super::output::{print, remark};
+
+/// The magic number of a file system in memory (`statfs(2)`), where a sync costs nothing.
+const TMPFS: i64 = 0x0102_1994;
+
+/// What one must know to read the figures.
+const NOTES: [&str; 4] = [
+    "The figures hold for this machine and this run only. Callers, server and sink share its cores.",
+    "Server and sink are processes of their own; memory and CPU are the server's.",
+    "A stream's latency is from sending an event to its acknowledgement, with 256 events ahead.",
+    "deliver http: STALWART, the only contract that may go over plain HTTP, set to one request for each \
+     event: throttle 0, max_batch_events 1, ordered false, max_concurrency 8.",
+];
+
+/// `signalpost bench`.
+#[derive(Debug, Clone, Args)]
+pub(super) struct BenchArguments {
+    /// Events of each scenario.
+    #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(100..=5_000_000))]
+    events: u32,
+
+    /// Size of each event's data.
+    #[arg(long, value_name = "BYTES", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(16..=32_768))]
+    payload: u32,
+
+    /// Destinations of the delivery scenarios, each in an organization of its own.
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    destinations: u32,
+
+    /// Where the temporary stores are made; the system's temporary folder if not given.
+    #[arg(long)]
+    folder: Option<PathBuf>,
+
+    /// Print JSON instead of a table.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Measures, and prints what was measured. A signal ends it early, with all that it started.
+///
+/// # Errors
+/// A process can't be started, the folder can't be written, or the server refuses or fails.
+pub(super) async fn run(arguments: BenchArguments) -> anyhow::Result<Exit> {
+    let mut terminated = signal(SignalKind::terminate()).context("SIGTERM can't be waited for")?;
+    let mut interrupted = signal(SignalKind::interrupt()).context("Ctrl-C can't be waited for")?;
+    let report = tokio::select! {
+        measured = measure(&arguments) => measured?,
+        _ = terminated.recv() => anyhow::bail!("ended by a signal"),
+        _ = interrupted.recv() => anyhow::bail!("ended by a signal"),
+    };
+    let printed = print(&if arguments.json { report.json()? } else { table::table(&report) });
+    Ok(if report.is_complete() { printed } else { Exit::Failure })
+}
+
+async fn measure(arguments: &BenchArguments) -> anyhow::Result<Report> {
+    let mut builder = tempfile::Builder::new();
+    builder.prefix("signalpost-bench-");
+    let folder = match &arguments.folder {
+        Some(parent) => builder.tempdir_in(parent),
+        None => builder.tempdir(),
+    };
+    let folder = folder.context("a temporary folder")?;
+    let data = server::data(usize::try_from(arguments.payload)?);
+    let ceilings = ceilings(folder.path(), &data).await?;
+    let setting = Setting {
+        folder: folder.path(),
+        events: arguments.events.into(),
+        data,
+        destinations: arguments.destinations,
+    };
+    let report = Report {
+        machine: Machine::read(),
+        asked: Asked {
+            events: arguments.events,
+            payload_bytes: arguments.payload,
+            destinations: arguments.destinations,
+        },
+        ceilings,
+        scenarios: scenarios(&setting, &ceilings).await?,
+        notes: notes(folder.path())?,
+    };
+    folder.close().context("removing the temporary folder")?;
+    Ok(report)
+}
+
+async fn ceilings(folder: &Path, data: &Bytes) -> anyhow::Result<Ceilings> {
+    remark("measuring the ceilings");
+    let sink = Sink::start(None).await?;
+    let raw_post = raw_post::measure(sink.address, data).await.context("the raw POST loop")?;
+    drop(sink);
+    let (folder, data) = (folder.to_owned(), data.clone());
+    let appended = tokio::task::spawn_blocking(move || {
+        Ok::<_, std::io::Error>((append::measure(&folder, &data, 64)?, append::measure(&folder, &data, 1)?))
+    });
+    let (append_groups_of_64, append_one_by_one) = appended.await?.context("the append loop")?;
+    Ok(Ceilings { raw_post, append_groups_of_64, append_one_by_one })
+}
+
+async fn scenarios(setting: &Setting<'_>, ceilings: &Ceilings) -> anyhow::Result<Vec<Scenario>> {
+    let mut rows = Vec::new();
+    for (style, name, what) in [
+        (Style::Unary, "ingest unary", "Emit, 64 calls in flight; no destinations"),
+        (Style::Batch, "ingest batch", "EmitBatch of 100 events, 4 callers; no destinations"),
+        (Style::Stream, "ingest stream", "EmitStream, 4 streams, cumulative; no destinations"),
+    ] {
+        remark(&format!("measuring {name}"));
+        let measured: Measured = setting.ingest(style).await.context(name)?;
+        rows.push(Scenario::new((name, what), &measured, (Against::AppendGroupsOf64, ceilings)));
+    }
+    for (egress, name, what) in [
+        (Egress::Http, "deliver http", "EmitBatch of 100, 4 callers; a POST for each event, plain HTTP"),
+        (Egress::Https, "deliver https", "the same over TLS, contract STANDARD_WEBHOOKS"),
+    ] {
+        remark(&format!("measuring {name}"));
+        let measured = setting.deliver(egress).await.context(name)?;
+        rows.push(Scenario::new((name, what), &measured, (Against::RawPost, ceilings)));
+    }
+    Ok(rows)
+}
+
+fn notes(folder: &Path) -> anyhow::Result<Vec<&'static str>> {
+    let mut notes = NOTES.to_vec();
+    if statfs(folder)?.f_type == TMPFS {
+        notes.push("The folder is in memory, where a sync costs nothing: use --folder on a disk.");
+    }
+    if cfg!(debug_assertions) {
+        notes.push("This is a build without optimisation: its figures say nothing.");
+    }
+    Ok(notes)
+}
