@@ -52,15 +52,15 @@ impl App {
         let health_listener = bind("listen.health", config.listen.health).await?;
         let couriers = Couriers::new(config, &clock)?;
 
-        let calls_ended = CancellationToken::new();
-        start_engine(config, (&store, &clock), &couriers, (tasks, &calls_ended)).await?;
+        let stages = StopStages::default();
+        start_engine(config, (&store, &clock), &couriers, (tasks, &stages)).await?;
         let control = Arc::new(make_control(config, &store, &couriers, clock)?);
         let app = Self {
             grpc_address: grpc_listener.local_addr()?,
             health_address: health_listener.local_addr()?,
             store,
         };
-        serve(config, control, (grpc_listener, health_listener), (tasks, &calls_ended));
+        serve(config, control, (grpc_listener, health_listener), (tasks, &stages));
         Ok(app)
     }
 
@@ -71,6 +71,15 @@ impl App {
     pub async fn close(self) -> anyhow::Result<()> {
         self.store.close().await.context("closing the store")
     }
+}
+
+/// What has ended on the way to a stop; each waits for the one before.
+#[derive(Clone, Default)]
+struct StopStages {
+    /// No call comes any more.
+    calls_ended: CancellationToken,
+    /// No attempt is under way, and nothing begins any more.
+    lanes_ended: CancellationToken,
 }
 
 async fn open_store(config: &Config, clock: &SharedClock) -> anyhow::Result<Arc<SledStore>> {
@@ -153,7 +162,7 @@ async fn start_engine(
     config: &Config,
     (store, clock): (&Arc<SledStore>, &SharedClock),
     couriers: &Couriers,
-    (tasks, calls_ended): (&Tasks, &CancellationToken),
+    (tasks, stages): (&Tasks, &StopStages),
 ) -> anyhow::Result<()> {
     let engine = Engine::new(config.delivery.thread_count());
     store.listen(engine.listener());
@@ -170,13 +179,14 @@ async fn start_engine(
     let couriers = couriers.collect::<anyhow::Result<Vec<_>>>()?;
     let shards = engine.shards((&shared_store, clock), options, &backlog, couriers);
     // Lanes stop after the last call has ended: an event that was accepted late must still reach them.
-    let stop = StopSignals { soft: calls_ended.clone(), hard: tasks.hard() };
+    let stop = StopSignals { soft: stages.calls_ended.clone(), hard: tasks.hard() };
     let running = RunningEngine::start(shards.into_iter(), &stop).context("starting the delivery threads")?;
-    let tasks_to_fail = tasks.clone();
+    let (tasks_to_fail, lanes_ended) = (tasks.clone(), stages.lanes_ended.clone());
     tasks.spawn("engine", OnExit::StopProcess, async move {
         if let Err(reason) = running.ended().await {
             tasks_to_fail.fail("engine", &reason);
         }
+        lanes_ended.cancel();
     });
     Ok(())
 }
@@ -205,7 +215,7 @@ fn serve(
     config: &Config,
     control: Arc<Control>,
     (grpc_listener, health_listener): (TcpListener, TcpListener),
-    (tasks, calls_ended): (&Tasks, &CancellationToken),
+    (tasks, stages): (&Tasks, &StopStages),
 ) {
     let health = HealthState::new();
     let limits = Limits {
@@ -216,9 +226,9 @@ fn serve(
         ..Limits::default()
     };
     let server = GrpcServer::new(control, health.clone(), limits);
-    let (stop, ended, drain) = (tasks.soft(), calls_ended.clone(), health.clone());
+    let (stop, ended, drain) = (tasks.soft(), stages.calls_ended.clone(), health.clone());
     let tasks_to_fail = tasks.clone();
-    let (soft, hard) = (tasks.soft(), tasks.hard());
+    let hard = tasks.hard();
     tasks.spawn("grpc", OnExit::StopProcess, async move {
         // Probes learn of the stop before calls are refused.
         let stopping = async move {
@@ -234,9 +244,10 @@ fn serve(
         // However the server ended, no call comes any more.
         ended.cancel();
     });
-    let (probes, tasks_to_fail) = (health.clone(), tasks.clone());
+    // Probes are answered until the lanes have drained: the process lives for so long.
+    let (probes, tasks_to_fail, drained) = (health.clone(), tasks.clone(), stages.lanes_ended.clone());
     tasks.spawn("health", OnExit::StopProcess, async move {
-        if let Err(error) = serve_health(probes, health_listener, soft.cancelled_owned()).await {
+        if let Err(error) = serve_health(probes, health_listener, drained.cancelled_owned()).await {
             tasks_to_fail.fail("health", &error.to_string());
         }
     });

@@ -745,3 +745,23 @@ async fn ids_of_organizations_have_the_documented_characters_and_length() {
     let too_long = "x".repeat(129);
     assert_eq!(server.try_emit_in(&too_long, event("a")).await.unwrap_err().fields(), ["organization_id"]);
 }
+
+#[tokio::test]
+async fn credentials_never_follow_a_url_to_another_host() {
+    let server = Server::start().await;
+    let password = v1::SecretRef { source: Some(v1::secret_ref::Source::Value("password".into())) };
+    let basic = v1::BasicAuth { username: "account".into(), password: Some(password) };
+    let basic = v1::HttpAuth { method: Some(v1::http_auth::Method::Basic(basic)) };
+    let draft = destination(Contract::Observer).url("https://example.com/").header("X-Key", "value");
+    let created = server.create(draft.with(|one| one.http_auth = Some(basic))).await;
+    let moved = v1::Destination { url: "https://elsewhere.example.com/".into(), ..created.clone() };
+    let refusal = server.try_update(moved, &["url"]).await.unwrap_err();
+    let mut fields = refusal.fields();
+    fields.sort_unstable();
+    assert_eq!(
+        (refusal.code, fields),
+        (Code::InvalidArgument, vec!["destination.headers", "destination.http_auth"])
+    );
+    let same_host = v1::Destination { url: "https://example.com/other".into(), ..created };
+    server.update(same_host, &["url"]).await;
+}
