@@ -60,8 +60,8 @@ const LAYERS: &[Layer] = &[
     },
     Layer {
         module: "grpc::convert",
-        may_import: &["control", "domain", "auth", "contract"],
-        reason: "conversion needs words and the contracts' catalogue, no more",
+        may_import: &["control", "domain", "auth", "contract", "policy"],
+        reason: "conversion needs words, the contracts' catalogue and what policy makes of settings, no more",
     },
     Layer { module: "config", may_import: &["domain", "policy"], reason: "settings are values" },
     Layer { module: "telemetry", may_import: &["config"], reason: "it is set up from settings alone" },
@@ -127,7 +127,7 @@ const EXCLUSIVE: &[Exclusive] = &[
     Exclusive { path: "ed25519_dalek", places: &["contract"], reason: "only contracts sign" },
     Exclusive {
         path: "ring",
-        places: &["receiver", "config", "app", "cli"],
+        places: &["receiver", "control", "app", "cli"],
         reason: "it verifies independently of what signs, and draws secure random bytes",
     },
     Exclusive {

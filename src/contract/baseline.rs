@@ -77,7 +77,7 @@ pub(super) fn test_event(order: TestOrder<'_>) -> Event {
 
 /// A test event of that type with that data, which must be a JSON object.
 pub(super) fn test_event_of(event_type: &'static str, data: Bytes, order: TestOrder<'_>) -> Event {
-    let key = EventKey::MIN.next(order.now);
+    let key = EventKey::MIN.next(order.now, order.draw);
     Event {
         key,
         id: EventId::from_key(key),
@@ -113,6 +113,7 @@ mod tests {
             url: "https://example.com/a\"b",
             actor_id: "usr_\"x",
             now: fixtures::moment(),
+            draw: 0,
         };
         for contract in Contract::ALL {
             let event = super::super::test_event(contract, order);
@@ -135,6 +136,7 @@ mod tests {
             url: "https://example.com/webhooks",
             actor_id: "usr_def456",
             now: fixtures::moment(),
+            draw: 0,
         };
         let mut event = super::super::test_event(Contract::Semaphor, order);
         event.id = EventId::parse("a1b2c3d4-e5f6-7890-abcd-ef1234567890").unwrap();

@@ -116,6 +116,7 @@ fn test_of(contract: Contract) -> Event {
         url: "https://example.com/webhooks",
         actor_id: "usr_def456",
         now: fixtures::moment(),
+        draw: 0,
     };
     test_event(contract, order)
 }

@@ -172,6 +172,12 @@ pub fn signature_header(contract: Contract) -> &'static str {
     signature::header(contract)
 }
 
+/// Whether requests carry a signature for each secret in force. The others have room for one.
+#[must_use]
+pub const fn signs_with_all(contract: Contract) -> bool {
+    matches!(contract, Contract::StandardWebhooks | Contract::CloudEvents)
+}
+
 /// Whether one request may carry several events.
 #[must_use]
 pub fn groups(contract: Contract, mode: CloudEventsMode) -> bool {
@@ -268,6 +274,8 @@ pub struct TestOrder<'a> {
     pub actor_id: &'a str,
     /// The time of the test.
     pub now: Timestamp,
+    /// Random, so that two tests never have the same event id.
+    pub draw: u64,
 }
 
 /// Why an event can't be rendered: a sentence for the delivery's record.

@@ -2,7 +2,7 @@
 //!
 //! SEMAPHOR, WORKSPACE and OBSERVER send `sha256=` and hexadecimal digits (seeds 000, 002, 003),
 //! STALWART sends base64 (seed 001); their key is the secret's text. They have room for one signature,
-//! so while a rotation overlaps the current secret signs. STANDARD_WEBHOOKS and CLOUDEVENTS sign as
+//! so while a rotation overlaps the old secret signs. STANDARD_WEBHOOKS and CLOUDEVENTS sign as
 //! Standard Webhooks 1.0.0 says, with every secret in force.
 
 use base64::Engine;

@@ -1,14 +1,16 @@
 //! Deliveries: list, read, resend, cancel.
 
+use std::sync::Arc;
+
 use super::{Condition, Control, Error, Listing, PageRequest, Resource};
 use crate::auth::{Caller, Role};
 use crate::domain::delivery::{CycleCause, Delivery, DeliveryState, StateKind};
 use crate::domain::destination::DestinationState;
-use crate::domain::event::EventType;
+use crate::domain::event::{Event, EventType};
 use crate::domain::id::{DeliveryId, DestinationId, EventId, OrganizationId};
 use crate::domain::time::Timestamp;
 use crate::domain::violation::Violations;
-use crate::store::{DeliveryQuery, Page};
+use crate::store::DeliveryQuery;
 
 /// Which deliveries are meant; what is absent does not restrict.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -72,10 +74,9 @@ impl Control {
             return Ok(Listing { rows: Vec::new(), next: None });
         }
         let page = self.store.deliveries(query).await?;
-        let next = next_after(&page);
         let mut rows = page.rows;
         rows.retain(|delivery| delivery.organization_id == *id);
-        Ok(Listing { rows, next })
+        Ok(Listing { rows, next: page.next })
     }
 
     /// Deliveries outlive their destination; those of a deleted one are found by its id only. An id of
@@ -128,6 +129,14 @@ impl Control {
     ) -> Result<Delivery, Error> {
         let id = self.enter(caller, Role::Viewer, organization_id)?;
         self.find_delivery(&id, delivery_id).await
+    }
+
+    /// The event of a delivery that was read; `None` where it is no longer stored.
+    ///
+    /// # Errors
+    /// What the store answers.
+    pub async fn event_of(&self, delivery: &Delivery) -> Result<Option<Arc<Event>>, Error> {
+        Ok(self.store.find_event(&delivery.organization_id, &delivery.event_id).await?)
     }
 
     /// Sends a delivery again, whatever its state, with a fresh cycle of attempts.
@@ -232,10 +241,6 @@ impl DeliveryFilter {
             && self.from.is_none_or(|from| delivery.created_at >= from)
             && self.until.is_none_or(|until| delivery.created_at < until)
     }
-}
-
-fn next_after(page: &Page<Delivery>) -> Option<DeliveryId> {
-    page.rows.last().filter(|_| page.more).map(|delivery| delivery.id)
 }
 
 fn check_times(filter: &DeliveryFilter) -> Result<(), Violations> {

@@ -17,7 +17,7 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 const MONTH: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
 /// How long an attempt may take.
-pub const TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(60);
+pub const TIMEOUT: RangeInclusive<Duration> = SECOND..=Duration::from_secs(120);
 /// The gap between two requests.
 pub const THROTTLE: RangeInclusive<Duration> = Duration::ZERO..=HOUR;
 /// When an undelivered event is discarded.
@@ -27,9 +27,9 @@ pub const DISABLE_AFTER: RangeInclusive<Duration> = HOUR..=MONTH;
 /// How many events a request may carry.
 pub const BATCH_EVENTS: RangeInclusive<u32> = 1..=1000;
 /// How large the body of a batch may be.
-pub const BATCH_BYTES: RangeInclusive<u32> = 1024..=4 * 1024 * 1024;
+pub const BATCH_BYTES: RangeInclusive<u32> = 1024..=16 * 1024 * 1024;
 /// How many requests may be under way.
-pub const CONCURRENCY: RangeInclusive<u32> = 1..=64;
+pub const CONCURRENCY: RangeInclusive<u32> = 1..=256;
 /// How long a single retry delay may be.
 pub const RETRY_DELAY: RangeInclusive<Duration> = Duration::ZERO..=DAY;
 /// The base and the cap of growing delays; a base of zero would never grow.
@@ -190,13 +190,13 @@ mod tests {
     #[test]
     fn every_setting_out_of_its_bounds_is_named() {
         let settings = DeliverySettings {
-            timeout: Some(Duration::from_millis(99)),
+            timeout: Some(Duration::from_millis(999)),
             throttle: Some(HOUR + SECOND),
             discard_after: Some(Duration::ZERO),
             disable_after: Some(SECOND),
             max_batch_events: Some(0),
             max_batch_bytes: Some(1023),
-            max_concurrency: Some(65),
+            max_concurrency: Some(257),
             ..DeliverySettings::default()
         };
         let expected = [

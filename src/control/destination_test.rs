@@ -58,6 +58,7 @@ impl Control {
             url: destination.url.as_url().as_str(),
             actor_id: actor_id.unwrap_or_else(|| caller.subject()),
             now: self.clock.now(),
+            draw: u64::from_ne_bytes(random()?),
         };
         let event = Arc::new(contract::test_event(destination.contract, order));
         let event_id = event.id.clone();

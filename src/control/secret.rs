@@ -34,15 +34,9 @@ pub struct Rotated {
     pub generated: Option<Secret>,
 }
 
-/// Whether requests can carry a signature for each of two secrets. The others have room for one.
-#[must_use]
-pub const fn signs_with_both(contract: Contract) -> bool {
-    matches!(contract, Contract::StandardWebhooks | Contract::CloudEvents)
-}
-
 impl Control {
-    /// Replaces the signing secret. Where the contract can sign with two, the old one signs besides until
-    /// the overlap ends; the other contracts switch at once. A secret that was retiring is gone.
+    /// Replaces the signing secret. Until the overlap ends, contracts that can sign with two do so; the
+    /// others go on with the old one and switch then. A secret that was retiring is gone.
     ///
     /// # Errors
     /// [`Error::Invalid`] for `new_secret` or `overlap`, [`Error::NotFound`], [`Error::Stale`].
@@ -85,8 +79,7 @@ impl Control {
 }
 
 fn rotate(stored: &Destination, new: SecretSource, overlap: Duration, now: Timestamp) -> SigningSecrets {
-    let overlaps = signs_with_both(stored.contract) && !overlap.is_zero();
-    let old = stored.signing.current.clone().filter(|old| overlaps && *old != new);
+    let old = stored.signing.current.clone().filter(|old| !overlap.is_zero() && *old != new);
     let retiring = old.map(|source| RetiringSecret { source, until: now + overlap });
     SigningSecrets { current: Some(new), retiring }
 }

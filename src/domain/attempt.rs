@@ -60,7 +60,9 @@ pub enum Outcome {
 pub enum Failure {
     /// The host name has no address.
     Dns,
-    /// The host refused the connection or is not reachable.
+    /// Nothing listens at the address.
+    Refused,
+    /// No connection for another reason, for example because the host is not reachable.
     Connect,
     /// TLS could not be agreed, or the certificate is not valid.
     Tls,

@@ -14,7 +14,7 @@ use super::time::Timestamp;
 /// The longest URL, in bytes.
 pub const URL_MAX_BYTES: usize = 2048;
 /// The longest display name, in characters.
-pub const DISPLAY_NAME_MAX_CHARS: usize = 128;
+pub const DISPLAY_NAME_MAX_CHARS: usize = 63;
 /// The most custom headers on one destination.
 pub const HEADERS_MAX: usize = 32;
 

@@ -8,11 +8,11 @@ use uuid::Uuid;
 use super::time::Timestamp;
 
 /// The longest organization id, in characters.
-pub const ORGANIZATION_ID_MAX_CHARS: usize = 64;
+pub const ORGANIZATION_ID_MAX_CHARS: usize = 128;
 /// The longest event id, in characters.
 pub const EVENT_ID_MAX_CHARS: usize = 128;
 
-/// The caller's name for an organization: 1 to 64 characters of `[A-Za-z0-9_.-]`.
+/// The caller's name for an organization: 1 to 128 characters of `[A-Za-z0-9_.:-]`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct OrganizationId(Arc<str>);
 
@@ -22,7 +22,7 @@ impl OrganizationId {
     /// # Errors
     /// A sentence with the rule that is violated.
     pub fn parse(text: &str) -> Result<Self, String> {
-        check_name(text, ORGANIZATION_ID_MAX_CHARS, "_.-")?;
+        check_name(text, ORGANIZATION_ID_MAX_CHARS, "_.:-")?;
         Ok(Self(text.into()))
     }
 
@@ -123,24 +123,31 @@ impl EventKey {
     }
 
     /// The next key after this one that is not before `now`, so that keys never go back.
+    ///
+    /// `draw` is random: it makes keys of different processes differ. Within a millisecond keys grow by a
+    /// random step (RFC 9562, 6.2, method 2).
     #[must_use]
-    pub fn next(self, now: Timestamp) -> Self {
-        let fresh = Self::lower_bound(now).0.as_u128() | UUID_V7_MARKS;
-        Self(Uuid::from_u128(if fresh > self.0.as_u128() { fresh } else { increment(self.0.as_u128()) }))
+    pub fn next(self, now: Timestamp, draw: u64) -> Self {
+        // The highest bit stays free, so that there is room to grow.
+        let random = u128::from(draw) & (COUNTER_MASK >> 1);
+        let fresh = Self::lower_bound(now).0.as_u128() | UUID_V7_MARKS | random;
+        let is_later = Self::lower_bound(now).made_at() > self.made_at();
+        Self(Uuid::from_u128(if is_later { fresh } else { grown(self.0.as_u128(), draw) }))
     }
 }
 
 /// Version 7 and variant 10 of RFC 9562, at their places in the 128 bits.
 const UUID_V7_MARKS: u128 = 0x7000_8000_0000_0000_0000;
-/// The 62 bits after the variant count within a millisecond.
+/// The 62 bits after the variant grow within a millisecond.
 const COUNTER_MASK: u128 = (1 << 62) - 1;
 
-fn increment(key: u128) -> u128 {
-    if key & COUNTER_MASK == COUNTER_MASK {
-        // 4.6 · 10^18 keys in one millisecond: borrow the next millisecond.
+fn grown(key: u128, draw: u64) -> u128 {
+    let counter = (key & COUNTER_MASK) + 1 + u128::from(draw as u32);
+    if counter > COUNTER_MASK {
+        // Half a billion keys in one millisecond: borrow the next millisecond.
         return (((key >> 80) + 1) << 80) | UUID_V7_MARKS;
     }
-    key + 1
+    (key & !COUNTER_MASK) | counter
 }
 
 impl fmt::Display for EventKey {
@@ -278,7 +285,7 @@ mod tests {
     fn ids_read_back_as_they_are_written() {
         let destination = DestinationId::make(Timestamp::from_millis(1_700_000_000_000), [7; 10]);
         let delivery =
-            DeliveryId::new(EventKey::MIN.next(Timestamp::from_millis(1_700_000_000_001)), destination);
+            DeliveryId::new(EventKey::MIN.next(Timestamp::from_millis(1_700_000_000_001), 7), destination);
         assert_eq!(DestinationId::parse(&destination.to_string()), Ok(destination));
         assert_eq!(DeliveryId::parse(&delivery.to_string()), Ok(delivery));
         let id = EventId::from_key(delivery.event_key);
@@ -292,14 +299,14 @@ mod tests {
         }
         assert!(DeliveryId::parse("dlv_äöü").unwrap_err().contains("dlv_"));
         assert!(EventId::parse("a.b").unwrap_err().contains("'.'"));
-        assert!(OrganizationId::parse(&"x".repeat(65)).unwrap_err().contains("at most 64"));
+        assert!(OrganizationId::parse(&"x".repeat(129)).unwrap_err().contains("at most 128"));
     }
 
     #[test]
     fn keys_grow_even_when_the_clock_stands_still_or_goes_back() {
         let mut last = EventKey::MIN;
         for millis in [1_700_000_000_000, 1_700_000_000_000, 1_600_000_000_000, 1_700_000_000_001] {
-            let next = last.next(Timestamp::from_millis(millis));
+            let next = last.next(Timestamp::from_millis(millis), u64::MAX);
             assert!(next > last);
             last = next;
         }
@@ -310,9 +317,10 @@ mod tests {
     #[test]
     fn a_lower_bound_is_not_after_any_key_of_its_millisecond() {
         let moment = Timestamp::from_millis(1_700_000_000_123);
-        assert!(EventKey::lower_bound(moment) < EventKey::MIN.next(moment));
+        assert!(EventKey::lower_bound(moment) < EventKey::MIN.next(moment, 0));
         assert!(
-            EventKey::MIN.next(moment) < EventKey::lower_bound(moment + std::time::Duration::from_millis(1))
+            EventKey::MIN.next(moment, u64::MAX)
+                < EventKey::lower_bound(moment + std::time::Duration::from_millis(1))
         );
     }
 }

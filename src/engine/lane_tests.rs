@@ -1,9 +1,10 @@
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 
 use proptest::prelude::*;
 
 use super::*;
 use crate::domain::contract::CloudEventsMode;
+use crate::domain::delivery::{Cycle, CycleCause};
 use crate::domain::event::{EventType, Level, Route};
 use crate::domain::id::{DeliveryId, DestinationId, EventId, OrganizationId};
 use crate::domain::payload::Payload;
@@ -45,7 +46,7 @@ fn policy() -> EffectivePolicy {
 fn lane(change: impl FnOnce(&mut EffectivePolicy), window: usize) -> Lane {
     let mut policy = policy();
     change(&mut policy);
-    Lane::new(Arc::new(policy), Hold::Open, window)
+    Lane::new(Arc::new(policy), Hold::Open, window, false)
 }
 
 fn event(key: EventKey) -> Arc<Event> {
@@ -126,7 +127,7 @@ fn a_batch_is_never_larger_than_its_byte_cap_but_one_event_always_goes() {
     let mut lane = lane(
         |p| {
             p.max_batch_events = 100;
-            p.max_batch_bytes = 2 * (ENVELOPE_BYTES as u32 + 2);
+            p.max_batch_bytes = 2 * (256 + 2);
         },
         100,
     );
@@ -189,7 +190,7 @@ fn a_closed_lane_discards_all_that_waits_in_memory_and_in_the_store() {
     lane.set_hold(Hold::Closed);
     let Step::Discard(items, EndReason::DestinationDeleted) = lane.step(after(10)) else { panic!("discard") };
     assert_eq!(items.len(), 2);
-    assert_eq!(lane.step(after(10)), Step::LoadFresh { after: Some(keys[1]), limit: 2 });
+    assert_eq!(lane.step(after(10)), Step::Load(Wanted::Fresh(Some(keys[1]), 2)));
     lane.loaded_fresh(Page { rows: vec![event(keys[2])], more: false });
     assert!(matches!(lane.step(after(10)), Step::Discard(items, _) if items.len() == 1));
     lane.settled(&keys);
@@ -231,6 +232,25 @@ fn a_cancelled_delivery_is_not_attempted_any_more() {
     lane.ended(keys[1]);
     assert_eq!(lane.step(after(10)), Step::Idle);
     assert!(lane.is_idle());
+}
+
+#[test]
+fn a_resend_that_comes_during_an_attempt_counts_if_the_attempt_fails_and_only_then() {
+    for success in [false, true] {
+        let mut lane = lane(|_| {}, 10);
+        let key = keys(1)[0];
+        lane.accepted(event(key), Guarantee::AtLeastOnce);
+        let items = attempt_items(lane.step(after(10)));
+        lane.requeued(entry(key, after(11)));
+        let again = (!success).then(|| after(60_000));
+        let ended = items.into_iter().map(|item| (item, again)).collect();
+        lane.finished(ended, if success { OK } else { FAILED });
+        match lane.step(after(12)) {
+            Step::Attempt(items) => assert!(!success && items[0].cycle.cause == CycleCause::Resend),
+            Step::Idle => assert!(success),
+            other => panic!("{other:?}"),
+        }
+    }
 }
 
 #[test]
@@ -332,7 +352,7 @@ impl Model {
 
     fn commit(&mut self) {
         for _ in 0..self.random.u8(1..6) {
-            self.last_key = self.last_key.next(self.now);
+            self.last_key = self.last_key.next(self.now, self.random.u64(..));
             self.store.fresh.insert(self.last_key, event(self.last_key));
             self.announced.push_back(self.last_key);
             self.accepted += 1;
@@ -407,8 +427,10 @@ impl Model {
                 }
                 self.flying.extend(items);
             }
-            Step::LoadFresh { after, limit } => self.fresh_pages.push(self.store.fresh_page(after, limit)),
-            Step::LoadDue { after, limit } => self.due_pages.push(self.store.due_page(after, limit)),
+            Step::Load(Wanted::Fresh(after, limit)) => {
+                self.fresh_pages.push(self.store.fresh_page(after, limit))
+            }
+            Step::Load(Wanted::Due(after, limit)) => self.due_pages.push(self.store.due_page(after, limit)),
             Step::WaitUntil(moment) if self.flying.is_empty() && self.unsettled.is_empty() => {
                 self.now = self.now.max(moment);
             }

@@ -14,8 +14,10 @@
 pub mod agenda;
 mod disable;
 pub mod inbox;
+pub mod item;
 pub mod lane;
 pub mod shard;
+pub mod window;
 pub mod worker;
 
 use std::hash::{DefaultHasher, Hash, Hasher};

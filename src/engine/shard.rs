@@ -26,7 +26,9 @@ use crate::domain::time::Timestamp;
 use crate::engine::agenda::Agenda;
 use crate::engine::disable::disable_destination;
 use crate::engine::inbox::{Inbox, News};
-use crate::engine::lane::{Hold, Item, Lane, Step};
+use crate::engine::item::Item;
+use crate::engine::lane::{Hold, Lane, Step};
+use crate::engine::window::Wanted;
 use crate::engine::worker::{Attempted, Worker, conclude, give_up};
 use crate::policy::retry::disables;
 use crate::store::directory::{DestinationEntry, LaneStatus};
@@ -158,7 +160,7 @@ impl Shard {
         for id in destination_ids {
             let (entry, policy, hold) = self.rules.look_up(id);
             let window = self.rules.options.window_of(&policy);
-            let lane = Lane::with_backlog(policy, hold, window);
+            let lane = Lane::new(policy, hold, window, true);
             self.lanes.insert(id, Slot { lane, entry });
             self.agenda.queue(id, false);
         }
@@ -232,7 +234,7 @@ impl Shard {
             Entry::Vacant(place) => {
                 let (entry, policy, hold) = self.rules.look_up(id);
                 let window = self.rules.options.window_of(&policy);
-                let lane = Lane::new(policy, hold, window);
+                let lane = Lane::new(policy, hold, window, false);
                 place.insert(Slot { lane, entry })
             }
         }
@@ -385,15 +387,7 @@ impl Shard {
                     let records = items.iter().map(|item| give_up(id, item, reason, now));
                     self.settlements.extend(records);
                 }
-                Step::LoadFresh { after, limit } => {
-                    let store = Arc::clone(&self.worker.store);
-                    self.running
-                        .spawn(async move { Done::Fresh(id, store.load_fresh(id, after, limit).await) });
-                }
-                Step::LoadDue { after, limit } => {
-                    let store = Arc::clone(&self.worker.store);
-                    self.running.spawn(async move { Done::Due(id, store.load_due(id, after, limit).await) });
-                }
+                Step::Load(wanted) => self.load(id, wanted),
                 Step::WaitUntil(moment) => {
                     self.agenda.wake_at(id, moment);
                     break;
@@ -405,6 +399,16 @@ impl Shard {
             }
         }
         self.note_lane(id);
+    }
+
+    fn load(&mut self, id: DestinationId, wanted: Wanted) {
+        let store = Arc::clone(&self.worker.store);
+        self.running.spawn(async move {
+            match wanted {
+                Wanted::Fresh(after, limit) => Done::Fresh(id, store.load_fresh(id, after, limit).await),
+                Wanted::Due(after, limit) => Done::Due(id, store.load_due(id, after, limit).await),
+            }
+        });
     }
 
     fn start_attempt(&mut self, id: DestinationId, items: Vec<Item>) {
@@ -485,8 +489,7 @@ impl Shard {
     }
 
     fn is_flushed(&self) -> bool {
-        let to_flush = |slot: &Slot| slot.lane.is_flushing() && slot.lane.must_flush();
-        self.in_flight == 0 && !self.lanes.values().any(to_flush)
+        self.in_flight == 0 && !self.lanes.values().any(|slot| slot.lane.must_flush())
     }
 
     /// Records what was not flushed, and waits until the store has all outcomes.
@@ -526,3 +529,7 @@ fn log_attempt(id: DestinationId, attempt: &Attempt) {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "shard_tests.rs"]
+mod tests;

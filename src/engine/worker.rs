@@ -9,7 +9,7 @@ use crate::domain::event::Event;
 use crate::domain::id::{DeliveryId, DestinationId};
 use crate::domain::settings::EffectivePolicy;
 use crate::domain::time::Timestamp;
-use crate::engine::lane::Item;
+use crate::engine::item::Item;
 use crate::policy::retry::{Facts, Verdict, judge};
 use crate::store::{Settlement, Store, StoreError};
 use crate::transport::courier::{Courier, Order};

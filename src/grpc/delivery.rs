@@ -8,6 +8,7 @@ use tonic::{Request, Response, Status};
 
 use super::context::Context;
 use super::convert::delivery::{Attempts, read_dead_letter_filter, read_filter, write_delivery};
+use super::convert::event::write_event;
 use super::convert::known;
 use super::convert::selection::{read_delete_selection, read_replay_selection, write_replay};
 use super::interceptor::caller;
@@ -68,10 +69,14 @@ impl DeliveryAdmin for DeliveryAdminService {
         let mut found = Violations::new();
         let with_bodies = known(view, "view", &mut found) == Some(v1::DeliveryView::Full);
         found.into_result(()).map_err(invalid)?;
-        let delivery = self.context.control.get_delivery(&caller, &organization_id, &delivery_id).await;
-        let delivery = delivery.map_err(status)?;
-        let delivery = Some(write_delivery(&delivery, Attempts::All { with_bodies }));
-        Ok(Response::new(v1::GetDeliveryResponse { delivery }))
+        let control = &self.context.control;
+        let delivery = control.get_delivery(&caller, &organization_id, &delivery_id).await.map_err(status)?;
+        let mut written = write_delivery(&delivery, Attempts::All { with_bodies });
+        if with_bodies {
+            let event = control.event_of(&delivery).await.map_err(status)?;
+            written.event = event.as_deref().map(write_event);
+        }
+        Ok(Response::new(v1::GetDeliveryResponse { delivery: Some(written) }))
     }
 
     type WatchDeliveriesStream =

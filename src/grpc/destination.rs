@@ -10,6 +10,7 @@ use super::convert::attempt::write_attempt;
 use super::convert::contract::write_contract_info;
 use super::convert::destination::{read_contract_filter, read_draft, read_etag, write_destination};
 use super::convert::destination_mask::read_patch;
+use super::convert::destination_request::{read_actor, read_import, read_states, read_subject};
 use super::convert::secret::read_needed_secret;
 use super::convert::time::read_duration;
 use super::convert::{known, required};
@@ -17,21 +18,14 @@ use super::interceptor::caller;
 use super::page::{Pages, Position};
 use super::proto::v1;
 use super::proto::v1::destination_admin_server::DestinationAdmin;
-use super::proto::v1::test_destination_request::Subject;
 use super::status::{invalid, status};
 use crate::control::destination::{DestinationView, Target};
-use crate::control::destination_test::TestSubject;
 use crate::control::exchange::ImportInto;
 use crate::control::secret::Rotation;
 use crate::control::{Error, PageRequest};
 use crate::domain::contract::Contract;
 use crate::domain::id::DestinationId;
-use crate::domain::violation::{Rule, Violations};
-
-/// The largest document that can be imported, in bytes.
-const DOCUMENT_MAX_BYTES: usize = 64 * 1024;
-/// The longest name of an actor, in characters.
-const ACTOR_MAX_CHARS: usize = 128;
+use crate::domain::violation::Violations;
 
 /// The service.
 pub struct DestinationAdminService {
@@ -122,18 +116,14 @@ impl DestinationAdmin for DestinationAdminService {
         let mut found = Violations::new();
         let page: PageRequest<DestinationId> = pages.read(size, &token, &mut found);
         let contract = known(request.contract, "contract", &mut found).and_then(read_contract_filter);
-        for (position, state) in request.states.iter().enumerate() {
-            let _ =
-                known::<v1::DestinationState>(*state, &format!("states[{position}]"), &mut found).is_some();
-        }
+        let states = read_states(&request.states, &mut found);
         found.into_result(()).map_err(invalid)?;
         let listed = self.context.control.list_destinations(&caller, &request.organization_id, page);
         let listed = listed.map_err(status)?;
         let of_contract = |view: &&DestinationView| contract.is_none_or(|it| it == view.destination.contract);
         let destinations = listed.rows.iter().filter(of_contract).map(write_destination);
-        let in_state = |destination: &v1::Destination| {
-            request.states.is_empty() || request.states.contains(&destination.state)
-        };
+        let in_state =
+            |destination: &v1::Destination| states.is_empty() || states.contains(&destination.state());
         Ok(Response::new(v1::ListDestinationsResponse {
             destinations: destinations.filter(in_state).collect(),
             next_page_token: pages.next_token(listed.next),
@@ -332,42 +322,4 @@ impl DestinationAdmin for DestinationAdminService {
         let next = u32::try_from(end).ok().filter(|_| end < Contract::ALL.len()).map(Position);
         Ok(Response::new(v1::ListContractsResponse { contracts, next_page_token: pages.next_token(next) }))
     }
-}
-
-fn read_actor<'a>(actor_id: &'a str, found: &mut Violations) -> Option<&'a str> {
-    let length = actor_id.chars().count();
-    if length > ACTOR_MAX_CHARS {
-        let description = format!("has {length} characters; at most {ACTOR_MAX_CHARS} are allowed");
-        found.add_as(Rule::TooLong, "actor_id", description);
-    }
-    Some(actor_id).filter(|actor_id| !actor_id.is_empty())
-}
-
-fn read_subject(subject: Option<Subject>, found: &mut Violations) -> Option<TestSubject> {
-    match subject {
-        Some(Subject::DestinationId(id)) => Some(TestSubject::Saved(id)),
-        Some(Subject::Destination(form)) => {
-            let id = Some(&form.destination_id).filter(|id| !id.is_empty());
-            let id = id.map(|id| found.check("destination.destination_id", DestinationId::parse(id)));
-            let draft = read_draft(form, found)?;
-            Some(TestSubject::Form { draft: Box::new(draft), destination_id: id.flatten() })
-        }
-        None => {
-            required("subject", "give either `destination_id` or `destination`", found);
-            None
-        }
-    }
-}
-
-fn read_import(request: &v1::ImportDestinationRequest) -> Result<Option<u64>, Violations> {
-    let mut found = Violations::new();
-    let size = request.json_document.len();
-    if size == 0 {
-        required("json_document", "give the object as JSON text", &mut found);
-    } else if size > DOCUMENT_MAX_BYTES {
-        let description = format!("has {size} bytes; at most {DOCUMENT_MAX_BYTES} are allowed");
-        found.add_as(Rule::TooLong, "json_document", description);
-    }
-    let expected = read_etag(&request.etag, "etag", &mut found);
-    found.into_result(expected)
 }

@@ -147,8 +147,9 @@ async fn watch_status(
         }
         tokio::select! {
             () = stop.cancelled() => {
-                let last = Err(Problem::shutting_down().into_status());
-                let _ = sender.try_send(last).is_ok();
+                if sender.try_send(Err(Problem::shutting_down().into_status())).is_err() {
+                    tracing::debug!("a watch of the health ended without its last word");
+                }
                 return;
             }
             () = sender.closed() => return,

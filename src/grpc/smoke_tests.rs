@@ -41,7 +41,6 @@ fn control(max_events_per_second: Option<u32>) -> Arc<Control> {
         max_destinations: Some(2),
         max_events_per_second,
         max_payload_bytes: None,
-        retention: None,
     };
     let settings = ControlSettings {
         plans: BTreeMap::from([("free".to_owned(), plan)]),
@@ -388,4 +387,45 @@ async fn organizations_come_into_being_and_what_is_not_there_yet_says_so() {
     assert_eq!(contracts.into_inner().contracts.len(), 6);
     let later = client.delete_organization(v1::DeleteOrganizationRequest::default()).await.unwrap_err();
     assert_eq!((later.code(), reason(&later).as_str()), (Code::Unimplemented, "METHOD_NOT_AVAILABLE"));
+}
+
+#[tokio::test]
+async fn the_port_for_probes_answers_health_and_nothing_else() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (health, stop, tasks) = (HealthState::new(), CancellationToken::new(), TaskTracker::new());
+    tasks.spawn(serve_health(health.clone(), listener, stop.clone().cancelled_owned()));
+    tasks.close();
+    let channel = Endpoint::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap();
+    health.set_ready(true);
+    let request = HealthCheckRequest { service: "signalpost.readiness".into() };
+    let answer = HealthClient::new(channel.clone()).check(request).await.unwrap().into_inner();
+    assert_eq!(answer.status, 1);
+    let refused = EventIngestClient::new(channel.clone()).emit(v1::EmitRequest::default()).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unimplemented);
+    stop.cancel();
+    tokio::time::timeout(std::time::Duration::from_secs(5), tasks.wait()).await.unwrap();
+}
+
+#[tokio::test]
+async fn reflection_lists_every_service() {
+    use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
+    use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
+    use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
+    use tonic_reflection::pb::v1::{ListServiceResponse, ServerReflectionRequest};
+
+    let house = house().await;
+    let request = ServerReflectionRequest {
+        host: String::new(),
+        message_request: Some(MessageRequest::ListServices(String::new())),
+    };
+    let mut client = ServerReflectionClient::new(house.channel.clone());
+    let mut answers = client.server_reflection_info(tokio_stream::once(request)).await.unwrap().into_inner();
+    let answer = answers.next().await.unwrap().unwrap().message_response;
+    let Some(MessageResponse::ListServicesResponse(ListServiceResponse { service })) = answer else {
+        panic!("no list of services: {answer:?}");
+    };
+    for name in health::SERVICES.iter().chain(&["grpc.health.v1.Health"]) {
+        assert!(service.iter().any(|listed| listed.name == *name), "{name}: {service:?}");
+    }
 }

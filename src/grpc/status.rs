@@ -15,7 +15,7 @@ use crate::grpc::proto::v1::{self, ErrorReason};
 /// The domain of every reason.
 pub const ERROR_DOMAIN: &str = "signalpost";
 /// The most field violations in a status. Details travel in trailers, for which common clients have a
-/// limit of 8 KiB in base64; see [`DETAILS_MAX_BYTES`].
+/// limit of 8 KiB in base64.
 pub const VIOLATIONS_MAX: usize = 20;
 /// About how large the violations of a status may be in all.
 const DETAILS_MAX_BYTES: usize = 3 * 1024;
@@ -34,6 +34,11 @@ pub struct Problem {
     code: Code,
     reason: ErrorReason,
     message: String,
+    details: Box<Details>,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Details {
     metadata: Vec<(&'static str, String)>,
     violations: Violations,
     resource: Option<(&'static str, String)>,
@@ -46,24 +51,23 @@ pub struct Problem {
 impl Problem {
     /// A problem without details.
     pub fn new(code: Code, reason: ErrorReason, message: impl Into<String>) -> Self {
-        Self {
-            code,
-            reason,
-            message: message.into(),
-            metadata: Vec::new(),
-            violations: Violations::new(),
-            resource: None,
-            quota: None,
-            precondition: None,
-            retry_after: None,
-            request_id: None,
-        }
+        Self { code, reason, message: message.into(), details: Box::default() }
     }
 
     /// With a value that programs may read.
     #[must_use]
     pub fn with(mut self, key: &'static str, value: impl ToString) -> Self {
-        self.metadata.push((key, value.to_string()));
+        self.details.metadata.push((key, value.to_string()));
+        self
+    }
+
+    fn of_quota(mut self, subject: String) -> Self {
+        self.details.quota = Some(subject);
+        self
+    }
+
+    fn after(mut self, wait: Option<Duration>) -> Self {
+        self.details.retry_after = wait;
         self
     }
 
@@ -77,9 +81,7 @@ impl Problem {
     pub fn shutting_down() -> Self {
         let message =
             "the server is stopping; repeat what was not acknowledged at another one or in a moment";
-        let mut problem = Self::new(Code::Unavailable, ErrorReason::ShuttingDown, message);
-        problem.retry_after = Some(UNAVAILABLE_RETRY_AFTER);
-        problem
+        Self::new(Code::Unavailable, ErrorReason::ShuttingDown, message).after(Some(UNAVAILABLE_RETRY_AFTER))
     }
 
     /// A fault of ours; the detail is logged under the request id that the caller gets.
@@ -88,7 +90,7 @@ impl Problem {
         tracing::error!(request.id = %request_id, error.detail = detail, "a call failed by a fault of the server");
         let message = "the server has a fault; report the request id to the operator";
         let mut problem = Self::new(Code::Internal, ErrorReason::InternalFailure, message);
-        problem.request_id = Some(request_id);
+        problem.details.request_id = Some(request_id);
         problem
     }
 
@@ -103,7 +105,7 @@ impl Problem {
                 _ => problem.with("field", clip(&first.field, PATH_MAX_BYTES)),
             };
         }
-        problem.violations = violations;
+        problem.details.violations = violations;
         problem
     }
 
@@ -118,37 +120,38 @@ impl Problem {
             reason: self.reason.into(),
             code: self.code.into(),
             message: clip(&self.message, TEXT_MAX_BYTES),
-            field_violations: self.violations.iter().map(violation).collect(),
+            field_violations: self.details.violations.iter().map(violation).collect(),
         }
     }
 
     /// The problem as the end of a call.
     pub fn into_status(self) -> Status {
         let mut details = ErrorDetails::new();
-        let metadata = self.metadata.iter();
+        let ours = &self.details;
+        let metadata = ours.metadata.iter();
         let metadata = metadata.map(|(key, value)| ((*key).to_owned(), clip(value, TEXT_MAX_BYTES)));
         details.set_error_info(
             reason_name(self.reason),
             ERROR_DOMAIN,
             metadata.collect::<std::collections::HashMap<_, _>>(),
         );
-        if !self.violations.is_empty() {
-            details.set_bad_request(capped(&self.violations));
+        if !ours.violations.is_empty() {
+            details.set_bad_request(capped(&ours.violations));
         }
-        if let Some((kind, id)) = &self.resource {
+        if let Some((kind, id)) = &ours.resource {
             details.set_resource_info(*kind, clip(id, PATH_MAX_BYTES), "", "");
         }
-        if let Some(subject) = &self.quota {
+        if let Some(subject) = &ours.quota {
             details.add_quota_failure_violation(subject, clip(&self.message, TEXT_MAX_BYTES));
         }
-        if let Some(subject) = &self.precondition {
+        if let Some(subject) = &ours.precondition {
             let description = clip(&self.message, TEXT_MAX_BYTES);
             details.add_precondition_failure_violation(reason_name(self.reason), subject, description);
         }
-        if self.retry_after.is_some() {
-            details.set_retry_info(self.retry_after);
+        if ours.retry_after.is_some() {
+            details.set_retry_info(ours.retry_after);
         }
-        if let Some(request_id) = &self.request_id {
+        if let Some(request_id) = &ours.request_id {
             details.set_request_info(request_id, "");
         }
         Status::with_error_details(self.code, clip(&self.message, TEXT_MAX_BYTES), details)
@@ -184,25 +187,23 @@ impl From<Error> for Problem {
                 Self::new(Code::Aborted, ErrorReason::EtagMismatch, message).with("etag", etag(found))
             }
             Error::QuotaExceeded { subject, plan, what, limit, usage, retry_after } => {
-                let problem = quota(what, message, (&plan, limit, usage));
-                Self { quota: Some(subject), retry_after, ..problem }
+                quota(what, message, (&plan, limit, usage)).of_quota(subject).after(retry_after)
             }
             Error::Precondition { kind, subject, message } => precondition(kind, subject, message),
-            Error::Busy { retry_after } => Self {
-                retry_after: Some(retry_after),
-                ..Self::new(Code::ResourceExhausted, ErrorReason::QueueFull, message)
-            },
-            Error::StoreFull { free_bytes, needed_bytes } => Self {
-                quota: Some("store".to_owned()),
-                retry_after: Some(STORE_FULL_RETRY_AFTER),
-                ..Self::new(Code::ResourceExhausted, ErrorReason::StoreFull, message)
+            Error::Busy { retry_after } => {
+                Self::new(Code::ResourceExhausted, ErrorReason::QueueFull, message).after(Some(retry_after))
+            }
+            Error::StoreFull { free_bytes, needed_bytes } => {
+                Self::new(Code::ResourceExhausted, ErrorReason::StoreFull, message)
                     .with("free_bytes", free_bytes)
                     .with("required_bytes", needed_bytes)
-            },
+                    .of_quota("store".to_owned())
+                    .after(Some(STORE_FULL_RETRY_AFTER))
+            }
             Error::Unavailable { detail } => {
                 tracing::error!(error.detail = detail, "a call failed because the store can't be used");
-                let problem = Self::new(Code::Unavailable, ErrorReason::StoreUnavailable, message);
-                Self { retry_after: Some(UNAVAILABLE_RETRY_AFTER), ..problem }
+                Self::new(Code::Unavailable, ErrorReason::StoreUnavailable, message)
+                    .after(Some(UNAVAILABLE_RETRY_AFTER))
             }
             Error::Internal { detail } => Self::internal(&detail),
         }
@@ -231,8 +232,9 @@ fn about(code: Code, reason: ErrorReason, message: String, (kind, id): (Resource
         Resource::Event => "event_id",
         Resource::Delivery => "delivery_id",
     };
-    let problem = Problem::new(code, reason, message).with(key, &id);
-    Problem { resource: Some((kind.as_str(), id)), ..problem }
+    let mut problem = Problem::new(code, reason, message).with(key, &id);
+    problem.details.resource = Some((kind.as_str(), id));
+    problem
 }
 
 const fn not_found_reason(kind: Resource) -> ErrorReason {
@@ -271,7 +273,7 @@ fn quota(what: Quota, message: String, (plan, limit, usage): (&str, u64, u64)) -
 
 fn precondition(kind: Condition, subject: String, message: String) -> Problem {
     let failed = |reason| Problem::new(Code::FailedPrecondition, reason, message);
-    let problem = match kind {
+    let mut problem = match kind {
         Condition::DeliveryNotAvailable { setting } => {
             failed(ErrorReason::DeliveryNotAvailable).with("setting", setting)
         }
@@ -289,7 +291,8 @@ fn precondition(kind: Condition, subject: String, message: String) -> Problem {
         }
         Condition::EventGone => failed(ErrorReason::EventDataErased).with("event_id", &subject),
     };
-    Problem { precondition: Some(clip(&subject, PATH_MAX_BYTES)), ..problem }
+    problem.details.precondition = Some(clip(&subject, PATH_MAX_BYTES));
+    problem
 }
 
 fn reason_name(reason: ErrorReason) -> &'static str {

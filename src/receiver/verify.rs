@@ -6,7 +6,6 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use http::HeaderMap;
-use ring::hmac;
 
 use super::{events, standard};
 use crate::domain::contract::Contract;
@@ -176,12 +175,14 @@ fn check_base64(secret: &str, header: Header<'_>, body: &[u8]) -> Result<(), Rej
 }
 
 pub(super) fn check_hmac(key: &[u8], signed: &[u8], signature: &[u8]) -> Result<(), Rejection> {
-    let key = hmac::Key::new(hmac::HMAC_SHA256, key);
-    hmac::verify(&key, signed, signature).map_err(|_| Rejection::SignatureMismatch)
+    let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, key);
+    ring::hmac::verify(&key, signed, signature).map_err(|_| Rejection::SignatureMismatch)
 }
 
 #[cfg(test)]
 mod tests {
+    use ring::hmac;
+
     use super::*;
 
     const NOW: Timestamp = Timestamp::from_millis(1_750_000_000_000);

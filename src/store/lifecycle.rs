@@ -1,10 +1,11 @@
 //! What settling, requeueing and ending make of a delivery: pure, and the same for every store.
 
+use std::collections::HashSet;
+
 use super::record::EventHead;
 use super::{DeliveryQuery, DueEntry, Settlement};
 use crate::domain::delivery::{Cycle, CycleCause, Delivery, DeliveryState, StateKind};
-use crate::domain::id::DeliveryId;
-use crate::domain::id::DestinationId;
+use crate::domain::id::{DeliveryId, DestinationId};
 use crate::domain::settings::Guarantee;
 use crate::domain::time::Timestamp;
 
@@ -61,6 +62,12 @@ pub(super) fn fits(query: &DeliveryQuery, delivery: &Delivery) -> bool {
         && (query.event_types.is_empty() || query.event_types.contains(&delivery.event_type))
         && query.from.is_none_or(|from| delivery.created_at >= from)
         && query.until.is_none_or(|until| delivery.created_at < until)
+}
+
+/// The ids, each once, in their order.
+pub(super) fn distinct(ids: &[DeliveryId]) -> impl Iterator<Item = DeliveryId> {
+    let mut seen = HashSet::new();
+    ids.iter().copied().filter(move |id| seen.insert(*id))
 }
 
 fn is_newer(present: &Cycle, settled: &Cycle) -> bool {

@@ -14,8 +14,8 @@ use super::directory::Directory;
 use super::lifecycle;
 use super::record::{EventHead, content_digest};
 use super::{
-    Backlog, CommitListener, DeliveryQuery, DeliveryStore, DestinationStore, DueEntry, EventStore,
-    OrganizationStore, Page, Settlement, Stage, Store, StoreError,
+    Backlog, CommitListener, DeliveryPage, DeliveryQuery, DeliveryStore, DestinationStore, DueEntry,
+    EventStore, OrganizationStore, Page, Settlement, Stage, Store, StoreError,
 };
 use crate::clock::SharedClock;
 use crate::domain::delivery::{CycleCause, Delivery, DeliveryState, StateKind};
@@ -86,7 +86,7 @@ impl Tables {
         {
             return known;
         }
-        let key = self.last_key.next(now);
+        let key = self.last_key.next(now, fastrand::u64(..));
         self.last_key = key;
         let id = event.event_id.clone().unwrap_or_else(|| EventId::from_key(key));
         // The time in the key, so that lists by time and by key agree even if the clock goes back.
@@ -197,7 +197,7 @@ fn compare(first: &Arc<Event>, again: &NewEvent) -> Acceptance {
 fn page<T>(mut rows: Vec<T>, limit: usize) -> Page<T> {
     let more = rows.len() > limit;
     rows.truncate(limit);
-    Page { rows, more, scanned_to: None }
+    Page { rows, more }
 }
 
 impl Store for MemoryStore {
@@ -291,7 +291,7 @@ impl DeliveryStore for MemoryStore {
         Ok(self.lock().delivery(id))
     }
 
-    async fn deliveries(&self, query: DeliveryQuery) -> Result<Page<Delivery>, StoreError> {
+    async fn deliveries(&self, query: DeliveryQuery) -> Result<DeliveryPage, StoreError> {
         let tables = self.lock();
         let keys = tables.deliveries.keys().chain(tables.fresh.keys());
         let mut ids: Vec<_> = keys
@@ -306,9 +306,9 @@ impl DeliveryStore for MemoryStore {
             .into_iter()
             .filter_map(|(key, destination_id)| tables.delivery(DeliveryId::new(key.0, destination_id)));
         let rows = rows.filter(|delivery| lifecycle::fits(&query, delivery));
-        let mut page = page(rows.take(query.limit.saturating_add(1)).collect(), query.limit);
-        page.scanned_to = page.rows.last().map(|row: &Delivery| row.id).filter(|_| page.more);
-        Ok(page)
+        let Page { rows, more } = page(rows.take(query.limit.saturating_add(1)).collect(), query.limit);
+        let next = rows.last().map(|row: &Delivery| row.id).filter(|_| more);
+        Ok(DeliveryPage { rows, next })
     }
 
     async fn requeue(
@@ -318,7 +318,8 @@ impl DeliveryStore for MemoryStore {
         now: Timestamp,
     ) -> Result<Vec<DueEntry>, StoreError> {
         let mut tables = self.lock();
-        let entries: Vec<_> = ids.into_iter().filter_map(|id| tables.requeue(id, cause, now)).collect();
+        let entries: Vec<_> =
+            lifecycle::distinct(&ids).filter_map(|id| tables.requeue(id, cause, now)).collect();
         if !entries.is_empty() {
             self.tell(|listener| listener.requeued(&entries));
         }
@@ -332,7 +333,7 @@ impl DeliveryStore for MemoryStore {
         into: DeliveryState,
     ) -> Result<Vec<DeliveryId>, StoreError> {
         let mut tables = self.lock();
-        let ended: Vec<_> = ids.into_iter().filter_map(|id| tables.end(id, from, &into)).collect();
+        let ended: Vec<_> = lifecycle::distinct(&ids).filter_map(|id| tables.end(id, from, &into)).collect();
         if !ended.is_empty() {
             self.tell(|listener| listener.ended(&ended));
         }

@@ -136,12 +136,12 @@ pub trait DeliveryStore: Send + Sync {
 
     /// Deliveries that fit the query, newest event first; those of one event in order of destination id.
     ///
-    /// A call looks at a bounded number of rows. Where that does not fill the page, [`Page::scanned_to`]
-    /// says where to go on, even if the page is empty.
+    /// A call looks at a bounded number of rows. Where that does not fill the page,
+    /// [`DeliveryPage::next`] says where to go on, even if the page is empty.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`] or [`StoreError::Corrupt`].
-    async fn deliveries(&self, query: DeliveryQuery) -> Result<Page<Delivery>, StoreError>;
+    async fn deliveries(&self, query: DeliveryQuery) -> Result<DeliveryPage, StoreError>;
 
     /// Begins a new cycle of attempts for each of these deliveries, due now, whatever their state, and
     /// tells the listener. Durable on return. Ids that are unknown, or whose event is gone, are left out.
@@ -238,9 +238,16 @@ pub struct Page<T> {
     pub rows: Vec<T>,
     /// Whether reading on after the last row would find more.
     pub more: bool,
-    /// For [`DeliveryStore::deliveries`]: where `after` of the next page begins, if there is more. It may
-    /// be beyond the last row, and need not be a delivery that fits the query.
-    pub scanned_to: Option<DeliveryId>,
+}
+
+/// Some deliveries of a list, and where the list goes on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeliveryPage {
+    /// The rows; there may be none although the list goes on.
+    pub rows: Vec<Delivery>,
+    /// The `after` of the next page; `None` at the end of the list. It need not be a delivery that fits the
+    /// query.
+    pub next: Option<DeliveryId>,
 }
 
 /// A delivery that waits for its due time.

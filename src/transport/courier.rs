@@ -83,7 +83,11 @@ impl Courier {
     /// still check with it would refuse everything, and nobody would know why.
     fn resolve(&self, destination: &Destination, now: Timestamp) -> Result<ResolvedSecrets, SecretProblem> {
         let retiring = destination.signing.retiring.as_ref().filter(|retiring| retiring.until > now);
-        let sources = destination.signing.current.iter().chain(retiring.map(|retiring| &retiring.source));
+        let retiring = retiring.map(|retiring| &retiring.source);
+        // With room for one signature, receivers get the one that they know until they had time to change.
+        let is_alone = retiring.is_some() && !contract::signs_with_all(destination.contract);
+        let current = destination.signing.current.as_ref().filter(|_| !is_alone);
+        let sources = current.into_iter().chain(retiring);
         let signing = sources.map(|source| self.secrets.read(source)).collect::<Result<_, _>>()?;
         let http_auth = match &destination.http_auth {
             HttpAuth::Unauthenticated => None,

@@ -77,7 +77,7 @@ fn timeout_words(stage: Stage) -> String {
 
 fn connect_words(kind: Option<ErrorKind>, tls: bool) -> (Failure, &'static str) {
     match kind {
-        Some(ErrorKind::ConnectionRefused) => (Failure::Connect, "connection refused"),
+        Some(ErrorKind::ConnectionRefused) => (Failure::Refused, "connection refused"),
         Some(ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable | ErrorKind::AddrNotAvailable) => {
             (Failure::Connect, "the host is not reachable")
         }

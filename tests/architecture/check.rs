@@ -59,7 +59,8 @@ pub fn check(sources: &[Source]) -> Vec<String> {
     let mut violations = Vec::new();
     for (source, module, scan) in &scans {
         let name = module.join("::");
-        if !tests.iter().any(|test| is_within(&name, test)) {
+        let is_test = name.ends_with("_tests") || tests.iter().any(|test| is_within(&name, test));
+        if !is_test {
             check_file(source, &name, scan, &mut violations);
             for found in &scan.paths {
                 let why = check_path(&name, module, found, scan);

@@ -57,7 +57,7 @@ async fn six_contracts(stage: &Stage, page: &mut Page) -> anyhow::Result<()> {
     page.scene(1, "One event for each of the six contracts")?;
     for (contract, path, secret) in PATHS {
         let (event_type, _) = sample(contract);
-        create(stage, contract, path, secret, event_type, v1::DeliverySettings::default()).await?;
+        create(stage, contract, path, secret, event_type).await?;
     }
     for (contract, path, _) in PATHS {
         let (event_type, data) = sample(contract);
@@ -196,7 +196,6 @@ async fn create(
     path: &str,
     secret: &str,
     event_type: &str,
-    settings: v1::DeliverySettings,
 ) -> anyhow::Result<v1::Destination> {
     // The two open contracts take what they name; the closed ones take their whole catalogue.
     let is_open = matches!(contract, Contract::Stalwart | Contract::StandardWebhooks | Contract::CloudEvents);
@@ -210,7 +209,6 @@ async fn create(
         url: stage.url(path),
         contract: contract_number(contract),
         subscription,
-        settings: Some(settings),
         signing_secret: Some(v1::SecretRef { source: Some(v1::secret_ref::Source::Value(secret.into())) }),
         ..v1::Destination::default()
     };

@@ -53,6 +53,7 @@ const fn kind_of(outcome: &Outcome) -> v1::OutcomeKind {
         Outcome::Answered { .. } => v1::OutcomeKind::Answered,
         Outcome::NoAnswer { failure, .. } => match failure {
             Failure::Dns => v1::OutcomeKind::DnsFailed,
+            Failure::Refused => v1::OutcomeKind::ConnectionRefused,
             Failure::Connect => v1::OutcomeKind::ConnectionFailed,
             Failure::Tls => v1::OutcomeKind::TlsFailed,
             Failure::Timeout => v1::OutcomeKind::TimedOut,

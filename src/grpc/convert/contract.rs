@@ -66,6 +66,7 @@ fn sample(contract: Contract, policy: &EffectivePolicy) -> Option<Sample> {
         url: SAMPLE_URL,
         actor_id: "user_abc123",
         now: SAMPLE_MOMENT,
+        draw: 0,
     };
     let event = contract::test_event(contract, order);
     let secrets = ResolvedSecrets::default();

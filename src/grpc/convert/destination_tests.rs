@@ -8,7 +8,6 @@ use crate::domain::settings::DeliverySettings;
 use crate::domain::subscription::Subscription;
 use crate::grpc::proto::v1::http_auth::Method;
 use crate::grpc::proto::v1::secret_ref::Source;
-use crate::store::directory::LaneStatus;
 
 fn form() -> v1::Destination {
     let secret = |text: &str| Some(v1::SecretRef { source: Some(Source::Value(text.to_owned())) });
@@ -48,7 +47,7 @@ fn view(state: DestinationState) -> DestinationView {
         policy: contract::defaults(destination.contract),
         destination: Arc::new(destination),
         health: DestinationHealth::default(),
-        lane: LaneStatus::default(),
+        lane: Default::default(),
         backlog: None,
     }
 }

@@ -10,6 +10,7 @@ pub mod contract;
 pub mod delivery;
 pub mod destination;
 pub mod destination_mask;
+pub mod destination_request;
 pub mod event;
 pub mod organization;
 pub mod policy;

@@ -1,7 +1,5 @@
 //! Organizations and their usage.
 
-use std::time::Duration;
-
 use super::count;
 use super::time::write_timestamp;
 use crate::control::organization::{OrganizationPatch, Usage};
@@ -9,8 +7,6 @@ use crate::domain::organization::Organization;
 use crate::domain::violation::{Rule, Violations};
 use crate::grpc::proto::v1;
 use crate::grpc::status::etag;
-
-const HOUR: Duration = Duration::from_secs(60 * 60);
 
 /// Reads what an organization is created with.
 pub fn read_new(
@@ -75,7 +71,6 @@ pub fn write_usage(usage: &Usage) -> v1::Usage {
         destination_limit: usage.destination_limit.map(count),
         events_per_second_limit: usage.events_per_second_limit.map(f64::from),
         payload_bytes_limit: count(usage.payload_bytes_limit),
-        retention_hours: 0,
         ..v1::Usage::default()
     }
 }

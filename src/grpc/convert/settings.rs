@@ -226,7 +226,8 @@ pub fn overridden_fields(settings: &DeliverySettings) -> Vec<String> {
         ("disable_after", settings.disable_after.is_some()),
     ]
     .into_iter()
-    .filter_map(|(field, set)| set.then(|| field.to_owned()))
+    .filter(|(_, set)| *set)
+    .map(|(field, _)| field.to_owned())
     .collect()
 }
 

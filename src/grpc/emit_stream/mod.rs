@@ -91,8 +91,10 @@ impl Session {
             Ok(End::Broken(status)) => status,
             Ok(End::Stopping) => Problem::shutting_down().into_status(),
         };
-        // A client that has gone, or takes nothing while the server stops, learns it from the connection.
-        let _ = self.answers.try_send(Err(status)).is_ok();
+        if self.answers.try_send(Err(status)).is_err() {
+            // A client that has gone, or takes nothing while the server stops, learns it from the connection.
+            tracing::debug!("a stream of events ended without its last word");
+        }
     }
 
     /// Everything but the last word. An error is the failure of a group, or `None` when the client is gone.

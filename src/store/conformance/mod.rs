@@ -236,11 +236,10 @@ impl Bench {
             let page = self.store.deliveries(query.clone()).await.unwrap();
             assert!(page.rows.len() <= query.limit);
             all.extend(page.rows.iter().map(|delivery| delivery.id));
-            if !page.more {
+            if page.next.is_none() {
                 return all;
             }
-            assert!(page.scanned_to.is_some());
-            query.after = page.scanned_to;
+            query.after = page.next;
         }
     }
 }

@@ -109,7 +109,7 @@ codes!(trigger_code, trigger, Trigger, {
 });
 codes!(failure_code, failure, Failure, {
     Failure::Dns = 1, Failure::Connect = 2, Failure::Tls = 3, Failure::Timeout = 4, Failure::Reset = 5,
-    Failure::InvalidResponse = 6,
+    Failure::InvalidResponse = 6, Failure::Refused = 7,
 });
 codes!(refusal_code, refusal, Refusal, {
     Refusal::AddressNotAllowed = 1, Refusal::SecretUnavailable = 2, Refusal::NotRenderable = 3,

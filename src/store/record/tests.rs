@@ -12,7 +12,9 @@ use super::*;
 use crate::domain::attempt::{Attempt, Failure, Outcome, Refusal, Trigger};
 use crate::domain::contract::{CloudEventsMode, Contract};
 use crate::domain::delivery::{Cycle, CycleCause, Delivery, DeliveryState, EndReason};
-use crate::domain::destination::{Destination, DestinationHealth, DestinationState, DestinationUrl, Header};
+use crate::domain::destination::{
+    Destination, DestinationHealth, DestinationState, DestinationUrl, DisabledReason, Header,
+};
 use crate::domain::event::{Event, EventType, NewEvent, Route};
 use crate::domain::id::{DeliveryId, DestinationId, EventId, EventKey, OrganizationId};
 use crate::domain::organization::Organization;
@@ -112,6 +114,7 @@ fn cycle() -> impl Strategy<Value = Cycle> {
 fn outcome(text_bytes: usize) -> impl Strategy<Value = Outcome> {
     let failures = vec![
         Failure::Dns,
+        Failure::Refused,
         Failure::Connect,
         Failure::Tls,
         Failure::Timeout,
@@ -247,7 +250,15 @@ fn destination() -> impl Strategy<Value = Destination> {
     let state = prop_oneof![
         Just(DestinationState::Active),
         moment().prop_map(|since| DestinationState::Paused { since }),
-        (moment(), ".{0,100}").prop_map(|(since, reason)| DestinationState::Disabled { since, reason }),
+        (
+            moment(),
+            proptest::sample::select(vec![
+                DisabledReason::ByCaller,
+                DisabledReason::Gone,
+                DisabledReason::Failing
+            ])
+        )
+            .prop_map(|(since, reason)| DestinationState::Disabled { since, reason }),
     ];
     let names = (destination_id(), organization_id(), ".{0,128}", url);
     let what = (proptest::sample::select(&Contract::ALL), subscription(), settings());

@@ -49,7 +49,7 @@ impl Writer {
 
     /// Gives the event its key, and with it its id and time where the caller gave none.
     fn name(&mut self, event: NewEvent, now: Timestamp) -> Event {
-        let key = self.last_key.next(now);
+        let key = self.last_key.next(now, fastrand::u64(..));
         self.last_key = key;
         // The time in the key, so that lists by time and by key agree even if the clock goes back.
         let accepted_at = key.made_at();

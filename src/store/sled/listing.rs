@@ -13,7 +13,7 @@ use crate::domain::delivery::{Delivery, StateKind};
 use crate::domain::id::{DeliveryId, DestinationId, EventKey};
 use crate::domain::settings::Guarantee;
 use crate::store::record::decode_delivery;
-use crate::store::{DeliveryQuery, Page, StoreError, lifecycle};
+use crate::store::{DeliveryPage, DeliveryQuery, StoreError, lifecycle};
 
 /// How many rows one call looks at; about 50 ms of reading.
 pub(super) const ROWS_SCANNED: usize = 20_000;
@@ -38,27 +38,27 @@ impl Reader {
         &self,
         query: &DeliveryQuery,
         rows_scanned: usize,
-    ) -> Result<Page<Delivery>, StoreError> {
+    ) -> Result<DeliveryPage, StoreError> {
         let mut merge = self.merge(query)?;
         let mut rows: Vec<Delivery> = Vec::new();
         let mut last = query.after;
         for _ in 0..rows_scanned {
             let Some((id, table, stored)) = merge.next()? else {
-                return Ok(Page { rows, more: false, scanned_to: None });
+                return Ok(DeliveryPage { rows, next: None });
             };
             // While one is settled for the first time, both of its rows may be seen.
             let again = last == Some(id);
             let found = if again { None } else { self.listed(id, table, &stored)? };
             if let Some(delivery) = found.filter(|delivery| lifecycle::fits(query, delivery)) {
                 if rows.len() >= query.limit {
-                    let scanned_to = rows.last().map(|row| row.id).or(query.after);
-                    return Ok(Page { rows, more: true, scanned_to });
+                    let next = rows.last().map(|row| row.id).or(query.after);
+                    return Ok(DeliveryPage { rows, next });
                 }
                 rows.push(delivery);
             }
             last = Some(id);
         }
-        Ok(Page { rows, more: true, scanned_to: last })
+        Ok(DeliveryPage { rows, next: last })
     }
 
     fn merge(&self, query: &DeliveryQuery) -> Result<Merge, StoreError> {

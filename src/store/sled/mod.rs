@@ -22,6 +22,7 @@ mod reader;
 mod settle;
 #[cfg(test)]
 mod tests;
+mod traits;
 mod writer;
 
 use std::path::Path;
@@ -29,23 +30,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, mpsc};
 use std::thread::JoinHandle;
 
-use async_trait::async_trait;
 use tokio::sync::{Semaphore, oneshot, watch};
 
 use super::directory::Directory;
-use super::record::content_digest;
-use super::{
-    Backlog, CommitListener, DeliveryQuery, DeliveryStore, DestinationStore, DueEntry, EventStore,
-    OrganizationStore, Page, Settlement, Store, StoreError,
-};
+use super::{CommitListener, StoreError};
 use crate::clock::SharedClock;
-use crate::domain::delivery::{CycleCause, Delivery, DeliveryState, StateKind};
-use crate::domain::destination::{Destination, DestinationHealth};
-use crate::domain::event::{Acceptance, Event, NewEvent};
-use crate::domain::id::{DeliveryId, DestinationId, EventId, EventKey, OrganizationId};
-use crate::domain::organization::Organization;
-use crate::domain::time::Timestamp;
-use accept::Submission;
+use crate::domain::id::EventKey;
 use disk::Watermark;
 use reader::Reader;
 use writer::{Command, Heads, Queued, Reply, Writer};
@@ -315,144 +305,5 @@ impl Drop for SledStore {
         drop(self.commands.lock().unwrap_or_else(PoisonError::into_inner).take());
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         drop(thread.map(JoinHandle::join));
-    }
-}
-
-impl Store for SledStore {
-    fn directory(&self) -> &Arc<Directory> {
-        &self.shared.directory
-    }
-
-    fn listen(&self, listener: Arc<dyn CommitListener>) {
-        drop(self.shared.listener.set(listener));
-    }
-}
-
-#[async_trait]
-impl EventStore for SledStore {
-    async fn accept(&self, events: Vec<NewEvent>) -> Result<Vec<Acceptance>, StoreError> {
-        // Hashed here, not on the writer's thread, which is the scarce one.
-        let submissions = events.into_iter().map(|event| {
-            let digest = event.event_id.is_some().then(|| content_digest(&event));
-            Submission { event, digest }
-        });
-        let submissions = submissions.collect();
-        self.submit(Patience::Refuse, |reply| Command::Accept(submissions, reply)).await
-    }
-
-    async fn load_events(&self, keys: Vec<EventKey>) -> Result<Vec<Option<Arc<Event>>>, StoreError> {
-        self.read(move |reader| keys.into_iter().map(|key| reader.event(key)).collect()).await
-    }
-
-    async fn find_event(
-        &self,
-        organization_id: &OrganizationId,
-        event_id: &EventId,
-    ) -> Result<Option<Arc<Event>>, StoreError> {
-        let (organization_id, event_id) = (organization_id.clone(), event_id.clone());
-        self.read(move |reader| reader.find_event(&organization_id, &event_id)).await
-    }
-}
-
-#[async_trait]
-impl DeliveryStore for SledStore {
-    async fn load_fresh(
-        &self,
-        destination_id: DestinationId,
-        after: Option<EventKey>,
-        limit: usize,
-    ) -> Result<Page<Arc<Event>>, StoreError> {
-        self.read(move |reader| reader.fresh(destination_id, after, limit)).await
-    }
-
-    async fn load_due(
-        &self,
-        destination_id: DestinationId,
-        after: Option<(Timestamp, EventKey)>,
-        limit: usize,
-    ) -> Result<Page<DueEntry>, StoreError> {
-        self.read(move |reader| reader.due(destination_id, after, limit)).await
-    }
-
-    async fn settle(
-        &self,
-        settlements: Vec<Settlement>,
-        health: Vec<(DestinationId, DestinationHealth)>,
-    ) -> Result<(), StoreError> {
-        self.submit(Patience::Wait, |reply| Command::Settle(settlements, health, reply)).await
-    }
-
-    async fn delivery(&self, id: DeliveryId) -> Result<Option<Delivery>, StoreError> {
-        self.read(move |reader| reader.delivery(id)).await
-    }
-
-    async fn deliveries(&self, query: DeliveryQuery) -> Result<Page<Delivery>, StoreError> {
-        self.read(move |reader| reader.deliveries(&query, listing::ROWS_SCANNED)).await
-    }
-
-    async fn requeue(
-        &self,
-        ids: Vec<DeliveryId>,
-        cause: CycleCause,
-        now: Timestamp,
-    ) -> Result<Vec<DueEntry>, StoreError> {
-        self.submit(Patience::Refuse, |reply| Command::Requeue(ids, (cause, now), reply)).await
-    }
-
-    async fn end(
-        &self,
-        ids: Vec<DeliveryId>,
-        from: StateKind,
-        into: DeliveryState,
-    ) -> Result<Vec<DeliveryId>, StoreError> {
-        self.submit(Patience::Refuse, |reply| Command::End(ids, (from, into), reply)).await
-    }
-
-    async fn destinations_with_work(&self) -> Result<Vec<DestinationId>, StoreError> {
-        self.read(Reader::destinations_with_work).await
-    }
-
-    async fn backlog(&self, destination_id: DestinationId, cap: usize) -> Result<Backlog, StoreError> {
-        self.read(move |reader| reader.backlog(destination_id, cap)).await
-    }
-}
-
-#[async_trait]
-impl DestinationStore for SledStore {
-    async fn create_destination(
-        &self,
-        destination: Destination,
-        limit: Option<u32>,
-    ) -> Result<Arc<Destination>, StoreError> {
-        let destination = Box::new(destination);
-        self.submit(Patience::Wait, |reply| Command::CreateDestination(destination, limit, reply)).await
-    }
-
-    async fn update_destination(
-        &self,
-        destination: Destination,
-        expected: u64,
-    ) -> Result<Arc<Destination>, StoreError> {
-        let destination = Box::new(destination);
-        self.submit(Patience::Wait, |reply| Command::UpdateDestination(destination, expected, reply)).await
-    }
-
-    async fn delete_destination(&self, id: DestinationId, expected: Option<u64>) -> Result<(), StoreError> {
-        self.submit(Patience::Wait, |reply| Command::DeleteDestination(id, expected, reply)).await
-    }
-}
-
-#[async_trait]
-impl OrganizationStore for SledStore {
-    async fn create_organization(&self, organization: Organization) -> Result<Arc<Organization>, StoreError> {
-        self.submit(Patience::Wait, |reply| Command::CreateOrganization(organization, reply)).await
-    }
-
-    async fn update_organization(
-        &self,
-        organization: Organization,
-        expected: u64,
-    ) -> Result<Arc<Organization>, StoreError> {
-        self.submit(Patience::Wait, |reply| Command::UpdateOrganization(organization, expected, reply)).await
     }
 }

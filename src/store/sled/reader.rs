@@ -69,18 +69,18 @@ impl Reader {
         let end = self.shared.durable_key();
         let mut rows = Vec::new();
         if after.is_some_and(|after| after >= end) {
-            return Ok(Page { rows, more: false, scanned_to: None });
+            return Ok(Page { rows, more: false });
         }
         for row in self.db.range::<Vec<u8>, _>((start, Included(at(end)))) {
             let (key, _) = row.map_err(|error| unavailable(&error))?;
             let Some(event_key) = keys::event_of(&key) else { continue };
             let Some(event) = self.event(event_key)? else { continue };
             if rows.len() == limit {
-                return Ok(Page { rows, more: true, scanned_to: None });
+                return Ok(Page { rows, more: true });
             }
             rows.push(event);
         }
-        Ok(Page { rows, more: false, scanned_to: None })
+        Ok(Page { rows, more: false })
     }
 
     pub(super) fn due(
@@ -97,14 +97,14 @@ impl Reader {
         for row in self.db.range::<Vec<u8>, _>((start, Included(at(last)))) {
             let (key, stored) = row.map_err(|error| unavailable(&error))?;
             if rows.len() == limit {
-                return Ok(Page { rows, more: true, scanned_to: None });
+                return Ok(Page { rows, more: true });
             }
             let parts = keys::due_of(&key).zip(keys::event_of(&key));
             let parts = parts.ok_or_else(|| Place::new("due", &key).corrupt("its key is too short"));
             let (due, event_key) = parts?;
             rows.push(decode_due(DeliveryId::new(event_key, destination_id), due, &key, &stored)?);
         }
-        Ok(Page { rows, more: false, scanned_to: None })
+        Ok(Page { rows, more: false })
     }
 
     pub(super) fn delivery(&self, id: DeliveryId) -> Result<Option<Delivery>, StoreError> {

@@ -3,8 +3,6 @@
 //! A waiting delivery is in one order: `W` while it is fresh and has no record, `R` when it waits for a
 //! due time, none when it is best effort and in memory only. A dead letter is in `X`.
 
-use std::collections::HashSet;
-
 use super::group::{Effect, Group};
 use super::keys::{self, DEAD, DELIVERY, FRESH};
 use super::writer::Writer;
@@ -110,7 +108,7 @@ impl Writer {
         begin: (CycleCause, Timestamp),
     ) -> Result<Vec<DueEntry>, StoreError> {
         let mut entries = Vec::with_capacity(ids.len());
-        for id in distinct(ids) {
+        for id in lifecycle::distinct(ids) {
             let Some((mut delivery, order)) = self.present(group, id)? else { continue };
             if !group.contains(&keys::event(id.event_key))? {
                 continue;
@@ -131,7 +129,7 @@ impl Writer {
         (from, into): (StateKind, DeliveryState),
     ) -> Result<Vec<DeliveryId>, StoreError> {
         let mut ended = Vec::with_capacity(ids.len());
-        for id in distinct(ids) {
+        for id in lifecycle::distinct(ids) {
             let present = self.present(group, id)?.filter(|(delivery, _)| delivery.state.kind() == from);
             let Some((mut delivery, order)) = present else { continue };
             delivery.state = into.clone();
@@ -217,9 +215,4 @@ fn forget(group: &mut Group, id: DeliveryId, stage: Stage) -> Result<(), StoreEr
         Stage::Due(due) => group.remove_if_present(keys::due(id, due)),
         Stage::InMemory => Ok(()),
     }
-}
-
-fn distinct(ids: &[DeliveryId]) -> impl Iterator<Item = DeliveryId> {
-    let mut seen = HashSet::new();
-    ids.iter().copied().filter(move |id| seen.insert(*id))
 }

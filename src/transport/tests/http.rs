@@ -42,7 +42,7 @@ async fn a_closed_port_is_a_refused_connection() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/?token=planted", listener.local_addr().unwrap());
     drop(listener);
-    assert_eq!(no_answer(send(&url, LONG).await), (Failure::Connect, "connection refused".into()));
+    assert_eq!(no_answer(send(&url, LONG).await), (Failure::Refused, "connection refused".into()));
 }
 
 #[tokio::test]

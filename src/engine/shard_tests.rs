@@ -1,0 +1,268 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+
+use super::*;
+use crate::clock::TokioClock;
+use crate::domain::attempt::Failure;
+use crate::domain::delivery::{Delivery, DeliveryState};
+use crate::domain::destination::{Destination, DestinationState, DestinationUrl, DisabledReason};
+use crate::domain::event::{Acceptance, EventType, Level, NewEvent, Route};
+use crate::domain::id::{DeliveryId, OrganizationId};
+use crate::domain::payload::Payload;
+use crate::domain::secret::{HttpAuth, SigningSecrets};
+use crate::domain::settings::{DeliverySettings, RetryPolicy, RetrySchedule};
+use crate::domain::subscription::Subscription;
+use crate::engine::Engine;
+use crate::store::memory::MemoryStore;
+use crate::store::{DeliveryStore, DestinationStore, EventStore, Store};
+use crate::transport::courier::Courier;
+use crate::transport::scripted::{ScriptedTransport, answered, no_answer};
+use crate::transport::secrets::SecretReader;
+
+const HOST: &str = "receiver.example";
+const START: Timestamp = Timestamp::from_millis(1_750_000_000_000);
+
+/// A shard with a store in memory and a scripted receiver, on paused time.
+struct Stage {
+    store: Arc<MemoryStore>,
+    transport: Arc<ScriptedTransport>,
+    clock: SharedClock,
+    stop: StopSignals,
+    running: JoinHandle<()>,
+}
+
+impl Stage {
+    fn set() -> Self {
+        let clock: SharedClock = Arc::new(TokioClock::starting_at(START));
+        let store = Arc::new(MemoryStore::new(Arc::clone(&clock)));
+        let transport = Arc::new(ScriptedTransport::new());
+        let shared: Arc<dyn crate::transport::Transport> = Arc::<ScriptedTransport>::clone(&transport);
+        let secrets = Arc::new(SecretReader::new(Vec::new(), Vec::new()));
+        let courier = Arc::new(Courier { transport: shared, secrets, clock: Arc::clone(&clock) });
+        let engine = Engine::new(1);
+        store.listen(engine.listener());
+        let options = ShardOptions {
+            max_in_flight: 16,
+            window: 8,
+            best_effort_window: 8,
+            delivery_enabled: true,
+            semaphor_enabled: true,
+        };
+        let shared_store: Arc<dyn Store> = Arc::<MemoryStore>::clone(&store);
+        let mut shards = engine.shards((&shared_store, &clock), options, &[], vec![courier]);
+        let stop = StopSignals::default();
+        #[expect(clippy::disallowed_methods, reason = "the test owns the shard and awaits it")]
+        let running = tokio::spawn(shards.remove(0).run(stop.clone()));
+        Self { store, transport, clock, stop, running }
+    }
+
+    async fn destination(&self, contract: Contract, settings: DeliverySettings) -> DestinationId {
+        let now = self.clock.now();
+        let destination = Destination {
+            id: DestinationId::make(now, [contract as u8; 10]),
+            organization_id: organization(),
+            display_name: String::new(),
+            url: DestinationUrl::parse(&format!("https://{HOST}/{contract}"), false).unwrap(),
+            contract,
+            subscription: Subscription::default(),
+            settings,
+            signing: SigningSecrets::default(),
+            http_auth: HttpAuth::default(),
+            headers: Vec::new(),
+            state: DestinationState::Active,
+            created_at: now,
+            updated_at: now,
+            revision: 0,
+        };
+        self.store.create_destination(destination, None).await.unwrap().id
+    }
+
+    async fn emit(&self, destination_id: DestinationId) -> DeliveryId {
+        let entry = self.store.directory().destination(destination_id).unwrap();
+        let guarantee = effective_policy(&entry.destination).guarantee;
+        let event = NewEvent {
+            organization_id: organization(),
+            event_id: None,
+            event_type: EventType::parse("a.b").unwrap(),
+            occurred_at: None,
+            level: Level::Info,
+            data: Payload::empty(),
+            routes: vec![Route { destination_id, guarantee }],
+        };
+        match self.store.accept(vec![event]).await.unwrap().remove(0) {
+            Acceptance::Accepted(event) => DeliveryId::new(event.key, destination_id),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// The delivery, once it is finished; paused time runs on by itself meanwhile.
+    async fn finished(&self, id: DeliveryId) -> Delivery {
+        for _ in 0..100_000 {
+            if let Some(delivery) = self.store.delivery(id).await.unwrap()
+                && delivery.state.is_finished()
+            {
+                return delivery;
+            }
+            tokio::time::sleep(Duration::from_secs(5)).await;
+        }
+        panic!("{id} did not finish")
+    }
+
+    fn answer(&self, statuses: impl IntoIterator<Item = u16>) {
+        for status in statuses {
+            self.transport.push(HOST, answered(status));
+        }
+    }
+
+    async fn stop(self) -> Arc<MemoryStore> {
+        self.stop.soft.cancel();
+        self.running.await.unwrap();
+        self.store
+    }
+}
+
+fn organization() -> OrganizationId {
+    OrganizationId::parse("org").unwrap()
+}
+
+/// Seconds between the attempts of a delivery, rounded down.
+fn gaps(delivery: &Delivery) -> Vec<u64> {
+    let starts: Vec<Timestamp> = delivery.attempts.iter().map(|attempt| attempt.started_at).collect();
+    starts.windows(2).map(|pair| pair[1].since(pair[0]).as_secs()).collect()
+}
+
+fn no_jitter(contract: Contract) -> DeliverySettings {
+    let retry = RetryPolicy { jitter: 0.0, ..crate::contract::defaults(contract).retry };
+    DeliverySettings { retry: Some(retry), ..DeliverySettings::default() }
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_contract_is_retried_on_its_own_schedule_and_then_ends_as_it_promises() {
+    let hours = |list: &[f64]| list.iter().map(|h| (h * 3600.0) as u64).collect::<Vec<_>>();
+    let standard = [vec![5, 300, 1800], hours(&[2.0, 5.0, 10.0, 14.0, 20.0, 24.0])].concat();
+    let table = [
+        (Contract::Semaphor, vec![0], "discarded"),
+        (Contract::Workspace, vec![60, 300, 900], "dead"),
+        (Contract::Observer, vec![5, 20, 80, 320, 1280, 3600, 3600], "dead"),
+        (Contract::StandardWebhooks, standard.clone(), "dead"),
+        (Contract::CloudEvents, standard, "dead"),
+    ];
+    for (contract, expected, end) in table {
+        let stage = Stage::set();
+        stage.answer(vec![500; 20]);
+        let id = stage.destination(contract, no_jitter(contract)).await;
+        let delivery = stage.finished(stage.emit(id).await).await;
+        assert_eq!(gaps(&delivery), expected, "{contract}");
+        let is_dead = matches!(delivery.state, DeliveryState::DeadLettered { .. });
+        let is_discarded = matches!(delivery.state, DeliveryState::Discarded { .. });
+        assert_eq!((is_dead, is_discarded), (end == "dead", end == "discarded"), "{contract}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn stalwart_goes_on_until_five_minutes_have_passed_and_then_discards() {
+    let stage = Stage::set();
+    stage.answer(vec![500; 50]);
+    let id = stage.destination(Contract::Stalwart, no_jitter(Contract::Stalwart)).await;
+    let delivery = stage.finished(stage.emit(id).await).await;
+    assert_eq!(&gaps(&delivery)[..6], [1, 2, 4, 8, 16, 30]);
+    let DeliveryState::Discarded { at, reason: EndReason::TooOld } = delivery.state else {
+        panic!("{:?}", delivery.state)
+    };
+    assert_eq!(at.since(delivery.created_at).as_secs(), 300);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_health_has_the_last_error_until_a_success_clears_it() {
+    let stage = Stage::set();
+    stage.transport.push(HOST, no_answer(Failure::Refused, "connection refused"));
+    stage.answer([200]);
+    let id = stage.destination(Contract::Observer, DeliverySettings::default()).await;
+    let delivery = stage.emit(id).await;
+    let status = Arc::clone(&stage.store.directory().destination(id).unwrap().status);
+    while status.health().last_error.is_none() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert_eq!(status.health().last_error.as_deref(), Some("connection refused"));
+    assert_eq!(stage.finished(delivery).await.attempt_count, 2);
+    let health = status.health();
+    assert_eq!((health.last_error, health.last_failure_at, health.consecutive_failures), (None, None, 0));
+    assert!(health.confirmed_at.is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn gone_disables_a_standard_webhooks_destination_and_holds_what_waits() {
+    let stage = Stage::set();
+    stage.answer([410]);
+    let id = stage.destination(Contract::StandardWebhooks, DeliverySettings::default()).await;
+    let delivery = stage.finished(stage.emit(id).await).await;
+    assert!(matches!(delivery.state, DeliveryState::DeadLettered { reason: EndReason::FinalStatus, .. }));
+    let is_disabled = || {
+        let state = stage.store.directory().destination(id).unwrap().destination.state.clone();
+        matches!(state, DestinationState::Disabled { reason: DisabledReason::Gone, .. })
+    };
+    while !is_disabled() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let held = stage.emit(id).await;
+    tokio::time::sleep(Duration::from_secs(3600)).await;
+    assert_eq!(stage.transport.requests().len(), 1);
+    let state = stage.store.delivery(held).await.unwrap().unwrap().state;
+    assert!(matches!(state, DeliveryState::Waiting { .. }));
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_more_deliveries_than_the_window_all_arrive_once_through_failures() {
+    let stage = Stage::set();
+    let id = stage
+        .destination(
+            Contract::Observer,
+            DeliverySettings {
+                retry: Some(RetryPolicy {
+                    schedule: RetrySchedule::Exponential {
+                        base: Duration::from_secs(1),
+                        factor: 1.5,
+                        cap: Duration::from_secs(60),
+                    },
+                    ..crate::contract::defaults(Contract::Observer).retry
+                }),
+                ..DeliverySettings::default()
+            },
+        )
+        .await;
+    // The first answers fail, so that first attempts and retries mix in a lane whose window is 8.
+    stage.answer([500, 200, 503, 500, 200].into_iter().cycle().take(100));
+    stage.answer(vec![200; 300]);
+    let mut ids = Vec::new();
+    for _ in 0..100 {
+        ids.push(stage.emit(id).await);
+    }
+    for id in ids {
+        let delivery = stage.finished(id).await;
+        assert!(matches!(delivery.state, DeliveryState::Succeeded { .. }), "{:?}", delivery.state);
+        let successes = delivery.attempts.iter().filter(|attempt| attempt.outcome.is_success()).count();
+        assert_eq!(successes, 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_flushes_best_effort_deliveries_and_leaves_the_others_to_the_next_process() {
+    let stage = Stage::set();
+    let semaphor = stage.destination(Contract::Semaphor, no_jitter(Contract::Semaphor)).await;
+    let observer = stage.destination(Contract::Observer, no_jitter(Contract::Observer)).await;
+    stage.answer([500, 500]);
+    let (flushed, kept) = (stage.emit(semaphor).await, stage.emit(observer).await);
+    // Both have failed once, and both wait for their retries.
+    while stage.transport.requests().len() < 2 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    stage.answer([200]);
+    let store = stage.stop().await;
+    let state = store.delivery(flushed).await.unwrap().unwrap().state;
+    assert!(matches!(state, DeliveryState::Succeeded { .. }), "{state:?}");
+    let delivery = store.delivery(kept).await.unwrap().unwrap();
+    assert!(matches!(delivery.state, DeliveryState::Waiting { .. }), "{:?}", delivery.state);
+    assert_eq!(delivery.attempt_count, 1);
+}

@@ -1,0 +1,451 @@
+//! The real binary: what it says when it can't start, how it stops, and what `kill -9` can't take away.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use http::StatusCode;
+use signalpost::domain::contract::Contract;
+use signalpost::grpc::proto::v1;
+use signalpost::grpc::proto::v1::destination_admin_client::DestinationAdminClient;
+use signalpost::grpc::proto::v1::event_ingest_client::EventIngestClient;
+use signalpost::receiver::{Answer, Received, ReceiverOptions};
+use tempfile::TempDir;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::Channel;
+
+use crate::harness::{
+    DestinationDraft, EventDraft, ORGANIZATION, PATIENCE, TestIdentity, destination, event,
+};
+use crate::harness::{Receiver, eventually, header};
+
+/// A folder with a configuration, a store and the output of the processes.
+struct Home {
+    folder: TempDir,
+    config: PathBuf,
+}
+
+impl Home {
+    fn new() -> Self {
+        Self::with(&[])
+    }
+
+    /// A configuration with these settings besides or instead: full keys and values in TOML.
+    fn with(changes: &[(&str, &str)]) -> Self {
+        let folder = tempfile::Builder::new().prefix("signalpost-it-").tempdir().unwrap();
+        let certificate = folder.path().join("receiver.pem");
+        std::fs::write(&certificate, TestIdentity::certificate_pem()).unwrap();
+        let (store, certificate) = (format!("{:?}", folder.path().join("store")), format!("{certificate:?}"));
+        let mut settings = BTreeMap::from([
+            ("listen.grpc", r#""127.0.0.1:0""#),
+            ("listen.health", r#""127.0.0.1:0""#),
+            ("store.path", store.as_str()),
+            ("store.cache", r#""16MiB""#),
+            ("store.min_free", r#""16MiB""#),
+            ("delivery.threads", "1"),
+            ("egress.allow", r#"["127.0.0.0/8"]"#),
+            ("egress.ca_file", certificate.as_str()),
+        ]);
+        settings.extend(changes.iter().copied());
+        let text: String = settings.iter().map(|(key, value)| format!("{key} = {value}\n")).collect();
+        let config = folder.path().join("signalpost.toml");
+        std::fs::write(&config, text).unwrap();
+        Self { folder, config }
+    }
+
+    fn store(&self) -> PathBuf {
+        self.folder.path().join("store")
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_signalpost"));
+        command.env_clear().current_dir(self.folder.path()).args(["serve", "--config"]).arg(&self.config);
+        command.stdin(Stdio::null());
+        command
+    }
+
+    /// Runs a server that is expected not to start.
+    fn fails(&self) -> Output {
+        self.command().output().unwrap()
+    }
+
+    /// Starts a server and does not wait for it.
+    fn spawn(&self) -> Child {
+        let log = File::options().create(true).append(true).open(self.log()).unwrap();
+        self.command().stdout(Stdio::piped()).stderr(log).spawn().unwrap()
+    }
+
+    fn log(&self) -> PathBuf {
+        self.folder.path().join("log")
+    }
+
+    /// Starts a server and waits until it says that it is ready.
+    async fn start(&self) -> Process {
+        let mut child = self.spawn();
+        let stdout = child.stdout.take().unwrap();
+        let read = tokio::task::spawn_blocking(move || {
+            let (mut line, mut stdout) = (String::new(), BufReader::new(stdout));
+            stdout.read_line(&mut line).unwrap();
+            (line, stdout)
+        });
+        let (line, stdout) = read.await.unwrap();
+        let address = line.split(' ').find_map(|word| word.strip_prefix("grpc=")).map(str::to_owned);
+        let Some(address) = address else {
+            let log = std::fs::read_to_string(self.log()).unwrap();
+            panic!("not ready: {line:?}, exit {:?}\n{log}", child.wait())
+        };
+        let endpoint = Channel::from_shared(format!("http://{address}")).unwrap();
+        let channel = endpoint.connect().await.unwrap();
+        Process { child, channel, _stdout: stdout }
+    }
+}
+
+/// A server in a process of its own; killed when it is dropped.
+struct Process {
+    child: Child,
+    channel: Channel,
+    _stdout: BufReader<ChildStdout>,
+}
+
+impl Process {
+    async fn create(&self, draft: DestinationDraft) -> v1::Destination {
+        let request = v1::CreateDestinationRequest {
+            organization_id: ORGANIZATION.into(),
+            destination: Some(draft.0),
+            validate_only: false,
+        };
+        let mut client = DestinationAdminClient::new(self.channel.clone());
+        client.create_destination(request).await.unwrap().into_inner().destination.unwrap()
+    }
+
+    async fn emit(&self, draft: EventDraft) -> v1::EmitResult {
+        let request = v1::EmitRequest { organization_id: ORGANIZATION.into(), event: Some(draft.0) };
+        let mut client = EventIngestClient::new(self.channel.clone());
+        client.emit(request).await.unwrap().into_inner().result.unwrap()
+    }
+
+    /// `kill -9`, and gone.
+    fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// SIGTERM; the exit code.
+    async fn terminate(mut self) -> Option<i32> {
+        let id = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
+        let exited = eventually("the process ends", async || self.child.try_wait().unwrap());
+        exited.await.code()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may be gone already; then there is nothing to do.
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[test]
+fn all_mistakes_of_a_configuration_are_told_at_once_before_anything_is_started() {
+    let home = Home::with(&[
+        ("listen.grpc", r#""0.0.0.0:8080""#),
+        ("store.cache", r#""much""#),
+        ("delivery.treads", "3"),
+    ]);
+    let output = home.command().env("SIGNALPOST_LIMITS_PAYLOAD", "-1").output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    let said = said(&output);
+    for key in
+        ["listen.grpc", "store.cache", "delivery.treads", "delivery.threads", "SIGNALPOST_LIMITS_PAYLOAD"]
+    {
+        assert!(said.contains(key), "{key}: {said}");
+    }
+    assert!(said.contains("4 mistakes"), "{said}");
+    assert!(!home.store().exists());
+}
+
+#[test]
+fn a_configuration_file_that_is_not_there_is_named() {
+    let mut home = Home::new();
+    home.config = "/nowhere/signalpost.toml".into();
+    let output = home.fails();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(said(&output).contains("/nowhere/signalpost.toml"), "{}", said(&output));
+}
+
+#[tokio::test]
+async fn a_store_that_another_process_has_open_is_refused_with_a_clear_message() {
+    let home = Home::new();
+    let process = home.start().await;
+    let output = home.fails();
+    assert_eq!(output.status.code(), Some(1));
+    let said = said(&output);
+    assert!(said.contains("another process") && said.contains(home.store().to_str().unwrap()), "{said}");
+    assert_eq!(process.terminate().await, Some(0), "the first one is not disturbed");
+}
+
+#[tokio::test]
+async fn a_store_of_a_newer_version_is_refused_and_left_as_it_is() {
+    let home = Home::new();
+    assert_eq!(home.start().await.terminate().await, Some(0));
+    let schema = |value: Option<u32>| {
+        let db = sled::open(home.store()).unwrap();
+        if let Some(value) = value {
+            db.insert(b"Mschema", &value.to_be_bytes()).unwrap();
+        }
+        db.flush().unwrap();
+        db.get(b"Mschema").unwrap().unwrap().to_vec()
+    };
+    schema(Some(77));
+    let output = home.fails();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(said(&output).contains("newer version") && said(&output).contains("77"), "{}", said(&output));
+    assert_eq!(schema(None), 77_u32.to_be_bytes());
+}
+
+#[test]
+fn a_store_that_cannot_be_written_is_refused_with_a_clear_message() {
+    let home = Home::new();
+    std::fs::write(home.store(), "a file where the folder should be").unwrap();
+    let output = home.fails();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(said(&output).contains(home.store().to_str().unwrap()), "{}", said(&output));
+
+    let home = Home::new();
+    std::fs::create_dir(home.store()).unwrap();
+    let mut permissions = std::fs::metadata(home.store()).unwrap().permissions();
+    permissions.set_readonly(true);
+    std::fs::set_permissions(home.store(), permissions).unwrap();
+    // Root may write everywhere, and then there is nothing to refuse.
+    if File::create(home.store().join("probe")).is_err() {
+        let output = home.fails();
+        assert_eq!(output.status.code(), Some(1));
+        assert!(said(&output).contains(home.store().to_str().unwrap()), "{}", said(&output));
+    }
+}
+
+#[test]
+fn a_damaged_store_is_refused_with_a_message_and_not_with_a_panic() {
+    let home = Home::new();
+    std::fs::create_dir(home.store()).unwrap();
+    std::fs::write(home.store().join("conf"), "no configuration of sled").unwrap();
+    std::fs::write(home.store().join("db"), vec![0xa5; 100_000]).unwrap();
+    let output = home.fails();
+    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+    assert!(said(&output).contains(home.store().to_str().unwrap()), "{}", said(&output));
+}
+
+#[test]
+fn a_port_that_is_taken_is_named() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let home = Home::with(&[("listen.grpc", &format!("{address:?}"))]);
+    let output = home.fails();
+    assert_eq!(output.status.code(), Some(1));
+    let said = said(&output);
+    assert!(said.contains("listen.grpc") && said.contains(&address), "{said}");
+}
+
+#[tokio::test]
+async fn sigterm_finishes_what_is_under_way_and_exits_with_success() {
+    let (home, receiver) = (Home::new(), Receiver::start().await);
+    let process = home.start().await;
+    process.create(destination(Contract::Observer).url(receiver.url("/hook"))).await;
+    receiver.always_answers("/hook", Answer::from(StatusCode::OK).after(Duration::from_millis(300)));
+    let event_id = process.emit(event("agent.offline")).await.event_id;
+    receiver.first("/hook").await;
+    assert_eq!(process.terminate().await, Some(0));
+    let process = home.start().await;
+    let sent = process.emit(event("agent.offline")).await.event_id;
+    let requests = receiver.wait_for("/hook", 2).await;
+    let ids: Vec<&str> = requests.iter().map(|one| header(one, "signalpost-event-id")).collect();
+    assert_eq!(ids, [event_id, sent], "the outcome was recorded, so nothing is sent twice");
+    assert_eq!(process.terminate().await, Some(0));
+}
+
+/// How often the server is killed while events come in, and how often while it starts.
+const KILLS_UNDER_LOAD: usize = 16;
+const KILLS_WHILE_STARTING: usize = 4;
+
+/// What the client was told is accepted, and how often each id came to the receiver.
+#[derive(Clone, Default)]
+struct Ledger {
+    acknowledged: Arc<Mutex<BTreeSet<String>>>,
+    arrived: Arc<Mutex<BTreeMap<String, u32>>>,
+}
+
+impl Ledger {
+    fn acknowledge(&self, id: &str) {
+        self.acknowledged.lock().unwrap().insert(id.to_owned());
+    }
+
+    fn missing(&self) -> Vec<String> {
+        let arrived = self.arrived.lock().unwrap();
+        let acknowledged = self.acknowledged.lock().unwrap();
+        acknowledged.iter().filter(|id| !arrived.contains_key(*id)).cloned().collect()
+    }
+
+    async fn receiver(&self) -> (signalpost::receiver::Receiver, String) {
+        let arrived = Arc::clone(&self.arrived);
+        let behaviour = move |request: &Received| {
+            let id = header(request, "signalpost-event-id").to_owned();
+            *arrived.lock().unwrap().entry(id).or_default() += 1;
+            Answer::from(StatusCode::OK)
+        };
+        // In the clear, because thousands of requests are to be counted, and TLS is tested elsewhere.
+        let receiver = ReceiverOptions::local(Arc::new(behaviour));
+        let receiver = signalpost::receiver::Receiver::start(receiver).await.unwrap();
+        let url = receiver.url("/hook");
+        (receiver, url)
+    }
+}
+
+fn alert(id: &str) -> v1::Event {
+    event("auth.success").id(id).data(r#"{"load":true}"#).0
+}
+
+/// Emits one by one until the server is gone or enough is emitted.
+async fn emit_singly(channel: Channel, ledger: Ledger, prefix: String) {
+    let mut client = EventIngestClient::new(channel);
+    for number in 0..80 {
+        let id = format!("{prefix}-{number}");
+        let request = v1::EmitRequest { organization_id: ORGANIZATION.into(), event: Some(alert(&id)) };
+        if client.emit(request).await.is_err() {
+            return;
+        }
+        ledger.acknowledge(&id);
+    }
+}
+
+async fn emit_in_batches(channel: Channel, ledger: Ledger, prefix: String) {
+    let mut client = EventIngestClient::new(channel);
+    for batch in 0..8 {
+        let ids: Vec<String> = (0..15).map(|number| format!("{prefix}-{batch}-{number}")).collect();
+        let events = ids.iter().map(|id| alert(id)).collect();
+        let request = v1::EmitBatchRequest { organization_id: ORGANIZATION.into(), events };
+        let Ok(answer) = client.emit_batch(request).await else { return };
+        for (id, result) in ids.iter().zip(answer.into_inner().results) {
+            assert!(matches!(result.result, Some(v1::emit_batch_result::Result::Accepted(_))));
+            ledger.acknowledge(id);
+        }
+    }
+}
+
+async fn emit_on_a_stream(channel: Channel, ledger: Ledger, prefix: String) {
+    let (sender, receiver) = mpsc::channel(100);
+    for sequence in 1..=100 {
+        let request = v1::EmitStreamRequest {
+            organization_id: ORGANIZATION.into(),
+            sequence,
+            event: Some(alert(&format!("{prefix}-{sequence}"))),
+            ..v1::EmitStreamRequest::default()
+        };
+        sender.send(request).await.unwrap();
+    }
+    let Ok(answers) = EventIngestClient::new(channel).emit_stream(ReceiverStream::new(receiver)).await else {
+        return;
+    };
+    let (mut answers, mut known) = (answers.into_inner(), 0);
+    while let Ok(Some(answer)) = answers.message().await {
+        for sequence in known + 1..=answer.acknowledged_sequence {
+            ledger.acknowledge(&format!("{prefix}-{sequence}"));
+        }
+        known = answer.acknowledged_sequence;
+        if known == 100 {
+            return;
+        }
+    }
+    drop(sender);
+}
+
+fn load(channel: &Channel, ledger: &Ledger, round: usize) -> JoinSet<()> {
+    let mut clients = JoinSet::new();
+    for worker in 0..4 {
+        clients.spawn(emit_singly(channel.clone(), ledger.clone(), format!("r{round}-one{worker}")));
+    }
+    clients.spawn(emit_in_batches(channel.clone(), ledger.clone(), format!("r{round}-batch")));
+    clients.spawn(emit_on_a_stream(channel.clone(), ledger.clone(), format!("r{round}-stream")));
+    clients
+}
+
+#[tokio::test]
+async fn no_acknowledged_delivery_is_missing_after_twenty_kills() {
+    let seed = fastrand::u64(..);
+    println!("seed {seed}");
+    let mut chance = fastrand::Rng::with_seed(seed);
+    let home = Home::with(&[("delivery.plain_http_contracts", r#"["STALWART"]"#)]);
+    let ledger = Ledger::default();
+    let (_receiver, url) = ledger.receiver().await;
+    let draft = destination(Contract::Stalwart).url(url).retry_after(&[100; 30]);
+    let draft = draft.settings(|settings| {
+        settings.throttle = Some(prost_types::Duration::default());
+        settings.max_batch_events = Some(1);
+    });
+    let process = home.start().await;
+    process.create(draft).await;
+    process.kill();
+
+    let mut in_start: Vec<usize> = (1..KILLS_UNDER_LOAD).collect();
+    chance.shuffle(&mut in_start);
+    in_start.truncate(KILLS_WHILE_STARTING);
+    for round in 0..KILLS_UNDER_LOAD {
+        if in_start.contains(&round) {
+            kill_while_starting(&home, Duration::from_millis(chance.u64(0..60))).await;
+        }
+        let process = home.start().await;
+        let mut clients = load(&process.channel, &ledger, round);
+        // The moment of the kill is the only thing that chance decides.
+        tokio::time::sleep(Duration::from_millis(chance.u64(5..300))).await;
+        process.kill();
+        while let Some(client) = clients.join_next().await {
+            client.unwrap();
+        }
+    }
+
+    let process = home.start().await;
+    let acknowledged = ledger.acknowledged.lock().unwrap().clone();
+    assert!(acknowledged.len() > 100, "only {} events were acknowledged", acknowledged.len());
+    let what = format!("all {} acknowledged events arrive (seed {seed})", acknowledged.len());
+    let all_here = tokio::time::timeout(
+        PATIENCE * 2,
+        eventually(&what, async || ledger.missing().is_empty().then_some(())),
+    );
+    all_here.await.unwrap();
+    for id in acknowledged.iter().step_by(acknowledged.len() / 20) {
+        assert!(process.emit(EventDraft(alert(id))).await.duplicate, "{id} is remembered (seed {seed})");
+    }
+    assert_eq!(process.terminate().await, Some(0));
+    let repeated = ledger.arrived.lock().unwrap().values().filter(|count| **count > 1).count();
+    println!("{} acknowledged, {repeated} of them arrived more than once", acknowledged.len());
+}
+
+async fn kill_while_starting(home: &Home, after: Duration) {
+    let mut child = home.spawn();
+    tokio::time::sleep(after).await;
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+#[test]
+fn help_and_version_are_answers_and_unknown_commands_are_mistakes() {
+    let run = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_signalpost"));
+        command.env_clear().current_dir(Path::new("/")).args(arguments).output().unwrap()
+    };
+    assert_eq!(run(&["--help"]).status.code(), Some(0));
+    let version = run(&["--version"]);
+    assert!(String::from_utf8_lossy(&version.stdout).contains(env!("CARGO_PKG_VERSION")));
+    assert_eq!(run(&["sevre"]).status.code(), Some(2));
+}

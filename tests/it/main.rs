@@ -1,0 +1,20 @@
+//! What Signalpost promises, asked of a whole server over real sockets.
+//!
+//! Each test starts a server of its own on a temporary store and free ports, calls it with a real gRPC
+//! client, and looks at what a real HTTPS receiver got; signatures are verified by `signalpost::receiver`,
+//! which shares no code with the sender. [`harness`] has the words in which the tests are written.
+
+#[cfg(test)]
+mod binary;
+#[cfg(test)]
+mod contracts;
+#[cfg(test)]
+mod delivery;
+#[cfg(test)]
+mod destinations;
+#[cfg(test)]
+mod harness;
+#[cfg(test)]
+mod ingest;
+#[cfg(test)]
+mod operations;
