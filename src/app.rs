@@ -128,6 +128,8 @@ impl Couriers {
         let options = HttpOptions {
             address_policy: Arc::new(address_policy),
             extra_root_certificates: config.egress.ca_file.as_deref().map_or(Ok(Vec::new()), read_roots)?,
+            // Destinations may share a host: what is kept open must be enough for all that may be in flight.
+            pool_max_idle_per_host: config.delivery.max_in_flight,
             plain_http: !config.delivery.plain_http_contracts.is_empty(),
             ..HttpOptions::default()
         };

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::accept::Submission;
-use super::reader::Reader;
 use super::writer::Command;
 use super::{Patience, SledStore, listing};
 use crate::domain::delivery::{CycleCause, Delivery, DeliveryState, StateKind};
