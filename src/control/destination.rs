@@ -187,14 +187,17 @@ impl Control {
         Ok(DestinationView { health, lane, ..DestinationView::unknown(destination) })
     }
 
-    /// Deletes a destination with its secrets.
+    /// Deletes a destination with its secrets, and answers how many deliveries waited for it (counting stops
+    /// at 10,000); the engine ends them as discarded.
     ///
     /// # Errors
     /// [`Error::NotFound`], [`Error::Stale`].
-    pub async fn delete_destination(&self, caller: &Caller, target: Target<'_>) -> Result<(), Error> {
+    pub async fn delete_destination(&self, caller: &Caller, target: Target<'_>) -> Result<usize, Error> {
         let id = self.find_target(caller, target)?.destination.id;
+        let backlog = self.store.backlog(id, BACKLOG_CAP).await?;
         let deleted = self.store.delete_destination(id, target.expected).await;
-        deleted.map_err(Error::about(Resource::Destination, id))
+        deleted.map_err(Error::about(Resource::Destination, id))?;
+        Ok(backlog.count)
     }
 
     /// Holds a destination: its events are kept and none is sent. Pausing a paused one changes nothing.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use sled::{Db, IVec};
 
-use super::keys::{self, DELIVERY, DUE, FRESH};
+use super::keys::{self, DEAD, DELIVERY, DUE, FRESH};
 use super::{Shared, unavailable};
 use crate::domain::delivery::Delivery;
 use crate::domain::event::Event;
@@ -157,6 +157,8 @@ impl Reader {
             }
             backlog.count += 1;
         }
+        let dead = self.db.scan_prefix(keys::of_destination(DEAD, destination_id)).keys();
+        backlog.dead_letters = dead.take(cap).filter(Result::is_ok).count();
         Ok(backlog)
     }
 }
