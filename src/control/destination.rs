@@ -181,10 +181,29 @@ impl Control {
         } else {
             let (id, expected) = (changed.id, entry.destination.revision);
             let stored = self.store.update_destination(changed, expected).await;
-            stored.map_err(Error::about(Resource::Destination, id))?
+            let stored = stored.map_err(Error::about(Resource::Destination, id))?;
+            self.reset_health(entry, &stored).await?;
+            stored
         };
         let (health, lane) = (entry.status.health(), entry.status.lane());
         Ok(DestinationView { health, lane, ..DestinationView::unknown(destination) })
+    }
+
+    /// What deliveries said of another URL says nothing of this one; and a destination that was switched on
+    /// again gets a new start.
+    async fn reset_health(&self, before: &DestinationEntry, after: &Destination) -> Result<(), Error> {
+        let moved = before.destination.url != after.url;
+        let revived = !before.destination.state.is_routed_to() && after.state.is_routed_to();
+        if !moved && !revived {
+            return Ok(());
+        }
+        let health = before.status.update_health(|health| {
+            if moved {
+                *health = DestinationHealth::default();
+            }
+            (health.consecutive_failures, health.failing_since) = (0, None);
+        });
+        Ok(self.store.settle(Vec::new(), vec![(after.id, health)]).await?)
     }
 
     /// Deletes a destination with its secrets, and answers how many deliveries waited for it (counting stops

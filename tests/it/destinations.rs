@@ -581,6 +581,23 @@ async fn health_tells_failures_and_the_next_success_clears_them() {
 }
 
 #[tokio::test]
+async fn another_url_is_unconfirmed_until_its_own_first_success() {
+    let (server, receiver) = (Server::start().await, Receiver::start().await);
+    let created = server.create(destination(Contract::Observer).url(receiver.url("/one"))).await;
+    let id = created.destination_id.clone();
+    server.emit(event("agent.offline")).await;
+    server.until_health(&id, "a success", |one| one.last_success_time.is_some()).await;
+    let moved = v1::Destination { destination_id: id.clone(), url: receiver.url("/two"), ..created };
+    let moved = v1::Destination { etag: String::new(), ..moved };
+    let health = server.update(moved, &["url"]).await.health.unwrap();
+    assert_eq!(health.reachability(), v1::Reachability::Unconfirmed);
+    assert_eq!(health.last_success_time, None);
+    server.emit(event("agent.offline")).await;
+    let health = server.until_health(&id, "a success", |one| one.last_success_time.is_some()).await;
+    assert_eq!(health.reachability(), v1::Reachability::Confirmed);
+}
+
+#[tokio::test]
 async fn health_counts_what_waits_and_since_when() {
     let server = Server::start().await;
     let id = server.create(destination(Contract::Observer).url("https://example.com/")).await.destination_id;
