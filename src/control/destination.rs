@@ -12,6 +12,7 @@ use crate::auth::{Caller, Role};
 use crate::contract;
 use crate::domain::destination::{Destination, DestinationDraft, DestinationHealth, DestinationState};
 use crate::domain::id::{DestinationId, OrganizationId};
+use crate::domain::operational::OperationalEvent;
 use crate::domain::plan::Plan;
 use crate::domain::secret::SecretSource;
 use crate::domain::settings::EffectivePolicy;
@@ -106,11 +107,23 @@ impl Control {
         }
         self.used(&organization_id).await?;
         match self.store.create_destination(destination, limit).await {
-            Ok(created) => Ok(DestinationView::unknown(created)),
+            Ok(created) => {
+                self.announce_quota(&organization_id, limit).await;
+                Ok(DestinationView::unknown(created))
+            }
             Err(StoreError::LimitReached { limit, usage }) => {
                 Err(destination_quota(&organization_id, plan, limit, usage))
             }
             Err(error) => Err(Error::about(Resource::Destination, destination_id)(error)),
+        }
+    }
+
+    /// Says that the plan's destinations are nearly used up: from four fifths on, with each new one.
+    async fn announce_quota(&self, organization_id: &OrganizationId, limit: Option<u32>) {
+        let usage = self.directory().destinations(organization_id).len();
+        let usage = u32::try_from(usage).unwrap_or(u32::MAX);
+        if let Some(limit) = limit.filter(|limit| usage.saturating_mul(5) >= limit.saturating_mul(4)) {
+            self.announce(organization_id, &OperationalEvent::QuotaNear { limit, usage }).await;
         }
     }
 

@@ -13,6 +13,7 @@ use crate::domain::destination::{
     HEADERS_MAX, Header,
 };
 use crate::domain::id::{DestinationId, OrganizationId};
+use crate::domain::operational::OperationalEvent;
 use crate::domain::secret::{HttpAuth, SECRET_MAX_BYTES, SecretSource, SigningSecrets};
 use crate::domain::subscription::{Subscription, SubscriptionPolicy};
 use crate::domain::time::Timestamp;
@@ -157,7 +158,9 @@ fn check_subscription(subscription: &Subscription, contract: Contract) -> Violat
         found.add_as(Rule::TooLong, "event_types", problem);
         found.with("limit", EVENT_TYPES_MAX).with("actual", length);
     }
-    if subscription.policy == SubscriptionPolicy::Include && listed.is_empty() {
+    check_operational(&mut found, subscription, contract);
+    let nothing = listed.is_empty() && subscription.operational.is_empty();
+    if subscription.policy == SubscriptionPolicy::Include && nothing {
         let problem = "is empty, so nothing would be delivered; include at least one type";
         found.add_as(Rule::SubscriptionEmpty, "event_types", problem);
     }
@@ -183,6 +186,21 @@ fn check_subscription(subscription: &Subscription, contract: Contract) -> Violat
         );
     }
     found
+}
+
+fn check_operational(found: &mut Violations, subscription: &Subscription, contract: Contract) {
+    let field = "operational_event_types";
+    if matches!(contract::catalogue(contract), Catalogue::Closed(_)) && !subscription.operational.is_empty() {
+        let problem = format!("is not for {contract}, whose receivers were promised a closed catalogue");
+        found.add_as(Rule::NotSupported, field, problem);
+        return;
+    }
+    let known = OperationalEvent::TYPES;
+    for stranger in subscription.operational.iter().filter(|one| !known.contains(&one.as_str())) {
+        let problem = format!("contains `{stranger}`, which is none; use {}", known.join(", "));
+        found.add_as(Rule::NotInCatalogue, field, problem);
+        found.with("event_type", stranger).with("known_event_types", known.join(","));
+    }
 }
 
 fn check_signing_secret(

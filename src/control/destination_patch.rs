@@ -52,6 +52,8 @@ pub enum SubscriptionChange {
         event_types: Option<BTreeSet<EventType>>,
         /// `subscription.minimum_level`.
         minimum_level: Option<Option<Level>>,
+        /// `subscription.operational_event_types`.
+        operational: Option<BTreeSet<EventType>>,
     },
 }
 
@@ -215,12 +217,13 @@ fn apply_subscription(change: Option<SubscriptionChange>, old: Option<Subscripti
         None => old,
         Some(SubscriptionChange::Default) => None,
         Some(SubscriptionChange::Replace(subscription)) => Some(subscription),
-        Some(SubscriptionChange::Parts { policy, event_types, minimum_level }) => {
+        Some(SubscriptionChange::Parts { policy, event_types, minimum_level, operational }) => {
             let old = old.unwrap_or_default();
             Some(Subscription {
                 policy: policy.unwrap_or(old.policy),
                 event_types: event_types.unwrap_or(old.event_types),
                 minimum_level: minimum_level.unwrap_or(old.minimum_level),
+                operational: operational.unwrap_or(old.operational),
             })
         }
     }

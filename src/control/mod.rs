@@ -31,8 +31,10 @@ use ring::rand::{SecureRandom, SystemRandom};
 
 use crate::auth::{Caller, Role};
 use crate::clock::SharedClock;
+use crate::contract;
 use crate::domain::contract::Contract;
 use crate::domain::id::OrganizationId;
+use crate::domain::operational::OperationalEvent;
 use crate::domain::organization::Organization;
 use crate::domain::payload::PayloadLimits;
 use crate::domain::plan::Plan;
@@ -183,6 +185,18 @@ impl Control {
             created_at: now,
             updated_at: now,
             revision: 1,
+        }
+    }
+
+    /// Tells the organization of something by an operational event, where a destination listens for it. The
+    /// call that it comes from is done either way.
+    async fn announce(&self, id: &OrganizationId, told: &OperationalEvent) {
+        let destinations = self.directory().destinations(id);
+        let listed = destinations.iter().map(|entry| entry.destination.as_ref());
+        if let Some(event) = contract::operational_event(id, told, listed)
+            && let Err(error) = self.store.accept(vec![event]).await
+        {
+            tracing::warn!(%error, event.type = told.event_type(), "an operational event was not accepted");
         }
     }
 

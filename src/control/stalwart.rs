@@ -20,7 +20,7 @@ use crate::contract;
 use crate::domain::destination::Destination;
 use crate::domain::event::{EventType, Level};
 use crate::domain::secret::{HttpAuth, Secret, SecretSource};
-use crate::domain::subscription::{Subscription, SubscriptionPolicy};
+use crate::domain::subscription::SubscriptionPolicy;
 use crate::domain::violation::Violations;
 
 /// The largest document, in bytes.
@@ -231,8 +231,13 @@ fn replace(
     event_types: Vec<EventType>,
     minimum_level: Option<Level>,
 ) -> SubscriptionChange {
-    let event_types = event_types.into_iter().collect();
-    SubscriptionChange::Replace(Subscription { policy, event_types, minimum_level })
+    // The object knows no operational events; what is set of them stays.
+    SubscriptionChange::Parts {
+        policy: Some(policy),
+        event_types: Some(event_types.into_iter().collect()),
+        minimum_level: Some(minimum_level),
+        operational: None,
+    }
 }
 
 fn tag_of(value: &Value) -> Option<&str> {

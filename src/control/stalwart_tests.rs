@@ -4,6 +4,7 @@ use crate::domain::contract::Contract;
 use crate::domain::destination::DestinationDraft;
 use crate::domain::id::{DestinationId, OrganizationId};
 use crate::domain::settings::DeliverySettings;
+use crate::domain::subscription::Subscription;
 use crate::domain::time::Timestamp;
 
 /// As the seed prints it.

@@ -23,6 +23,7 @@ pub mod delivery;
 pub mod destination;
 pub mod event;
 pub mod id;
+pub mod operational;
 pub mod organization;
 pub mod payload;
 pub mod plan;

@@ -12,6 +12,7 @@
 //! destinations are spread over the shards by their ids, so that lanes share nothing.
 
 pub mod agenda;
+mod announce;
 mod disable;
 pub mod inbox;
 pub mod item;

@@ -17,13 +17,15 @@ use crate::clock::SharedClock;
 use crate::contract::effective_policy;
 use crate::domain::attempt::Attempt;
 use crate::domain::contract::Contract;
-use crate::domain::delivery::EndReason;
+use crate::domain::delivery::{DeliveryState, EndReason};
 use crate::domain::destination::{DestinationHealth, DisabledReason};
 use crate::domain::event::Event;
 use crate::domain::id::{DestinationId, EventKey};
+use crate::domain::operational::{OPERATIONAL_PREFIX, OperationalEvent};
 use crate::domain::settings::{EffectivePolicy, Guarantee};
 use crate::domain::time::Timestamp;
 use crate::engine::agenda::Agenda;
+use crate::engine::announce::announce;
 use crate::engine::disable::disable_destination;
 use crate::engine::inbox::{Inbox, News};
 use crate::engine::item::Item;
@@ -115,7 +117,8 @@ enum Done {
     Fresh(DestinationId, Result<Page<Arc<Event>>, StoreError>),
     Due(DestinationId, Result<Page<DueEntry>, StoreError>),
     Settled(HashMap<DestinationId, Vec<EventKey>>, Result<(), StoreError>),
-    Disabled(DestinationId, Result<(), StoreError>),
+    Disabled(DestinationId, DisabledReason, Result<(), StoreError>),
+    Announced(Result<(), StoreError>),
 }
 
 /// The lanes of some destinations.
@@ -268,8 +271,13 @@ impl Shard {
             Done::Fresh(id, page) => self.loaded(id, page, Lane::loaded_fresh),
             Done::Due(id, page) => self.loaded(id, page, Lane::loaded_due),
             Done::Settled(keys, result) => self.settled(&keys, result),
-            Done::Disabled(id, Ok(())) => tracing::info!(destination.id = %id, "destination disabled"),
-            Done::Disabled(id, Err(error)) => {
+            Done::Disabled(id, reason, Ok(())) => {
+                tracing::info!(destination.id = %id, reason = reason.as_sentence(), "destination disabled");
+                self.announce(id, OperationalEvent::DestinationDisabled { destination_id: id, reason });
+            }
+            Done::Announced(Ok(())) => {}
+            Done::Announced(Err(error)) => tracing::warn!(%error, "an operational event was not accepted"),
+            Done::Disabled(id, _, Err(error)) => {
                 tracing::error!(destination.id = %id, %error, "destination could not be disabled");
             }
         }
@@ -309,6 +317,9 @@ impl Shard {
         let draw = fastrand::f64();
         for mut item in attempted.items {
             let (again, settlement) = conclude(id, &policy, &mut item, &attempt, (now, draw));
+            if let Some(event) = &item.event {
+                self.announce_dead_letter(event, &settlement);
+            }
             self.settlements.push(settlement);
             finished.push((item, again));
         }
@@ -339,9 +350,35 @@ impl Shard {
             return;
         };
         let store = Arc::clone(&self.worker.store);
-        let change =
-            async move { Done::Disabled(id, disable_destination(&*store, id, reason, ended_at).await) };
+        let change = async move {
+            Done::Disabled(id, reason, disable_destination(&*store, id, reason, ended_at).await)
+        };
         self.running.spawn(change);
+    }
+
+    /// Tells the organization of a new dead letter; but not where the delivery itself told something.
+    fn announce_dead_letter(&mut self, event: &Event, settlement: &Settlement) {
+        let DeliveryState::DeadLettered { reason, .. } = settlement.state else { return };
+        if event.event_type.as_str().starts_with(OPERATIONAL_PREFIX) {
+            return;
+        }
+        let last_error = settlement.attempt.as_ref().and_then(|attempt| attempt.outcome.error());
+        let told = OperationalEvent::DeliveryDeadLettered {
+            delivery_id: settlement.id,
+            event_id: event.id.clone(),
+            reason,
+            attempt_count: settlement.attempt.as_ref().map_or(0, |attempt| attempt.number),
+            last_error: last_error.unwrap_or_default(),
+        };
+        self.announce(settlement.id.destination_id, told);
+    }
+
+    fn announce(&mut self, about: DestinationId, told: OperationalEvent) {
+        let Some(entry) = self.slot(about).entry.clone() else { return };
+        let store = Arc::clone(&self.worker.store);
+        self.running.spawn(async move {
+            Done::Announced(announce(&*store, &entry.destination.organization_id, &told).await)
+        });
     }
 
     fn attempt_failed(&mut self, id: DestinationId, items: Vec<Item>, error: &StoreError) {

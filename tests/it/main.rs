@@ -17,4 +17,5 @@ mod harness;
 #[cfg(test)]
 mod ingest;
 #[cfg(test)]
+mod operational;
 mod operations;
