@@ -267,6 +267,23 @@ fn first_attempts_and_retries_take_turns() {
     assert_eq!(order, [keys[4], keys[0], keys[5], keys[1]]);
 }
 
+#[test]
+fn a_delivery_that_is_cancelled_beyond_the_window_does_not_make_the_lane_read_for_ever() {
+    let mut lane = lane(|_| {}, 1);
+    let keys = keys(2);
+    for key in &keys {
+        lane.accepted(event(*key), Guarantee::AtLeastOnce);
+    }
+    let items = attempt_items(lane.step(after(10)));
+    lane.ended(keys[1]);
+    assert_eq!(lane.step(after(10)), Step::Load(Wanted::Fresh(Some(keys[0]), 1)));
+    lane.loaded_fresh(Page { rows: Vec::new(), more: false });
+    assert_eq!(lane.step(after(10)), Step::Idle);
+    lane.finished(items.into_iter().map(|item| (item, None)).collect(), OK);
+    lane.settled(&keys[..1]);
+    assert!(lane.is_idle());
+}
+
 // === A model: the lane against a store that answers late, in any order ===
 
 #[derive(Default)]

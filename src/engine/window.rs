@@ -58,7 +58,7 @@ pub struct Window {
     fresh_tail: Tail<EventKey>,
     /// The last fresh key that was in memory, so that no delivery comes in twice.
     last_fresh: Option<EventKey>,
-    /// The largest fresh key that was dropped while the store was to be read anyway.
+    /// The largest fresh key that was dropped since the last page was asked for, which may not hold it.
     dropped_up_to: Option<EventKey>,
     /// Due deliveries beyond the horizon: after this position.
     due_tail: Tail<Position>,
@@ -136,9 +136,6 @@ impl Window {
         // What was dropped while the page was read may be missing in it.
         let missing = self.dropped_up_to > self.last_fresh;
         self.fresh_tail = (page.more || missing).then_some(self.last_fresh);
-        if !missing {
-            self.dropped_up_to = None;
-        }
     }
 
     // === Due deliveries ===
@@ -326,6 +323,8 @@ impl Window {
             && self.fresh.len() <= half
         {
             self.loading_fresh = true;
+            // A page that is read from here on holds what was dropped before, unless a caller ended it.
+            self.dropped_up_to = None;
             return Some(Wanted::Fresh(after, self.size - self.fresh.len()));
         }
         None
