@@ -235,6 +235,33 @@ fn a_cancelled_delivery_is_not_attempted_any_more() {
 }
 
 #[test]
+fn a_delivery_that_is_cancelled_during_an_attempt_is_not_tried_again() {
+    let mut lane = lane(|_| {}, 10);
+    let key = keys(1)[0];
+    lane.accepted(event(key), Guarantee::AtLeastOnce);
+    let items = attempt_items(lane.step(after(10)));
+    lane.ended(key);
+    lane.finished(items.into_iter().map(|item| (item, Some(after(20)))).collect(), FAILED);
+    lane.settled(&[key]);
+    assert_eq!(lane.step(after(30)), Step::Idle);
+    assert!(lane.is_idle());
+}
+
+#[test]
+fn a_delivery_that_is_cancelled_while_a_page_with_it_is_read_is_not_attempted() {
+    let mut lane = Lane::new(Arc::new(policy()), Hold::Open, 10, true);
+    let keys = keys(2);
+    assert_eq!(lane.step(after(10)), Step::Load(Wanted::Due(None, 10)));
+    assert_eq!(lane.step(after(10)), Step::Load(Wanted::Fresh(None, 10)));
+    lane.ended(keys[0]);
+    lane.ended(keys[1]);
+    lane.loaded_due(Page { rows: vec![entry(keys[0], after(5))], more: false });
+    lane.loaded_fresh(Page { rows: vec![event(keys[1])], more: false });
+    assert_eq!(lane.step(after(10)), Step::Idle);
+    assert!(lane.is_idle());
+}
+
+#[test]
 fn a_resend_that_comes_during_an_attempt_counts_if_the_attempt_fails_and_only_then() {
     for success in [false, true] {
         let mut lane = lane(|_| {}, 10);

@@ -54,6 +54,8 @@ pub struct Window {
     in_flight: HashSet<EventKey>,
     /// Resends and replays that came while an attempt was under way; they count if it fails.
     requeued: HashMap<EventKey, DueEntry>,
+    /// Deliveries that a caller ended while an attempt was under way; they do not wait again.
+    ended: HashSet<EventKey>,
     /// Fresh deliveries beyond the window: after this key.
     fresh_tail: Tail<EventKey>,
     /// The last fresh key that was in memory, so that no delivery comes in twice.
@@ -65,8 +67,11 @@ pub struct Window {
     unsettled: HashMap<EventKey, Unsettled>,
     /// Retries that were stored while a page was being read, which may or may not hold them.
     reoffer: Vec<Item>,
-    /// Deliveries that were settled while a page was being read: what the page says of them is stale.
+    /// Deliveries that were settled, requeued or ended while a page was being read: what the page says of
+    /// them is stale.
     stale: HashSet<EventKey>,
+    /// The same for a page of fresh deliveries.
+    stale_fresh: HashSet<EventKey>,
     loading_fresh: bool,
     /// The horizon from which a page of due deliveries is being read.
     loading_due: Tail<Position>,
@@ -83,6 +88,7 @@ impl Window {
             due_index: HashMap::new(),
             in_flight: HashSet::new(),
             requeued: HashMap::new(),
+            ended: HashSet::new(),
             fresh_tail: backlog.then_some(None),
             last_fresh: None,
             dropped_up_to: None,
@@ -90,6 +96,7 @@ impl Window {
             unsettled: HashMap::new(),
             reoffer: Vec::new(),
             stale: HashSet::new(),
+            stale_fresh: HashSet::new(),
             loading_fresh: false,
             loading_due: None,
         }
@@ -124,12 +131,14 @@ impl Window {
     /// The page of [`Wanted::Fresh`] is here.
     pub fn loaded_fresh(&mut self, page: Page<Arc<Event>>) {
         self.loading_fresh = false;
+        let stale = std::mem::take(&mut self.stale_fresh);
         for event in page.rows {
             if self.last_fresh.is_some_and(|last| event.key <= last) {
                 continue;
             }
             self.last_fresh = Some(event.key);
-            if !self.in_flight.contains(&event.key) && !self.due_index.contains_key(&event.key) {
+            let is_known = self.in_flight.contains(&event.key) || self.due_index.contains_key(&event.key);
+            if !is_known && !stale.contains(&event.key) {
                 self.fresh.push_back(Item::fresh(event, Guarantee::AtLeastOnce));
             }
         }
@@ -165,6 +174,7 @@ impl Window {
     pub fn requeue(&mut self, entry: DueEntry) {
         let key = entry.id.event_key;
         if self.in_flight.contains(&key) {
+            self.ended.remove(&key);
             self.requeued.insert(key, entry);
             return;
         }
@@ -172,8 +182,17 @@ impl Window {
         self.insert_due(entry.due, Item::due(entry));
     }
 
-    /// Takes a delivery out of memory that a caller has ended; an attempt under way goes on.
+    /// Takes a delivery out of memory that a caller has ended; an attempt under way goes on, but is the last.
     pub fn forget(&mut self, key: EventKey) {
+        if self.in_flight.contains(&key) {
+            self.ended.insert(key);
+        }
+        if self.loading_due.is_some() {
+            self.stale.insert(key);
+        }
+        if self.loading_fresh {
+            self.stale_fresh.insert(key);
+        }
         if let Some(due) = self.due_index.remove(&key) {
             self.due.remove(&(due, key));
         } else if let Some(place) = self.fresh.iter().position(|item| item.key == key) {
@@ -239,14 +258,15 @@ impl Window {
     pub fn end(&mut self, item: Item, again: Option<Timestamp>, success: bool) {
         self.in_flight.remove(&item.key);
         self.note_unsettled(&item);
+        let is_ended = self.ended.remove(&item.key);
         match (self.requeued.remove(&item.key), again) {
             // What a caller asked for meanwhile comes before what policy says of a failure.
             (Some(entry), _) if !success => {
                 let attempt_count = item.attempt_count.max(entry.attempt_count);
                 self.wait(Item::due(DueEntry { attempt_count, ..entry }), entry.due);
             }
-            (_, Some(due)) => self.wait(item, due),
-            (_, None) => {}
+            (_, Some(due)) if !is_ended => self.wait(item, due),
+            (_, _) => {}
         }
     }
 
@@ -254,7 +274,9 @@ impl Window {
     pub fn put_back(&mut self, items: Vec<Item>, due: Timestamp) {
         for item in items {
             self.in_flight.remove(&item.key);
-            self.insert_due(due, item);
+            if !self.ended.remove(&item.key) {
+                self.insert_due(due, item);
+            }
         }
     }
 
