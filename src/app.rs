@@ -172,12 +172,14 @@ async fn start_engine(
     // Lanes stop after the last call has ended: an event that was accepted late must still reach them.
     let stop = StopSignals { soft: calls_ended.clone(), hard: tasks.hard() };
     let running = RunningEngine::start(shards.into_iter(), &stop).context("starting the delivery threads")?;
-    let tasks_to_fail = tasks.clone();
-    tasks.spawn("engine", OnExit::StopProcess, async move {
-        if let Err(reason) = running.ended().await {
-            tasks_to_fail.fail("engine", &reason);
-        }
-    });
+    for end in running.ends() {
+        let tasks_to_fail = tasks.clone();
+        tasks.spawn("engine", OnExit::StopProcess, async move {
+            if let Err(reason) = end.await {
+                tasks_to_fail.fail("engine", &reason);
+            }
+        });
+    }
     Ok(())
 }
 
