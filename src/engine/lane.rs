@@ -358,7 +358,9 @@ impl Lane {
 
     /// Takes out what is in memory alone, when there is no time left to send it.
     pub fn give_up_memory(&mut self) -> Vec<Item> {
-        self.window.take_all(|item| item.stage == Stage::InMemory, false)
+        let mut items = std::mem::take(&mut self.refused);
+        items.extend(self.window.take_alone());
+        items
     }
 }
 

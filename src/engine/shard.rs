@@ -481,6 +481,8 @@ impl Shard {
 
     fn begin_stop(&mut self) {
         self.rules.stopping = true;
+        // What was accepted before the stop may still be there, and best effort is nowhere else.
+        self.take_inbox();
         for id in self.lanes.keys().copied().collect::<Vec<_>>() {
             let hold = self.rules.hold_of(self.lanes.get(&id).and_then(|slot| slot.entry.as_deref()));
             self.slot(id).lane.set_hold(hold);
@@ -494,17 +496,21 @@ impl Shard {
 
     /// Records what was not flushed, and waits until the store has all outcomes.
     async fn finish(mut self) {
+        // An attempt that has ended by now counts.
+        while let Some(done) = self.running.try_join_next() {
+            self.take_done(done);
+        }
+        while self.settling
+            && let Some(done) = self.running.join_next().await
+        {
+            self.take_done(done);
+        }
+        self.take_inbox();
         let now = self.clock.now();
         let lanes = std::mem::take(&mut self.lanes);
         for (id, mut slot) in lanes {
             let lost = slot.lane.give_up_memory();
             self.settlements.extend(lost.iter().map(|item| give_up(id, item, EndReason::Stopped, now)));
-        }
-        while self.settling {
-            match self.running.join_next().await {
-                Some(Ok(Done::Settled(..))) | None => self.settling = false,
-                Some(_) => {}
-            }
         }
         let health = std::mem::take(&mut self.health).into_iter().collect();
         let settlements = std::mem::take(&mut self.settlements);

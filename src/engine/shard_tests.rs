@@ -266,3 +266,30 @@ async fn a_stop_flushes_best_effort_deliveries_and_leaves_the_others_to_the_next
     assert!(matches!(delivery.state, DeliveryState::Waiting { .. }), "{:?}", delivery.state);
     assert_eq!(delivery.attempt_count, 1);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_best_effort_delivery_that_is_accepted_right_before_a_stop_is_flushed_or_on_record() {
+    for _ in 0..20 {
+        let stage = Stage::set();
+        let id = stage.destination(Contract::Semaphor, no_jitter(Contract::Semaphor)).await;
+        // The shard has not run since; it finds the delivery and the stop at once.
+        let delivery = stage.emit(id).await;
+        let store = stage.stop().await;
+        let state = store.delivery(delivery).await.unwrap().map(|delivery| delivery.state);
+        assert!(matches!(state, Some(DeliveryState::Succeeded { .. })), "{state:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hard_stop_puts_best_effort_deliveries_under_way_on_record() {
+    let stage = Stage::set();
+    let id = stage.destination(Contract::Semaphor, no_jitter(Contract::Semaphor)).await;
+    stage.transport.hold();
+    let delivery = stage.emit(id).await;
+    stage.transport.wait_for_in_flight(1).await;
+    stage.stop.hard.cancel();
+    let store = stage.stop().await;
+    let state = store.delivery(delivery).await.unwrap().map(|delivery| delivery.state);
+    let reason = EndReason::Stopped;
+    assert!(matches!(state, Some(DeliveryState::Discarded { reason: r, .. }) if r == reason), "{state:?}");
+}

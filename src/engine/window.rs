@@ -52,6 +52,8 @@ pub struct Window {
     due: BTreeMap<Position, Item>,
     due_index: HashMap<EventKey, Timestamp>,
     in_flight: HashSet<EventKey>,
+    /// Those of them that are nowhere else.
+    in_flight_alone: HashMap<EventKey, Item>,
     /// Resends and replays that came while an attempt was under way; they count if it fails.
     requeued: HashMap<EventKey, DueEntry>,
     /// Deliveries that a caller ended while an attempt was under way; they do not wait again.
@@ -87,6 +89,7 @@ impl Window {
             due: BTreeMap::new(),
             due_index: HashMap::new(),
             in_flight: HashSet::new(),
+            in_flight_alone: HashMap::new(),
             requeued: HashMap::new(),
             ended: HashSet::new(),
             fresh_tail: backlog.then_some(None),
@@ -251,12 +254,15 @@ impl Window {
     /// These deliveries are in a request from here on.
     pub fn begin(&mut self, batch: &[Item]) {
         self.in_flight.extend(batch.iter().map(|item| item.key));
+        let alone = batch.iter().filter(|item| item.stage == Stage::InMemory);
+        self.in_flight_alone.extend(alone.map(|item| (item.key, item.clone())));
     }
 
     /// The attempt of a delivery has ended; its outcome is on its way to the store. `again` is when it
     /// waits for, if it does.
     pub fn end(&mut self, item: Item, again: Option<Timestamp>, success: bool) {
         self.in_flight.remove(&item.key);
+        self.in_flight_alone.remove(&item.key);
         self.note_unsettled(&item);
         let is_ended = self.ended.remove(&item.key);
         match (self.requeued.remove(&item.key), again) {
@@ -274,6 +280,7 @@ impl Window {
     pub fn put_back(&mut self, items: Vec<Item>, due: Timestamp) {
         for item in items {
             self.in_flight.remove(&item.key);
+            self.in_flight_alone.remove(&item.key);
             if !self.ended.remove(&item.key) {
                 self.insert_due(due, item);
             }
@@ -405,6 +412,13 @@ impl Window {
         }
         let due: Vec<Position> = self.due.iter().filter(|(_, item)| fits(item)).map(|(at, _)| *at).collect();
         taken.extend(due.into_iter().filter_map(|position| self.take_due(position)));
+        taken
+    }
+
+    /// Takes out what is in memory alone, also what is in a request that will not be waited for.
+    pub fn take_alone(&mut self) -> Vec<Item> {
+        let mut taken = self.take_all(|item| item.stage == Stage::InMemory, false);
+        taken.extend(self.in_flight_alone.drain().map(|(_, item)| item));
         taken
     }
 
