@@ -311,6 +311,37 @@ fn a_delivery_that_is_cancelled_beyond_the_window_does_not_make_the_lane_read_fo
     assert!(lane.is_idle());
 }
 
+#[test]
+fn a_store_that_cannot_be_read_is_asked_again_after_a_pause_whatever_the_hold() {
+    let retry_at = after(510);
+    for hold in [Hold::Open, Hold::Held, Hold::Closed] {
+        let policy = EffectivePolicy { discard_after: Some(Duration::from_secs(300)), ..policy() };
+        let mut lane = Lane::new(Arc::new(policy), hold, 10, true);
+        assert_eq!(lane.step(after(10)), Step::Load(Wanted::Due(None, 10)), "{hold:?}");
+        assert_eq!(lane.step(after(10)), Step::Load(Wanted::Fresh(None, 10)), "{hold:?}");
+        lane.load_due_failed(retry_at);
+        assert_eq!(lane.step(after(11)), Step::WaitUntil(retry_at), "{hold:?}");
+        // The page that is still being read is not asked for twice.
+        assert_eq!(lane.step(retry_at), Step::Load(Wanted::Due(None, 10)), "{hold:?}");
+        assert_eq!(lane.step(retry_at), Step::Idle, "{hold:?}");
+    }
+}
+
+#[test]
+fn an_ordered_lane_sends_nothing_before_its_due_deliveries_could_be_read() {
+    let policy = EffectivePolicy { ordered: true, ..policy() };
+    let mut lane = Lane::new(Arc::new(policy), Hold::Open, 10, true);
+    let keys = keys(2);
+    assert_eq!(lane.step(after(10)), Step::Load(Wanted::Due(None, 10)));
+    assert_eq!(lane.step(after(10)), Step::Load(Wanted::Fresh(None, 10)));
+    lane.load_due_failed(after(510));
+    lane.loaded_fresh(Page { rows: vec![event(keys[1])], more: false });
+    assert_eq!(lane.step(after(11)), Step::WaitUntil(after(510)));
+    assert_eq!(lane.step(after(510)), Step::Load(Wanted::Due(None, 10)));
+    lane.loaded_due(Page { rows: vec![entry(keys[0], after(5))], more: false });
+    assert_eq!(attempt_keys(lane.step(after(511))), &keys[..1]);
+}
+
 // === A model: the lane against a store that answers late, in any order ===
 
 #[derive(Default)]

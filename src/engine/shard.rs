@@ -265,8 +265,8 @@ impl Shard {
                 }
                 self.queue(id);
             }
-            Done::Fresh(id, page) => self.loaded(id, page, Lane::loaded_fresh),
-            Done::Due(id, page) => self.loaded(id, page, Lane::loaded_due),
+            Done::Fresh(id, page) => self.loaded(id, page, Lane::loaded_fresh, Lane::load_fresh_failed),
+            Done::Due(id, page) => self.loaded(id, page, Lane::loaded_due, Lane::load_due_failed),
             Done::Settled(keys, result) => self.settled(&keys, result),
             Done::Disabled(id, Ok(())) => tracing::info!(destination.id = %id, "destination disabled"),
             Done::Disabled(id, Err(error)) => {
@@ -280,6 +280,7 @@ impl Shard {
         id: DestinationId,
         page: Result<Page<T>, StoreError>,
         take: impl FnOnce(&mut Lane, Page<T>),
+        fail: impl FnOnce(&mut Lane, Timestamp),
     ) {
         let retry_at = self.clock.now() + STORE_RETRY;
         let slot = self.slot(id);
@@ -287,7 +288,7 @@ impl Shard {
             Ok(page) => take(&mut slot.lane, page),
             Err(error) => {
                 tracing::error!(destination.id = %id, %error, "waiting deliveries could not be read");
-                slot.lane.load_failed(retry_at);
+                fail(&mut slot.lane, retry_at);
             }
         }
         self.queue(id);

@@ -359,10 +359,19 @@ impl Window {
         None
     }
 
-    /// No page comes; it may be asked for again.
-    pub fn load_failed(&mut self) {
+    /// No page of fresh deliveries comes; it may be asked for again.
+    pub fn load_fresh_failed(&mut self) {
         self.loading_fresh = false;
+        self.stale_fresh.clear();
+    }
+
+    /// No page of due deliveries comes; it may be asked for again.
+    pub fn load_due_failed(&mut self) {
         self.loading_due = None;
+        self.stale.clear();
+        for item in std::mem::take(&mut self.reoffer) {
+            self.offer(item);
+        }
     }
 
     /// Whether the earliest due deliveries are not known yet.
