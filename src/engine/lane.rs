@@ -171,6 +171,8 @@ impl Lane {
 
     /// What to do next. [`Step::Attempt`] counts as begun: its end must be told by [`Lane::finished`].
     pub fn step(&mut self, now: Timestamp) -> Step {
+        // A clock that was set back must not hold the lane for longer than the gap is.
+        self.next_start = self.next_start.min(now + self.policy.throttle);
         match self.decide(now) {
             Step::Idle if now < self.next_load => Step::WaitUntil(self.next_load),
             Step::WaitUntil(moment) if now < self.next_load => Step::WaitUntil(moment.min(self.next_load)),

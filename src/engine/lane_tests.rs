@@ -342,6 +342,22 @@ fn an_ordered_lane_sends_nothing_before_its_due_deliveries_could_be_read() {
     assert_eq!(attempt_keys(lane.step(after(511))), &keys[..1]);
 }
 
+#[test]
+fn a_clock_that_is_set_back_holds_a_lane_for_no_longer_than_its_throttle() {
+    for (throttle, start) in [(0, 10), (1000, 1010)] {
+        let mut lane = lane(|p| p.throttle = Duration::from_millis(throttle), 10);
+        let keys = keys(2);
+        for key in &keys {
+            lane.accepted(event(*key), Guarantee::AtLeastOnce);
+        }
+        assert_eq!(attempt_keys(lane.step(after(3_600_000))), &keys[..1]);
+        if throttle > 0 {
+            assert_eq!(lane.step(after(10)), Step::WaitUntil(after(start)));
+        }
+        assert_eq!(attempt_keys(lane.step(after(start))), &keys[1..]);
+    }
+}
+
 // === A model: the lane against a store that answers late, in any order ===
 
 #[derive(Default)]
