@@ -17,7 +17,7 @@ use crate::clock::SharedClock;
 use crate::contract::effective_policy;
 use crate::domain::attempt::Attempt;
 use crate::domain::contract::Contract;
-use crate::domain::delivery::EndReason;
+use crate::domain::delivery::{DeliveryState, EndReason};
 use crate::domain::destination::{DestinationHealth, DisabledReason};
 use crate::domain::event::Event;
 use crate::domain::id::{DestinationId, EventKey};
@@ -308,8 +308,17 @@ impl Shard {
         let mut finished: Vec<_> = attempted.gone.into_iter().map(|item| (item, None)).collect();
         // One draw for the request: a batch that fails keeps its order.
         let draw = fastrand::f64();
+        let mut after = now;
         for mut item in attempted.items {
-            let (again, settlement) = conclude(id, &policy, &mut item, &attempt, (now, draw));
+            let (mut again, mut settlement) = conclude(id, &policy, &mut item, &attempt, (now, draw));
+            // One with fewer attempts behind it has a shorter delay, but must not overtake the others.
+            if policy.ordered
+                && let Some(due) = again.as_mut()
+            {
+                after = after.max(*due);
+                *due = after;
+                settlement.state = DeliveryState::Waiting { due: after };
+            }
             self.settlements.push(settlement);
             finished.push((item, again));
         }

@@ -6,7 +6,7 @@ use tokio::task::JoinHandle;
 use super::*;
 use crate::clock::TokioClock;
 use crate::domain::attempt::Failure;
-use crate::domain::delivery::{Delivery, DeliveryState};
+use crate::domain::delivery::Delivery;
 use crate::domain::destination::{Destination, DestinationState, DestinationUrl, DisabledReason};
 use crate::domain::event::{Acceptance, EventType, Level, NewEvent, Route};
 use crate::domain::id::{DeliveryId, OrganizationId};
@@ -292,4 +292,22 @@ async fn a_hard_stop_puts_best_effort_deliveries_under_way_on_record() {
     let state = store.delivery(delivery).await.unwrap().map(|delivery| delivery.state);
     let reason = EndReason::Stopped;
     assert!(matches!(state, Some(DeliveryState::Discarded { reason: r, .. }) if r == reason), "{state:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn in_a_batch_that_fails_a_later_delivery_does_not_overtake_an_earlier_one() {
+    let stage = Stage::set();
+    stage.answer([500, 500, 500]);
+    let id = stage.destination(Contract::Stalwart, no_jitter(Contract::Stalwart)).await;
+    let first = stage.emit(id).await;
+    while stage.transport.requests().len() < 2 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    // The first one has failed twice; the second one joins its third attempt.
+    let second = stage.emit(id).await;
+    let first = stage.finished(first).await;
+    let second = stage.finished(second).await;
+    assert_eq!(first.attempts.last().map(|attempt| attempt.batch_size), Some(2));
+    assert_eq!(first.state, second.state);
+    assert_eq!((first.attempt_count, second.attempt_count), (4, 2));
 }
