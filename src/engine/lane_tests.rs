@@ -358,6 +358,35 @@ fn a_clock_that_is_set_back_holds_a_lane_for_no_longer_than_its_throttle() {
     }
 }
 
+#[test]
+fn resends_that_overflow_the_window_while_the_backlog_is_read_are_not_lost() {
+    let mut lane = Lane::new(Arc::new(policy()), Hold::Open, 1, true);
+    let keys = keys(2);
+    assert_eq!(lane.step(after(10)), Step::Load(Wanted::Due(None, 1)));
+    assert_eq!(lane.step(after(10)), Step::Load(Wanted::Fresh(None, 1)));
+    lane.requeued(entry(keys[0], after(10)));
+    lane.requeued(entry(keys[1], after(11)));
+    // The pages were read before the resends were stored.
+    lane.loaded_due(Page { rows: Vec::new(), more: false });
+    lane.loaded_fresh(Page { rows: Vec::new(), more: false });
+    assert_eq!(attempt_keys(lane.step(after(20))), &keys[..1]);
+    assert!(matches!(lane.step(after(20)), Step::Load(Wanted::Due(..))));
+    lane.loaded_due(Page { rows: vec![entry(keys[0], after(10)), entry(keys[1], after(11))], more: false });
+    assert_eq!(attempt_keys(lane.step(after(20))), &keys[1..]);
+}
+
+#[test]
+fn what_was_put_back_is_not_dropped_for_the_store_has_it_in_another_place() {
+    let mut lane = lane(|_| {}, 1);
+    let keys = keys(2);
+    lane.requeued(entry(keys[0], after(5)));
+    let items = attempt_items(lane.step(after(10)));
+    lane.put_back(items, after(510));
+    lane.requeued(entry(keys[1], after(20)));
+    assert_eq!(attempt_keys(lane.step(after(510))), &keys[1..]);
+    assert_eq!(attempt_keys(lane.step(after(510))), &keys[..1]);
+}
+
 // === A model: the lane against a store that answers late, in any order ===
 
 #[derive(Default)]

@@ -77,6 +77,8 @@ pub struct Window {
     loading_fresh: bool,
     /// The horizon from which a page of due deliveries is being read.
     loading_due: Tail<Position>,
+    /// Something was dropped beyond the horizon while a page was read, which may not hold it.
+    horizon_moved: bool,
 }
 
 impl Window {
@@ -102,6 +104,7 @@ impl Window {
             stale_fresh: HashSet::new(),
             loading_fresh: false,
             loading_due: None,
+            horizon_moved: false,
         }
     }
 
@@ -157,7 +160,7 @@ impl Window {
         let asked = self.loading_due.take();
         let stale = std::mem::take(&mut self.stale);
         // Where the horizon has come nearer meanwhile, the page begins too far out: it is read again.
-        if asked == self.due_tail {
+        if !std::mem::take(&mut self.horizon_moved) && asked == self.due_tail {
             let horizon = page.rows.last().map(|entry| (entry.due, entry.id.event_key));
             self.due_tail = page.more.then_some(horizon);
             for entry in page.rows {
@@ -235,13 +238,16 @@ impl Window {
     fn shrink(&mut self) {
         while self.due.len() > self.size {
             let last = self.due.iter().next_back();
-            let Some((&position, _)) = last.filter(|(_, item)| item.is_stored_as_due()) else { return };
+            // What the store has in another place, or not at all, would not be found again.
+            let in_place = |position: &Position, item: &Item| item.stage == Stage::Due(position.0);
+            let Some((&position, _)) = last.filter(|(at, item)| in_place(at, item)) else { return };
             let dropped = self.due.remove(&position);
             self.due_index.remove(&position.1);
             if let Some(unsettled) = self.unsettled.get_mut(&position.1) {
                 unsettled.item = dropped;
             }
             let retained = self.due.keys().next_back().copied();
+            self.horizon_moved |= self.loading_due.is_some();
             self.due_tail = Some(match self.due_tail {
                 Some(horizon) => horizon.min(retained),
                 None => retained,
@@ -368,6 +374,7 @@ impl Window {
     /// No page of due deliveries comes; it may be asked for again.
     pub fn load_due_failed(&mut self) {
         self.loading_due = None;
+        self.horizon_moved = false;
         self.stale.clear();
         for item in std::mem::take(&mut self.reoffer) {
             self.offer(item);
