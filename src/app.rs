@@ -183,13 +183,17 @@ async fn start_engine(
     // Lanes stop after the last call has ended: an event that was accepted late must still reach them.
     let stop = StopSignals { soft: stages.calls_ended.clone(), hard: tasks.hard() };
     let running = RunningEngine::start(shards.into_iter(), &stop).context("starting the delivery threads")?;
-    let (tasks_to_fail, lanes_ended) = (tasks.clone(), stages.lanes_ended.clone());
-    tasks.spawn("engine", OnExit::StopProcess, async move {
-        if let Err(reason) = running.ended().await {
-            tasks_to_fail.fail("engine", &reason);
-        }
-        lanes_ended.cancel();
-    });
+    // Cancelled when the last of the tasks below has dropped it.
+    let lanes_ended = Arc::new(stages.lanes_ended.clone().drop_guard());
+    for end in running.ends() {
+        let (tasks_to_fail, lanes_ended) = (tasks.clone(), Arc::clone(&lanes_ended));
+        tasks.spawn("engine", OnExit::StopProcess, async move {
+            if let Err(reason) = end.await {
+                tasks_to_fail.fail("engine", &reason);
+            }
+            drop(lanes_ended);
+        });
+    }
     Ok(())
 }
 

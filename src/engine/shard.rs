@@ -268,8 +268,8 @@ impl Shard {
                 }
                 self.queue(id);
             }
-            Done::Fresh(id, page) => self.loaded(id, page, Lane::loaded_fresh),
-            Done::Due(id, page) => self.loaded(id, page, Lane::loaded_due),
+            Done::Fresh(id, page) => self.loaded(id, page, Lane::loaded_fresh, Lane::load_fresh_failed),
+            Done::Due(id, page) => self.loaded(id, page, Lane::loaded_due, Lane::load_due_failed),
             Done::Settled(keys, result) => self.settled(&keys, result),
             Done::Disabled(id, reason, Ok(())) => {
                 tracing::info!(destination.id = %id, reason = reason.as_sentence(), "destination disabled");
@@ -288,6 +288,7 @@ impl Shard {
         id: DestinationId,
         page: Result<Page<T>, StoreError>,
         take: impl FnOnce(&mut Lane, Page<T>),
+        fail: impl FnOnce(&mut Lane, Timestamp),
     ) {
         let retry_at = self.clock.now() + STORE_RETRY;
         let slot = self.slot(id);
@@ -295,7 +296,7 @@ impl Shard {
             Ok(page) => take(&mut slot.lane, page),
             Err(error) => {
                 tracing::error!(destination.id = %id, %error, "waiting deliveries could not be read");
-                slot.lane.load_failed(retry_at);
+                fail(&mut slot.lane, retry_at);
             }
         }
         self.queue(id);
@@ -315,8 +316,17 @@ impl Shard {
         let mut finished: Vec<_> = attempted.gone.into_iter().map(|item| (item, None)).collect();
         // One draw for the request: a batch that fails keeps its order.
         let draw = fastrand::f64();
+        let mut after = now;
         for mut item in attempted.items {
-            let (again, settlement) = conclude(id, &policy, &mut item, &attempt, (now, draw));
+            let (mut again, mut settlement) = conclude(id, &policy, &mut item, &attempt, (now, draw));
+            // One with fewer attempts behind it has a shorter delay, but must not overtake the others.
+            if policy.ordered
+                && let Some(due) = again.as_mut()
+            {
+                after = after.max(*due);
+                *due = after;
+                settlement.state = DeliveryState::Waiting { due: after };
+            }
             if let Some(event) = &item.event {
                 self.announce_dead_letter(event, &settlement);
             }
@@ -518,6 +528,8 @@ impl Shard {
 
     fn begin_stop(&mut self) {
         self.rules.stopping = true;
+        // What was accepted before the stop may still be there, and best effort is nowhere else.
+        self.take_inbox();
         for id in self.lanes.keys().copied().collect::<Vec<_>>() {
             let hold = self.rules.hold_of(self.lanes.get(&id).and_then(|slot| slot.entry.as_deref()));
             self.slot(id).lane.set_hold(hold);
@@ -531,17 +543,21 @@ impl Shard {
 
     /// Records what was not flushed, and waits until the store has all outcomes.
     async fn finish(mut self) {
+        // An attempt that has ended by now counts.
+        while let Some(done) = self.running.try_join_next() {
+            self.take_done(done);
+        }
+        while self.settling
+            && let Some(done) = self.running.join_next().await
+        {
+            self.take_done(done);
+        }
+        self.take_inbox();
         let now = self.clock.now();
         let lanes = std::mem::take(&mut self.lanes);
         for (id, mut slot) in lanes {
             let lost = slot.lane.give_up_memory();
             self.settlements.extend(lost.iter().map(|item| give_up(id, item, EndReason::Stopped, now)));
-        }
-        while self.settling {
-            match self.running.join_next().await {
-                Some(Ok(Done::Settled(..))) | None => self.settling = false,
-                Some(_) => {}
-            }
         }
         let health = std::mem::take(&mut self.health).into_iter().collect();
         let settlements = std::mem::take(&mut self.settlements);
