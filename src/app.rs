@@ -46,11 +46,12 @@ impl App {
     /// certificate file that can't be read. Nothing keeps running then but what `tasks` stops.
     pub async fn start(config: &Config, tasks: &Tasks) -> anyhow::Result<Self> {
         let clock: SharedClock = Arc::new(SystemClock);
+        // What is wrong with the configuration shows before anything is created.
+        let couriers = Couriers::new(config, &clock)?;
         let store = open_store(config, &clock).await?;
         watch_store(&store, tasks);
         let grpc_listener = bind("listen.grpc", config.listen.grpc).await?;
         let health_listener = bind("listen.health", config.listen.health).await?;
-        let couriers = Couriers::new(config, &clock)?;
 
         let stages = StopStages::default();
         start_engine(config, (&store, &clock), &couriers, (tasks, &stages)).await?;
@@ -209,6 +210,7 @@ fn make_control(
         payload: config.limits.payload,
         require_organizations: config.organizations.require_create,
         plain_http_contracts: config.delivery.plain_http_contracts.iter().copied().collect(),
+        address_policy: Arc::clone(&couriers.options.address_policy),
         delivery_enabled: config.delivery.enabled,
         enterprise_telemetry_enabled: config.delivery.enterprise_telemetry_enabled,
         batch_max_events: config.limits.batch_events,

@@ -10,7 +10,9 @@ use super::destination_patch::DestinationPatch;
 use super::{Condition, Control, Error, Listing, PageRequest, Quota, Resource, random};
 use crate::auth::{Caller, Role};
 use crate::contract;
-use crate::domain::destination::{Destination, DestinationDraft, DestinationHealth, DestinationState};
+use crate::domain::destination::{
+    Destination, DestinationDraft, DestinationHealth, DestinationState, DestinationUrl,
+};
 use crate::domain::id::{DestinationId, OrganizationId};
 use crate::domain::operational::OperationalEvent;
 use crate::domain::plan::Plan;
@@ -20,6 +22,7 @@ use crate::domain::time::Timestamp;
 use crate::domain::violation::Violations;
 use crate::store::directory::{DestinationEntry, LaneStatus};
 use crate::store::{Backlog, StoreError};
+use crate::transport::resolve::vet;
 
 /// Counting what waits for a destination stops here, so that reading a destination stays cheap.
 const BACKLOG_CAP: usize = 10_000;
@@ -80,9 +83,15 @@ impl Control {
         draft: DestinationDraft,
         validate_only: bool,
     ) -> Result<DestinationView, Error> {
-        let id = self.enter(caller, Role::Admin, organization_id)?;
-        let checked = self.check_draft(draft).map_err(under_destination)?;
-        self.store_new(id, checked, validate_only).await
+        let checked = self.check_draft(draft).map_err(under_destination);
+        let id = match (self.enter(caller, Role::Admin, organization_id), &checked) {
+            (Err(Error::Invalid(mut found)), Err(Error::Invalid(more))) => {
+                found.extend(more.clone());
+                return Err(Error::Invalid(found));
+            }
+            (entered, _) => entered?,
+        };
+        self.store_new(id, checked?, validate_only).await
     }
 
     pub(super) async fn store_new(
@@ -319,8 +328,16 @@ impl Control {
 
     pub(super) fn check_draft(&self, draft: DestinationDraft) -> Result<CheckedDraft, Violations> {
         let secret_allowed = |source: &SecretSource| self.secrets.check_allowed(source);
-        let plain_http_contracts = &self.settings.plain_http_contracts;
-        destination_draft::check(draft, DraftRules { plain_http_contracts, secret_allowed: &secret_allowed })
+        let address_allowed = |url: &DestinationUrl| {
+            let judged = vet(url.as_url(), &self.settings.address_policy);
+            judged.map_err(|refused| format!("can't be called: {refused}; ask the operator to allow it"))
+        };
+        let rules = DraftRules {
+            plain_http_contracts: &self.settings.plain_http_contracts,
+            secret_allowed: &secret_allowed,
+            address_allowed: &address_allowed,
+        };
+        destination_draft::check(draft, rules)
     }
 }
 

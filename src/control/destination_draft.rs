@@ -31,6 +31,8 @@ pub struct DraftRules<'a> {
     pub plain_http_contracts: &'a [Contract],
     /// Whether a secret may be read from there.
     pub secret_allowed: &'a dyn Fn(&SecretSource) -> Result<(), String>,
+    /// Whether requests may go where the URL says by itself: its port, and its address if it is one.
+    pub address_allowed: &'a dyn Fn(&DestinationUrl) -> Result<(), String>,
 }
 
 /// A draft that keeps all rules.
@@ -51,7 +53,15 @@ pub fn check(draft: DestinationDraft, rules: DraftRules<'_>) -> Result<CheckedDr
     let plain_http = rules.plain_http_contracts.contains(&draft.contract);
     let url = found.check_as(url_rule(&draft.url), "url", DestinationUrl::parse(&draft.url, plain_http));
     let subscription = draft.subscription.clone();
-    let subscription = subscription.unwrap_or_else(|| contract::default_subscription(draft.contract));
+    let default = contract::default_subscription(draft.contract);
+    let mut subscription = subscription.unwrap_or_else(|| default.clone());
+    subscription.minimum_level = subscription.minimum_level.or(default.minimum_level);
+    if let Some(url) = &url
+        && let Err(problem) = (rules.address_allowed)(url)
+    {
+        found.add_as(Rule::UrlAddress, "url", problem);
+        found.with("host", url.as_url().host_str().unwrap_or_default());
+    }
     found.extend_under("subscription", check_subscription(&subscription, draft.contract));
     found.extend_under("settings", destination_settings::check(&draft.settings, draft.contract));
     if let Some(secret) = &draft.signing_secret {

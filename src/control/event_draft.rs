@@ -179,7 +179,11 @@ mod tests {
             headers: Vec::new(),
             enabled: true,
         };
-        let rules = DraftRules { plain_http_contracts: &[], secret_allowed: &|_| Ok(()) };
+        let rules = DraftRules {
+            plain_http_contracts: &[],
+            secret_allowed: &|_| Ok(()),
+            address_allowed: &|_| Ok(()),
+        };
         let organization_id = OrganizationId::parse("org_a").unwrap();
         let id = DestinationId::from_bytes([1; 16]);
         let checked = destination_draft::check(draft, rules).unwrap();

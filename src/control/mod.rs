@@ -38,6 +38,7 @@ use crate::domain::operational::OperationalEvent;
 use crate::domain::organization::Organization;
 use crate::domain::payload::PayloadLimits;
 use crate::domain::plan::Plan;
+use crate::policy::address::AddressPolicy;
 use crate::policy::rate::TokenBucket;
 use crate::store::directory::Directory;
 use crate::store::{Store, StoreError};
@@ -63,6 +64,8 @@ pub struct ControlSettings {
     pub require_organizations: bool,
     /// The contracts whose destinations may use `http://`.
     pub plain_http_contracts: Vec<Contract>,
+    /// Where requests may go; checked here for what a URL tells by itself, and at each attempt for all.
+    pub address_policy: Arc<AddressPolicy>,
     /// Whether anything is delivered at all.
     pub delivery_enabled: bool,
     /// Whether anything is delivered to `SEMAPHOR` destinations (seed 000).
@@ -239,6 +242,7 @@ mod tests {
             payload: PayloadLimits::default(),
             require_organizations: false,
             plain_http_contracts: Vec::new(),
+            address_policy: Arc::default(),
             delivery_enabled: true,
             enterprise_telemetry_enabled: false,
             batch_max_events: 1000,

@@ -42,6 +42,8 @@ pub enum Rule {
     UrlMalformed,
     /// The URL's scheme is not one that is allowed here.
     UrlScheme,
+    /// The URL's host or port is not one that the operator's egress policy allows.
+    UrlAddress,
     /// An event type that the contract's closed catalogue does not have.
     NotInCatalogue,
     /// A subscription that nothing could match.

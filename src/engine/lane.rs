@@ -269,7 +269,7 @@ impl Lane {
         // At a stop a retry in memory is due at once: there is no later.
         let is_due = |at: Timestamp| at <= now || flushing;
         let ordered = self.policy.ordered;
-        let due = self.window.find_due(|at, item| (is_due(at) && mine(item)) || ordered);
+        let due = self.window.find_due(|at, item| mine(item) && (is_due(at) || ordered));
         let fresh = self.window.find_fresh(mine);
         match (due, fresh) {
             (None, Some((place, item))) => {

@@ -223,6 +223,17 @@ fn at_a_stop_only_what_is_in_memory_alone_is_sent_and_at_once() {
 }
 
 #[test]
+fn a_stop_starts_no_retry_that_is_kept_in_the_store_also_of_an_ordered_lane() {
+    let mut lane = lane(|p| p.ordered = true, 10);
+    lane.accepted(event(keys(1)[0]), Guarantee::AtLeastOnce);
+    let items = attempt_items(lane.step(after(10)));
+    lane.finished(items.into_iter().map(|item| (item, Some(after(60_000)))).collect(), FAILED);
+    lane.set_hold(Hold::Flushing);
+    assert_eq!(lane.step(after(11)), Step::Idle);
+    assert_eq!(lane.step(after(70_000)), Step::Idle);
+}
+
+#[test]
 fn a_cancelled_delivery_is_not_attempted_any_more() {
     let mut lane = lane(|_| {}, 10);
     let keys = keys(2);

@@ -34,7 +34,7 @@ use crate::engine::window::Wanted;
 use crate::engine::worker::{Attempted, Worker, conclude, give_up};
 use crate::policy::retry::disables;
 use crate::store::directory::{DestinationEntry, LaneStatus};
-use crate::store::{DueEntry, Page, Settlement, Store, StoreError};
+use crate::store::{DueEntry, Page, Settlement, Stage, Store, StoreError};
 
 /// How long a lane waits after the store could not answer it.
 const STORE_RETRY: Duration = Duration::from_millis(500);
@@ -319,6 +319,11 @@ impl Shard {
         let mut after = now;
         for mut item in attempted.items {
             let (mut again, mut settlement) = conclude(id, &policy, &mut item, &attempt, (now, draw));
+            // At a stop, what is in memory alone gets one more attempt and no retry: there is no later.
+            if self.rules.stopping && again.is_some() && item.stage == Stage::InMemory {
+                again = None;
+                settlement.state = DeliveryState::Discarded { at: now, reason: EndReason::Stopped };
+            }
             // One with fewer attempts behind it has a shorter delay, but must not overtake the others.
             if policy.ordered
                 && let Some(due) = again.as_mut()

@@ -322,6 +322,7 @@ const fn reason_of(rule: Rule) -> ErrorReason {
         Rule::PayloadTooDeep => ErrorReason::PayloadTooDeep,
         Rule::UrlMalformed => ErrorReason::UrlMalformed,
         Rule::UrlScheme => ErrorReason::UrlSchemeNotAllowed,
+        Rule::UrlAddress => ErrorReason::UrlAddressNotAllowed,
         Rule::NotInCatalogue => ErrorReason::EventTypeNotInCatalogue,
         Rule::SubscriptionEmpty => ErrorReason::SubscriptionEmpty,
         Rule::SecretMalformed => ErrorReason::SecretMalformed,

@@ -581,6 +581,17 @@ async fn health_tells_failures_and_the_next_success_clears_them() {
 }
 
 #[tokio::test]
+async fn a_url_that_names_a_private_address_is_refused_when_it_is_saved() {
+    let server = Server::start().await;
+    for url in
+        ["https://10.0.0.1/", "https://169.254.169.254/latest", "https://[fd00::1]/", "https://0x0a.1/"]
+    {
+        let refusal = server.try_create(destination(Contract::Observer).url(url)).await.unwrap_err();
+        assert_eq!(refusal.reason, "URL_ADDRESS_NOT_ALLOWED", "{url}: {}", refusal.message);
+    }
+}
+
+#[tokio::test]
 async fn another_url_is_unconfirmed_until_its_own_first_success() {
     let (server, receiver) = (Server::start().await, Receiver::start().await);
     let created = server.create(destination(Contract::Observer).url(receiver.url("/one"))).await;

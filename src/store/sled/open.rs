@@ -24,6 +24,9 @@ use crate::store::record::{Place, decode_destination, decode_health, decode_orga
 pub(super) const SCHEMA: u32 = 1;
 /// Locked while the store is open; not empty once a store was created here.
 const LOCK_FILE: &str = "signalpost.lock";
+/// There while the store is closed in an orderly way, with the key of its last event: sled recovers from a
+/// damaged log by forgetting what it can't read, and only somebody outside of it can tell.
+pub(super) const CLOSED_FILE: &str = "signalpost.closed";
 /// sled's own background flush. It does not make anything durable, but only its thread cleans segments.
 const FLUSH_EVERY_MS: u64 = 500;
 
@@ -63,6 +66,7 @@ pub(super) fn open(folder: &Path, cache_bytes: u64) -> Result<Opened, StoreError
         prepare(&db, !marker.is_empty())?;
         load(&db).map_err(|error| error.to_string())
     })?;
+    check_closed(folder, contents.last_key).map_err(|problem| cannot_open(folder, &problem))?;
     finish(&db, &sync, &mut lock, marker.is_empty()).map_err(|problem| cannot_open(folder, &problem))?;
     Ok(Opened { db, sync, lock, contents })
 }
@@ -200,6 +204,26 @@ fn finish(db: &Db, sync: &SyncHandle, lock: &mut File, is_new: bool) -> Result<(
         tracing::info!("the store was not closed in an orderly way; it recovered by itself");
     }
     Ok(())
+}
+
+/// Refuses a store that was closed with another last event than it has now.
+fn check_closed(folder: &Path, last_key: Option<EventKey>) -> Result<(), String> {
+    let path = folder.join(CLOSED_FILE);
+    let noted = match fs::read_to_string(&path) {
+        Ok(noted) => noted,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(explain("its mark of an orderly end can't be read", &error)),
+    };
+    if noted.trim() != closed_note(last_key) {
+        return Err(damaged("events that it had when it was closed are missing"));
+    }
+    let removed = fs::remove_file(&path).and_then(|()| sync_folder(folder));
+    removed.map_err(|error| explain("its mark of an orderly end can't be removed", &error))
+}
+
+/// What the mark of an orderly end says.
+pub(super) fn closed_note(last_key: Option<EventKey>) -> String {
+    format!("last event {}", last_key.unwrap_or(EventKey::MIN))
 }
 
 fn cannot_open(folder: &Path, problem: &str) -> StoreError {
