@@ -17,7 +17,8 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::{SharedClock, SystemClock};
 use crate::config::Config;
 use crate::control::{Control, ControlSettings};
-use crate::engine::shard::{ShardOptions, StopSignals};
+use crate::engine::rules::ShardOptions;
+use crate::engine::shard::StopSignals;
 use crate::engine::{Engine, RunningEngine};
 use crate::grpc::health::HealthState;
 use crate::grpc::server::{GrpcServer, Limits, serve_health};
@@ -172,6 +173,8 @@ async fn start_engine(
     let backlog = store.destinations_with_work().await?;
     let options = ShardOptions {
         max_in_flight: config.delivery.max_in_flight,
+        max_bytes_in_flight: config.delivery.max_bytes_in_flight,
+        circuit_opens_after: config.delivery.circuit_opens_after,
         window: config.delivery.window,
         best_effort_window: config.delivery.best_effort_window,
         delivery_enabled: config.delivery.enabled,

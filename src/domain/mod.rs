@@ -18,6 +18,7 @@
 //! ```
 
 pub mod attempt;
+pub mod circuit;
 pub mod contract;
 pub mod delivery;
 pub mod destination;

@@ -17,7 +17,11 @@ mod disable;
 pub mod inbox;
 pub mod item;
 pub mod lane;
+pub mod pick;
+pub mod room;
+pub mod rules;
 pub mod shard;
+pub mod turns;
 pub mod window;
 pub mod worker;
 
@@ -34,7 +38,8 @@ use crate::domain::id::{DeliveryId, DestinationId};
 use crate::store::{CommitListener, DueEntry, Store};
 use crate::transport::courier::Courier;
 use inbox::{Inbox, News};
-use shard::{Shard, ShardOptions, StopSignals};
+use rules::ShardOptions;
+use shard::{Shard, StopSignals};
 use worker::Worker;
 
 /// The delivery threads.

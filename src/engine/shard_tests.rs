@@ -5,7 +5,9 @@ use tokio::task::JoinHandle;
 
 use super::*;
 use crate::clock::TokioClock;
+use crate::contract::effective_policy;
 use crate::domain::attempt::Failure;
+use crate::domain::contract::Contract;
 use crate::domain::delivery::Delivery;
 use crate::domain::destination::{Destination, DestinationState, DestinationUrl, DisabledReason};
 use crate::domain::event::{Acceptance, EventType, Level, NewEvent, Route};
@@ -45,6 +47,8 @@ impl Stage {
         store.listen(engine.listener());
         let options = ShardOptions {
             max_in_flight: 16,
+            max_bytes_in_flight: 64 << 20,
+            circuit_opens_after: 10,
             window: 8,
             best_effort_window: 8,
             delivery_enabled: true,

@@ -451,6 +451,12 @@ impl Window {
         self.due.keys().next().map(|(due, _)| *due)
     }
 
+    /// When this delivery is due; `None` unless it waits for a due time in memory.
+    #[must_use]
+    pub fn due_of(&self, key: EventKey) -> Option<Timestamp> {
+        self.due_index.get(&key).copied()
+    }
+
     /// Deliveries in memory that wait.
     #[must_use]
     pub fn len(&self) -> usize {

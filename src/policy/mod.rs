@@ -1,7 +1,9 @@
 //! Decisions as pure functions of state, input, time and a random draw.
 
 pub mod address;
+pub mod breaker;
 pub mod concurrency;
 pub mod rate;
 pub mod retry;
 pub mod retry_after;
+pub mod standing;
