@@ -2,6 +2,7 @@
 
 pub mod address;
 pub mod concurrency;
+pub mod pace;
 pub mod rate;
 pub mod retry;
 pub mod retry_after;
