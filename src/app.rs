@@ -184,6 +184,12 @@ async fn start_engine(
     let couriers = (0..config.delivery.thread_count()).map(|_| couriers.make());
     let couriers = couriers.collect::<anyhow::Result<Vec<_>>>()?;
     let shards = engine.shards((&shared_store, clock), options, &backlog, couriers);
+    // Where nothing is delivered replays wait, too.
+    if config.delivery.enabled {
+        let semaphor_enabled = config.delivery.enterprise_telemetry_enabled;
+        let replayer = engine.replayer(&shared_store, clock, semaphor_enabled);
+        tasks.spawn("replayer", OnExit::StopProcess, replayer.run(tasks.soft()));
+    }
     // Lanes stop after the last call has ended: an event that was accepted late must still reach them.
     let stop = StopSignals { soft: stages.calls_ended.clone(), hard: tasks.hard() };
     let running = RunningEngine::start(shards.into_iter(), &stop).context("starting the delivery threads")?;

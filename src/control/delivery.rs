@@ -99,9 +99,14 @@ impl Control {
         let mut found = Listing { rows: Vec::new(), next: None };
         let Ok(event_id) = EventId::parse(event_id) else { return Ok(found) };
         let Some(event) = self.store.find_event(id, &event_id).await? else { return Ok(found) };
+        // A replay may have created deliveries to destinations that the event was not routed to.
+        let present = self.directory().destinations(id);
+        let present = present.iter().map(|entry| entry.destination.id);
+        let routed = event.routes.iter().map(|route| route.destination_id);
         let mut ids: Vec<DeliveryId> =
-            event.routes.iter().map(|route| DeliveryId::new(event.key, route.destination_id)).collect();
+            routed.chain(present).map(|to| DeliveryId::new(event.key, to)).collect();
         ids.sort_unstable();
+        ids.dedup();
         ids.retain(|id| page.after.is_none_or(|after| *id > after));
         for delivery_id in ids {
             let Some(delivery) = self.store.delivery(delivery_id).await? else { continue };

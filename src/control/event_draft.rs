@@ -2,13 +2,12 @@
 
 use std::time::Duration;
 
-use crate::contract::{self, Catalogue};
+use crate::contract;
 use crate::domain::destination::Destination;
 use crate::domain::event::{EVENT_TYPE_MAX_CHARS, EventDraft, EventType, Level, NewEvent, Route};
 use crate::domain::id::{EVENT_ID_MAX_CHARS, EventId, OrganizationId};
 use crate::domain::payload::{Payload, PayloadLimits};
 use crate::domain::plan::Plan;
-use crate::domain::subscription::Match;
 use crate::domain::time::Timestamp;
 use crate::domain::violation::{Rule, Violations};
 
@@ -84,19 +83,9 @@ fn check_occurred_at(moment: Timestamp, now: Timestamp) -> Result<(), String> {
 }
 
 /// Whether a destination gets events of this type and level.
-///
-/// A closed catalogue is a promise to the receiver: other types never go there, whatever the subscription
-/// says. The level counts only where the contract has levels.
 #[must_use]
 pub fn is_wanted(destination: &Destination, event_type: &EventType, level: Level) -> bool {
-    if let Catalogue::Closed(known) = contract::catalogue(destination.contract)
-        && !known.contains(&event_type.as_str())
-    {
-        return false;
-    }
-    let level = if contract::has_levels(destination.contract) { level } else { Level::Error };
-    let verdict: Match = destination.subscription.verdict(event_type, level);
-    verdict.is_wanted()
+    contract::wants(destination, event_type, level)
 }
 
 /// The route to a destination, with the guarantee that is in force there.

@@ -3,7 +3,7 @@
 //! Each use case takes a [`Caller`] first, checks its input completely, and then calls the store or the
 //! courier. It starts no tasks and knows nothing of gRPC; the engine learns of changes through the store's
 //! listener. A file is a noun: `event` (emit), `destination` with its draft, patch, secret, test and
-//! Stalwart object, `delivery`, `dead_letter`, `organization`.
+//! Stalwart object, `delivery`, `dead_letter`, `replay`, `organization`.
 //!
 //! Whatever belongs to another organization is answered exactly like what does not exist.
 
@@ -19,6 +19,7 @@ pub mod event;
 pub mod event_draft;
 pub mod exchange;
 pub mod organization;
+pub mod replay;
 pub mod secret;
 pub mod stalwart;
 #[cfg(test)]

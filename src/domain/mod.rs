@@ -28,6 +28,7 @@ pub mod operational;
 pub mod organization;
 pub mod payload;
 pub mod plan;
+pub mod replay;
 pub mod secret;
 pub mod settings;
 pub mod subscription;

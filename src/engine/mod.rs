@@ -8,6 +8,8 @@
 //! 3. The [`worker`] makes the attempt; `policy::retry` judges what came of it.
 //! 4. The shard hands the outcome to the store, in groups, and the lane goes on.
 //!
+//! Replays are stepped by the [`replayer`], which only moves deliveries back to where they wait.
+//!
 //! Each shard is a thread with a `current_thread` runtime, an HTTP client and lanes of its own;
 //! destinations are spread over the shards by their ids, so that lanes share nothing.
 
@@ -18,6 +20,7 @@ pub mod inbox;
 pub mod item;
 pub mod lane;
 pub mod pick;
+pub mod replayer;
 pub mod room;
 pub mod rules;
 pub mod shard;
@@ -30,14 +33,15 @@ use std::io;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 use crate::clock::SharedClock;
 use crate::domain::event::Event;
-use crate::domain::id::{DeliveryId, DestinationId};
+use crate::domain::id::{DeliveryId, DestinationId, ReplayId};
 use crate::store::{CommitListener, DueEntry, Store};
 use crate::transport::courier::Courier;
 use inbox::{Inbox, News};
+use replayer::Replayer;
 use rules::ShardOptions;
 use shard::{Shard, StopSignals};
 use worker::Worker;
@@ -45,6 +49,7 @@ use worker::Worker;
 /// The delivery threads.
 pub struct Engine {
     inboxes: Arc<[Arc<Inbox>]>,
+    replays: Arc<Notify>,
 }
 
 /// The delivery threads while they run.
@@ -57,13 +62,13 @@ impl Engine {
     /// An engine of so many delivery threads, none of which runs yet.
     #[must_use]
     pub fn new(threads: usize) -> Self {
-        Self { inboxes: (0..threads.max(1)).map(|_| Arc::default()).collect() }
+        Self { inboxes: (0..threads.max(1)).map(|_| Arc::default()).collect(), replays: Arc::default() }
     }
 
     /// Who must be told of the store's commits, from the first write on.
     #[must_use]
     pub fn listener(&self) -> Arc<dyn CommitListener> {
-        Arc::new(Listener { inboxes: Arc::clone(&self.inboxes) })
+        Arc::new(Listener { inboxes: Arc::clone(&self.inboxes), replays: Arc::clone(&self.replays) })
     }
 
     /// The shards, one for each of the couriers, with the lanes of `backlog` that belong to it. Each has a
@@ -85,6 +90,12 @@ impl Engine {
             shards.push(shard);
         }
         shards
+    }
+
+    /// Who steps the replays of this store; it goes on with those that were running.
+    #[must_use]
+    pub fn replayer(&self, store: &Arc<dyn Store>, clock: &SharedClock, semaphor_enabled: bool) -> Replayer {
+        Replayer::new(Arc::clone(store), Arc::clone(clock), Arc::clone(&self.replays), semaphor_enabled)
     }
 }
 
@@ -126,9 +137,10 @@ fn shard_of(id: DestinationId, shards: usize) -> usize {
     usize::try_from(hasher.finish() % shards.max(1) as u64).unwrap_or(0)
 }
 
-/// Spreads the news of commits over the shards.
+/// Spreads the news of commits over the shards, and wakes the replayer.
 struct Listener {
     inboxes: Arc<[Arc<Inbox>]>,
+    replays: Arc<Notify>,
 }
 
 impl Listener {
@@ -172,6 +184,10 @@ impl CommitListener for Listener {
 
     fn destination_changed(&self, id: DestinationId) {
         self.add(id, News::DestinationChanged(id));
+    }
+
+    fn replay_changed(&self, _id: ReplayId) {
+        self.replays.notify_one();
     }
 }
 

@@ -22,6 +22,7 @@ pub(super) fn fresh(head: &EventHead, destination_id: DestinationId, guarantee: 
         attempt_count: 0,
         cycle: Cycle { cause: CycleCause::Routed, started_at: head.accepted_at, attempts: 0 },
         attempts: Vec::new(),
+        replay_id: None,
     }
 }
 

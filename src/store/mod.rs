@@ -15,7 +15,9 @@ pub(crate) mod conformance;
 pub mod directory;
 mod lifecycle;
 pub mod memory;
+mod memory_replay;
 pub mod record;
+mod replay;
 pub mod sled;
 
 use std::sync::Arc;
@@ -26,14 +28,17 @@ use crate::domain::attempt::Attempt;
 use crate::domain::delivery::{Cycle, CycleCause, Delivery, DeliveryState, StateKind};
 use crate::domain::destination::{Destination, DestinationHealth};
 use crate::domain::event::{Acceptance, Event, EventType, NewEvent};
-use crate::domain::id::{DeliveryId, DestinationId, EventId, EventKey, OrganizationId};
+use crate::domain::id::{DeliveryId, DestinationId, EventId, EventKey, OrganizationId, ReplayId};
 use crate::domain::organization::Organization;
 use crate::domain::settings::Guarantee;
 use crate::domain::time::Timestamp;
 use directory::Directory;
+pub use replay::{
+    CoverPage, CoverQuery, ReplayAction, ReplayPage, ReplayQuery, ReplayStep, ReplayStore, Wants,
+};
 
 /// Everything that a running service needs to be kept.
-pub trait Store: EventStore + DeliveryStore + DestinationStore + OrganizationStore {
+pub trait Store: EventStore + DeliveryStore + DestinationStore + OrganizationStore + ReplayStore {
     /// The in-memory snapshot of organizations and destinations; it changes with each commit.
     fn directory(&self) -> &Arc<Directory>;
 
@@ -52,6 +57,8 @@ pub trait CommitListener: Send + Sync {
     fn ended(&self, ids: &[DeliveryId]);
     /// A destination was created, changed, paused, resumed or deleted.
     fn destination_changed(&self, id: DestinationId);
+    /// A replay was started or cancelled.
+    fn replay_changed(&self, _id: ReplayId) {}
 }
 
 /// Events: accepted once, never changed.
@@ -361,6 +368,9 @@ pub enum StoreError {
         /// How many there are.
         usage: u32,
     },
+    /// Another replay that runs covers the same destination.
+    #[error("the replay {0} covers the same destination")]
+    ReplayRunning(ReplayId),
     /// A stored record can't be read; it is never served.
     #[error("a stored record is damaged: {0}")]
     Corrupt(String),

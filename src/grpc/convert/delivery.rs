@@ -203,6 +203,7 @@ mod tests {
             attempt_count: 0,
             cycle: Cycle { cause: CycleCause::Replay, started_at: at, attempts: 0 },
             attempts: Vec::new(),
+            replay_id: None,
         }
     }
 

@@ -20,12 +20,13 @@ use super::accept::Submission;
 use super::disk::{SyncHandle, Watermark, sync_folder};
 use super::group::{Effect, Finished, Group};
 use super::open::{CLOSED_FILE, closed_note};
+use super::replay::{ReplayCommand, Running};
 use super::{Shared, keys, unavailable};
 use crate::clock::SharedClock;
 use crate::domain::delivery::{CycleCause, DeliveryState, StateKind};
 use crate::domain::destination::{Destination, DestinationHealth};
 use crate::domain::event::Acceptance;
-use crate::domain::id::{DeliveryId, DestinationId, EventKey, OrganizationId};
+use crate::domain::id::{DeliveryId, DestinationId, EventKey, OrganizationId, ReplayId};
 use crate::domain::organization::Organization;
 use crate::domain::time::Timestamp;
 use crate::store::record::EventHead;
@@ -53,6 +54,7 @@ pub(super) enum Command {
     DeleteDestination(DestinationId, Option<u64>, Reply<()>),
     CreateOrganization(Organization, Reply<Arc<Organization>>),
     UpdateOrganization(Organization, u64, Reply<Arc<Organization>>),
+    Replay(ReplayCommand),
     Close(Reply<()>),
 }
 
@@ -84,6 +86,7 @@ pub(super) struct Writer {
     /// As of the group that is being built; the directory is as of the last commit.
     pub(super) destinations: BTreeMap<DestinationId, Arc<Destination>>,
     pub(super) organizations: BTreeMap<OrganizationId, Arc<Organization>>,
+    pub(super) running_replays: BTreeMap<ReplayId, Running>,
     /// Since when something is applied but not durable.
     pub(super) unsynced_since: Option<Instant>,
 }
@@ -181,6 +184,7 @@ impl Writer {
                 let result = self.update_organization(group, organization, expected);
                 join(group, true, result, reply)?;
             }
+            Command::Replay(command) => self.take_replay(group, command)?,
             Command::Close(reply) => return Ok(Some(reply)),
         }
         Ok(None)
@@ -228,6 +232,7 @@ impl Writer {
                 directory.remove_destination(id);
                 listener.inspect(|listener| listener.destination_changed(id))
             }
+            Effect::ReplayChanged(id) => listener.inspect(|listener| listener.replay_changed(id)),
             Effect::OrganizationPut(organization) => {
                 directory.put_organization(organization);
                 None
@@ -248,7 +253,7 @@ impl Writer {
 }
 
 /// Takes the writes of a call into the group, or none of them, and answers after the commit.
-fn join<T: Send + 'static>(
+pub(super) fn join<T: Send + 'static>(
     group: &mut Group,
     durable: bool,
     result: Result<T, StoreError>,
