@@ -18,3 +18,5 @@ mod harness;
 mod ingest;
 #[cfg(test)]
 mod operations;
+#[cfg(test)]
+mod replay;
