@@ -23,9 +23,9 @@ pub struct DeliveryFilter {
     pub event_types: Vec<EventType>,
     /// Of this event; the id as the caller wrote it.
     pub event_id: Option<String>,
-    /// Of events accepted at or after this.
+    /// Of events accepted at or after this; dead letters that became one then.
     pub from: Option<Timestamp>,
-    /// Of events accepted before this.
+    /// Of events accepted before this; dead letters that became one before.
     pub until: Option<Timestamp>,
 }
 
@@ -243,8 +243,16 @@ impl DeliveryFilter {
         destination.is_none_or(|id| *id == delivery.id.destination_id.to_string())
             && (self.states.is_empty() || self.states.contains(&delivery.state.kind()))
             && (self.event_types.is_empty() || self.event_types.contains(&delivery.event_type))
-            && self.from.is_none_or(|from| delivery.created_at >= from)
-            && self.until.is_none_or(|until| delivery.created_at < until)
+            && self.from.is_none_or(|from| self.moment(delivery) >= from)
+            && self.until.is_none_or(|until| self.moment(delivery) < until)
+    }
+}
+
+impl DeliveryFilter {
+    /// What the range of time is about: for dead letters when they became one.
+    fn moment(&self, delivery: &Delivery) -> Timestamp {
+        let ended_at = delivery.state.finished_at().filter(|_| self.states == [StateKind::DeadLettered]);
+        ended_at.unwrap_or(delivery.created_at)
     }
 }
 

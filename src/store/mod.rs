@@ -309,9 +309,9 @@ pub struct DeliveryQuery {
     pub states: Vec<StateKind>,
     /// Of one of these types; empty means any.
     pub event_types: Vec<EventType>,
-    /// Of events accepted at or after this.
+    /// Of events accepted at or after this; where dead letters alone are asked for, that became one then.
     pub from: Option<Timestamp>,
-    /// Of events accepted before this.
+    /// Of events accepted before this, or that became a dead letter before.
     pub until: Option<Timestamp>,
     /// Only deliveries that come after this one in the list.
     pub after: Option<DeliveryId>,

@@ -19,3 +19,5 @@ mod ingest;
 #[cfg(test)]
 mod operational;
 mod operations;
+#[cfg(test)]
+mod replay;

@@ -312,6 +312,7 @@ macro_rules! conformance {
             lists: an_event_shows_as_waiting_before_any_attempt
             lists: filters_of_state_type_and_time_are_kept
             lists: dead_letters_are_listed_newest_first
+            lists: the_time_of_dead_letters_is_when_they_became_one
             lists: pages_are_complete_without_gaps_or_repeats
             config: a_destination_is_in_the_directory_when_it_is_committed
             config: the_limit_of_destinations_holds_under_concurrency

@@ -27,7 +27,7 @@ pub fn replay(number: u8, scope: ReplayScope) -> Replay {
     }
 }
 
-fn cover(scope: ReplayScope, destinations: &[u8], limit: usize) -> CoverQuery {
+pub fn cover(scope: ReplayScope, destinations: &[u8], limit: usize) -> CoverQuery {
     CoverQuery {
         organization_id: organization_id(),
         scope,
