@@ -135,7 +135,9 @@ impl Shard {
         let now = self.clock.now();
         // Rounded up by a millisecond: a timer that fires early would only be set again.
         let pause = |moment: Timestamp| moment.since(now) + Duration::from_millis(1);
-        self.agenda.first_wake().map_or(LONGEST_SLEEP, pause).min(LONGEST_SLEEP)
+        let silence = self.room.next_silence().filter(|_| self.agenda.is_anybody_waiting());
+        let next = self.agenda.first_wake().into_iter().chain(silence).min();
+        next.map_or(LONGEST_SLEEP, pause).min(LONGEST_SLEEP)
     }
 
     // === What happened ===
@@ -301,6 +303,7 @@ impl Shard {
     }
 
     fn give_out_room(&mut self) {
+        self.room.notice_silence(self.clock.now());
         while !self.is_behind_with_settling() {
             let room = &self.room;
             let Some((id, queued_as)) = self.agenda.next(|standing| room.has(standing)) else { return };
@@ -367,7 +370,7 @@ impl Shard {
         };
         let policy = Arc::clone(slot.lane.policy());
         let worker = self.worker.clone();
-        let place = self.room.take(standing, items.iter().map(Item::bytes_in_flight).sum());
+        let place = self.room.take(standing, items.iter().map(Item::bytes_in_flight).sum(), self.clock.now());
         self.running.spawn(async move {
             let result = worker.attempt(&entry.destination, &policy, items).await;
             Done::Attempted { id, place, result }
@@ -475,3 +478,7 @@ fn log_attempt(id: DestinationId, attempt: &Attempt) {
 #[cfg(test)]
 #[path = "shard_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "isolation_tests.rs"]
+mod isolation_tests;
