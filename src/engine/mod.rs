@@ -13,6 +13,7 @@
 
 pub mod agenda;
 mod disable;
+pub mod gate;
 pub mod inbox;
 pub mod item;
 pub mod lane;
