@@ -49,6 +49,12 @@ impl Agenda {
         None
     }
 
+    /// Whether a lane waits for its turn.
+    #[must_use]
+    pub fn is_anybody_waiting(&self) -> bool {
+        !self.queued.is_empty()
+    }
+
     /// Wakes a lane at a moment instead of at whatever moment it had.
     pub fn wake_at(&mut self, id: DestinationId, moment: Timestamp) {
         self.let_sleep(id);

@@ -1,5 +1,7 @@
 //! The lane and its circuit: what is held, what passes, and what never changes.
 
+use std::time::Duration;
+
 use super::tests::*;
 use super::*;
 use crate::domain::circuit::CircuitState;
@@ -201,6 +203,8 @@ fn an_open_circuit_is_remembered_until_its_probe_and_then_forgotten() {
     let probe_at = after(100) + PROBE_FIRST;
     assert_eq!((lane.is_idle(after(101)), lane.step(after(101))), (false, Step::WaitUntil(probe_at)));
     assert_eq!((lane.is_idle(probe_at), lane.step(probe_at)), (true, Step::Idle));
+    lane.set_hold(Hold::Closed);
+    assert!(lane.is_idle(after(101)), "a deleted destination needs no circuit");
 }
 
 #[test]

@@ -1,30 +1,22 @@
 //! The lane: the run-time line of one destination, as a pure state machine.
 //!
 //! A lane is told what happened and is asked what to do next; it reads no clock and starts nothing. What
-//! waits is in its [`Window`], whose memory is bounded; the lane decides what of it is sent when: hold,
-//! circuit, pace, concurrency, order, batches, age.
-//!
-//! While the circuit is open, deliveries are held and one request at a time probes. Held means: no attempt,
-//! and nothing else changes; what grows too old is discarded as ever. Two things keep an open circuit from
-//! bending what a contract promises. One delivery, the *scout*, is retried on its own schedule, whatever the
-//! circuit says: the one whose failure opened it. So a delivery that is alone is never late. And an
-//! ordered lane goes on with its retries, since it has only one delivery under way at any time.
+//! waits is in its [`Window`], whose memory is bounded; its [`Gate`] says how many requests there may be. The
+//! lane decides what is sent when: hold, circuit, pace, concurrency, order, batches, age.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::domain::delivery::{CycleCause, EndReason};
 use crate::domain::event::Event;
 use crate::domain::id::EventKey;
 use crate::domain::settings::{EffectivePolicy, Guarantee};
 use crate::domain::time::Timestamp;
+use crate::engine::gate::{Ended, Gate, Past};
 use crate::engine::item::Item;
 use crate::engine::pick::{Passage, Pick};
 use crate::engine::window::{Wanted, Window};
-use crate::policy::breaker::Breaker;
-use crate::policy::concurrency::Concurrency;
 use crate::policy::retry::discard_at;
-use crate::policy::standing::{SLOW, Standing};
+use crate::policy::standing::Standing;
 use crate::store::directory::LaneStatus;
 use crate::store::{DueEntry, Page, Stage};
 
@@ -56,50 +48,19 @@ pub enum Hold {
     Flushing,
 }
 
-/// What is known of a destination when its lane is made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Past {
-    /// So many failed requests in a row open its circuit.
-    pub opens_after: u32,
-    /// Failed requests since the last success.
-    pub failures: u32,
-    /// Whether any request ever succeeded.
-    pub proven: bool,
-}
-
-/// A request that has ended.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Ended {
-    /// Whether the receiver took it.
-    pub success: bool,
-    /// Its duration.
-    pub took: Duration,
-    /// When it ended.
-    pub at: Timestamp,
-    /// A random number, 0.0 to 1.0.
-    pub draw: f64,
-}
-
 /// The line of one destination.
 #[derive(Debug)]
 pub struct Lane {
     policy: Arc<EffectivePolicy>,
     hold: Hold,
     window: Window,
-    /// Requests under way.
-    requests: u32,
+    gate: Gate,
     /// Best-effort items that found the window full.
     refused: Vec<Item>,
     /// The next request begins no earlier.
     next_start: Timestamp,
     /// The store could not answer; it is asked again no earlier.
     next_load: Timestamp,
-    concurrency: Concurrency,
-    breaker: Breaker,
-    /// The delivery whose retries pass an open circuit.
-    scout: Option<EventKey>,
-    /// Requests are under way, and none was answered since.
-    unanswered_since: Option<Timestamp>,
     prefer_due: bool,
 }
 
@@ -108,14 +69,10 @@ impl Lane {
     #[must_use]
     pub fn new(policy: Arc<EffectivePolicy>, hold: Hold, window: usize, backlog: bool, past: Past) -> Self {
         Self {
-            concurrency: Concurrency::new(policy.max_concurrency, past.failures, past.proven),
-            breaker: Breaker::new(past.opens_after, past.failures),
-            scout: None,
-            unanswered_since: None,
+            gate: Gate::new(policy.max_concurrency, past),
             policy,
             hold,
             window: Window::new(window, backlog),
-            requests: 0,
             refused: Vec::new(),
             next_start: Timestamp::from_millis(i64::MIN),
             next_load: Timestamp::from_millis(i64::MIN),
@@ -157,11 +114,10 @@ impl Lane {
         self.next_load = retry_at;
     }
 
-    /// A resend or a replay made this delivery wait again. A resend is somebody who wants to know now: it
-    /// passes an open circuit.
+    /// A resend or a replay made this delivery wait again.
     pub fn requeued(&mut self, entry: DueEntry) {
         if entry.cycle.cause == CycleCause::Resend {
-            self.scout = Some(entry.id.event_key);
+            self.gate.let_pass(entry.id.event_key);
         }
         self.window.requeue(entry);
     }
@@ -171,11 +127,9 @@ impl Lane {
         self.window.forget(key);
     }
 
-    /// Settings or state of the destination changed; they are in force from the next attempt on. An open
-    /// circuit probes at once: the change may be what it takes.
+    /// Settings or state of the destination changed; they are in force from the next attempt on.
     pub fn configure(&mut self, policy: Arc<EffectivePolicy>, hold: Hold, now: Timestamp) {
-        self.breaker.probe_by(now);
-        self.concurrency.set_max(policy.max_concurrency);
+        self.gate.configure(policy.max_concurrency, now);
         if policy.throttle < self.policy.throttle {
             // The old gap may be hours long; the new one counts from now on.
             self.next_start = Timestamp::from_millis(i64::MIN);
@@ -192,44 +146,21 @@ impl Lane {
     /// A request has ended. `items` are those that [`Step::Attempt`] gave out, with the time from which
     /// on they wait again, if they do. `request` is what came of it, if one was sent.
     pub fn finished(&mut self, items: Vec<(Item, Option<Timestamp>)>, request: Option<Ended>) {
-        self.requests = self.requests.saturating_sub(1);
-        self.unanswered_since = self.unanswered_since.filter(|_| self.requests > 0);
-        if let Some(ended) = request {
-            self.answered(ended);
+        match request {
+            Some(ended) => self.gate.end(ended, self.policy.timeout),
+            None => self.gate.take_back(),
         }
         let first = items.first().map(|(item, _)| item.key);
         let success = request.is_some_and(|ended| ended.success);
         for (item, again) in items {
             self.window.end(item, again, success);
         }
-        self.choose_scout(first);
-    }
-
-    /// A scout stays until its delivery has ended or the circuit is no longer open.
-    fn choose_scout(&mut self, failed: Option<EventKey>) {
-        let is_open = self.breaker.probe_at().is_some();
-        let waits = |key: &EventKey| is_open && self.window.due_of(*key).is_some();
-        self.scout = self.scout.filter(waits).or(failed.filter(waits));
-    }
-
-    fn answered(&mut self, ended: Ended) {
-        self.unanswered_since = (self.requests > 0).then_some(ended.at);
-        if ended.success {
-            self.concurrency.succeeded(ended.took, self.policy.timeout);
-            self.breaker.succeeded();
-            return;
-        }
-        self.concurrency.failed();
-        self.breaker.failed(ended.at, ended.draw);
-        if self.breaker.probe_at().is_some() {
-            self.concurrency.start_over();
-        }
+        self.gate.choose_scout(first, &self.window);
     }
 
     /// Nothing was sent for these items, for a reason of ours; they wait until `due` as if never started.
     pub fn put_back(&mut self, items: Vec<Item>, due: Timestamp) {
-        self.requests = self.requests.saturating_sub(1);
-        self.unanswered_since = self.unanswered_since.filter(|_| self.requests > 0);
+        self.gate.take_back();
         self.window.put_back(items, due);
     }
 
@@ -268,45 +199,24 @@ impl Lane {
         }
         // An ordered lane must know its oldest before it sends any.
         let blind = self.policy.ordered && (self.window.is_reading_due() || now < self.next_load);
-        if blind || self.requests >= self.limit() {
+        if blind || self.gate.is_full(&self.policy) {
             return self.wait_for_discard();
         }
-        let passage = match self.passage(now) {
+        let flushing = self.hold == Hold::Flushing;
+        let passage = match self.gate.passage(&self.policy, &self.window, now) {
+            _ if flushing => Passage::Everything,
             Ok(passage) => passage,
             Err(moment) => return self.wait_or(moment),
         };
-        let flushing = self.hold == Hold::Flushing;
         let pick = Pick { policy: &self.policy, now, passage, flushing };
         let batch = pick.take(&mut self.window, &mut self.prefer_due);
         if batch.is_empty() {
             return self.wait_for_due(passage);
         }
-        self.unanswered_since.get_or_insert(now);
-        self.requests += 1;
+        self.gate.begin(now);
         self.next_start = now + self.policy.throttle;
         self.window.begin(&batch);
         Step::Attempt(batch)
-    }
-
-    fn limit(&self) -> u32 {
-        let is_probing = self.breaker.probe_at().is_some();
-        if self.policy.ordered || is_probing { 1 } else { self.concurrency.limit() }
-    }
-
-    /// What the circuit lets through, or from when on it lets something through.
-    fn passage(&self, now: Timestamp) -> Result<Passage, Timestamp> {
-        let Some(probe_at) = self.breaker.probe_at() else { return Ok(Passage::Everything) };
-        if now >= probe_at || self.hold == Hold::Flushing {
-            return Ok(Passage::Everything);
-        }
-        if self.policy.ordered && self.window.first_due().is_some() {
-            return Ok(Passage::Retries);
-        }
-        match self.scout.and_then(|key| Some((key, self.window.due_of(key)?))) {
-            Some((key, due)) if due <= now => Ok(Passage::Scout(key)),
-            Some((_, due)) => Err(due.min(probe_at)),
-            None => Err(probe_at),
-        }
     }
 
     fn discard_everything(&mut self, now: Timestamp) -> Step {
@@ -345,7 +255,7 @@ impl Lane {
 
     fn wait_for_due(&self, passage: Passage) -> Step {
         let due = self.window.first_due().filter(|_| self.hold == Hold::Open);
-        let probe = self.breaker.probe_at().filter(|_| passage != Passage::Everything);
+        let probe = self.gate.probe_at().filter(|_| passage != Passage::Everything);
         due.into_iter()
             .chain(probe)
             .min()
@@ -380,49 +290,40 @@ impl Lane {
         if self.hold != Hold::Open {
             return None;
         }
-        let probe_at = self.breaker.probe_at();
-        let through_circuit = |moment: Timestamp| probe_at.map_or(moment, |probe_at| moment.max(probe_at));
-        let fresh = self.window.find_fresh(|_| true).map(|_| through_circuit(self.next_start));
-        let first_due = self.window.first_due();
-        let due = first_due.map(|due| if self.policy.ordered { due } else { through_circuit(due) });
-        let scout = self.scout.and_then(|key| self.window.due_of(key));
-        let retry = due.into_iter().chain(scout).min().map(|due| due.max(self.next_start));
-        fresh.into_iter().chain(retry).min().filter(|moment| moment.as_millis() > i64::MIN)
+        let earliest = self.gate.earliest(&self.policy, &self.window).into_iter().flatten().min();
+        let moment = earliest?.max(self.next_start);
+        (moment.as_millis() > i64::MIN).then_some(moment)
     }
 
     /// Where the lane stands, as callers may see it.
     #[must_use]
     pub fn status(&self) -> LaneStatus {
         LaneStatus {
-            in_flight: self.requests,
+            in_flight: self.gate.requests(),
             waiting_in_memory: u32::try_from(self.window.len()).unwrap_or(u32::MAX),
             more_in_store: self.window.has_more_in_store(),
             next_attempt_at: self.next_attempt_at(),
-            circuit: self.breaker.state(),
-            next_probe_at: self.breaker.probe_at(),
-            concurrency: self.limit(),
+            circuit: self.gate.circuit(),
+            next_probe_at: self.gate.probe_at(),
+            concurrency: self.gate.limit(&self.policy),
         }
     }
 
     /// How much room its requests deserve.
     #[must_use]
     pub fn standing(&self, now: Timestamp) -> Standing {
-        let is_silent = self.unanswered_since.is_some_and(|since| now.since(since) > SLOW);
-        match self.concurrency.standing() {
-            _ if self.breaker.probe_at().is_some() => Standing::Failing,
-            Standing::Prompt if is_silent => Standing::Slow,
-            standing => standing,
-        }
+        self.gate.standing(now)
     }
 
-    /// Whether the lane has nothing to do and nothing to remember, so that it may be dropped. An open
-    /// circuit is remembered until its probe: from then on the next delivery is the probe anyway.
+    /// Whether the lane has nothing to do and nothing to remember, so that it may be dropped.
     #[must_use]
     pub fn is_idle(&self, now: Timestamp) -> bool {
-        self.requests == 0
-            && self.refused.is_empty()
-            && self.window.is_idle()
-            && self.breaker.probe_at().is_none_or(|probe_at| now >= probe_at)
+        // What is not sent to has no use for its circuit.
+        let gate_is_idle = match self.hold {
+            Hold::Open => self.gate.is_idle(now),
+            Hold::Held | Hold::Closed | Hold::Flushing => self.gate.requests() == 0,
+        };
+        gate_is_idle && self.refused.is_empty() && self.window.is_idle()
     }
 
     /// Whether the lane, before the process stops, still has to send what is in memory alone.

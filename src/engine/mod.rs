@@ -16,6 +16,7 @@
 pub mod agenda;
 mod announce;
 mod disable;
+pub mod gate;
 pub mod inbox;
 pub mod item;
 pub mod lane;

@@ -1,13 +1,30 @@
 //! The room of a delivery thread: how many requests and how many bytes may be in flight, and whose.
+//!
+//! Who is counted as what is decided when a request begins, and once more when it has been silent for a
+//! while: it is no longer a prompt one then, and the room that is kept for newcomers is free for the next.
 
-use crate::policy::standing::{Standing, share_of_others};
+use std::collections::{HashSet, VecDeque};
+
+use crate::domain::time::Timestamp;
+use crate::policy::standing::{SLOW, Standing, share_of_others};
 
 /// What one request takes of the room, until it is given back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use = "what is taken must be given back"]
 pub struct Place {
+    number: u64,
     standing: Standing,
     bytes: usize,
+}
+
+impl Place {
+    /// As what it is counted once it has been silent for a while.
+    const fn when_silent(self) -> Standing {
+        match self.standing {
+            Standing::Prompt | Standing::Slow => Standing::Slow,
+            Standing::Unproven | Standing::Failing => Standing::Failing,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -28,13 +45,25 @@ pub struct Room {
     max_requests: usize,
     max_bytes: usize,
     taken: [Taken; Standing::ALL.len()],
+    /// Places that may turn out to be silent, in the order in which they were taken.
+    young: VecDeque<(Timestamp, Place)>,
+    /// Those of them that have not ended.
+    answerable: HashSet<u64>,
+    next_number: u64,
 }
 
 impl Room {
     /// Room for so many requests, and for so many bytes of events.
     #[must_use]
     pub fn new(max_requests: usize, max_bytes: usize) -> Self {
-        Self { max_requests, max_bytes, taken: [Taken::default(); Standing::ALL.len()] }
+        Self {
+            max_requests,
+            max_bytes,
+            taken: [Taken::default(); Standing::ALL.len()],
+            young: VecDeque::new(),
+            answerable: HashSet::new(),
+            next_number: 0,
+        }
     }
 
     /// Whether a request of such a destination may begin. It may be larger than what is left of the bytes,
@@ -52,19 +81,50 @@ impl Room {
     }
 
     /// A request begins.
-    pub fn take(&mut self, standing: Standing, bytes: usize) -> Place {
-        if let Some(taken) = self.taken.get_mut(standing.index()) {
-            taken.requests += 1;
-            taken.bytes = taken.bytes.saturating_add(bytes);
+    pub fn take(&mut self, standing: Standing, bytes: usize, now: Timestamp) -> Place {
+        self.next_number += 1;
+        let place = Place { number: self.next_number, standing, bytes };
+        self.add(standing, bytes);
+        if place.when_silent() != standing {
+            self.answerable.insert(place.number);
+            self.young.push_back((now, place));
         }
-        Place { standing, bytes }
+        place
     }
 
     /// A request has ended.
     pub fn give_back(&mut self, place: Place) {
-        if let Some(taken) = self.taken.get_mut(place.standing.index()) {
+        let is_young = self.answerable.remove(&place.number);
+        self.subtract(if is_young { place.standing } else { place.when_silent() }, place.bytes);
+    }
+
+    /// Counts requests that have been silent for a while as what they are.
+    pub fn notice_silence(&mut self, now: Timestamp) {
+        while let Some((_, place)) = self.young.pop_front_if(|(begun, _)| now.since(*begun) > SLOW) {
+            if self.answerable.remove(&place.number) {
+                self.subtract(place.standing, place.bytes);
+                self.add(place.when_silent(), place.bytes);
+            }
+        }
+    }
+
+    /// When the next request may turn out to be silent.
+    #[must_use]
+    pub fn next_silence(&self) -> Option<Timestamp> {
+        self.young.front().map(|(begun, _)| *begun + SLOW)
+    }
+
+    fn add(&mut self, standing: Standing, bytes: usize) {
+        if let Some(taken) = self.taken.get_mut(standing.index()) {
+            taken.requests += 1;
+            taken.bytes = taken.bytes.saturating_add(bytes);
+        }
+    }
+
+    fn subtract(&mut self, standing: Standing, bytes: usize) {
+        if let Some(taken) = self.taken.get_mut(standing.index()) {
             taken.requests = taken.requests.saturating_sub(1);
-            taken.bytes = taken.bytes.saturating_sub(place.bytes);
+            taken.bytes = taken.bytes.saturating_sub(bytes);
         }
     }
 
@@ -89,10 +149,14 @@ impl Room {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
+    const NOW: Timestamp = Timestamp::from_millis(1_000_000);
+
     fn fill(room: &mut Room, standing: Standing, bytes: usize) -> Vec<Place> {
-        std::iter::from_fn(|| room.has(standing).then(|| room.take(standing, bytes))).collect()
+        std::iter::from_fn(|| room.has(standing).then(|| room.take(standing, bytes, NOW))).collect()
     }
 
     #[test]
@@ -119,6 +183,26 @@ mod tests {
         assert_eq!(huge.len(), 1);
         huge.into_iter().for_each(|place| room.give_back(place));
         assert!(room.is_empty() && room.has(Standing::Prompt));
+    }
+
+    #[test]
+    fn the_room_of_newcomers_that_stay_silent_is_free_for_the_next_ones() {
+        let mut room = Room::new(256, 1 << 20);
+        let mut places = fill(&mut room, Standing::Unproven, 10);
+        assert_eq!((places.len(), room.next_silence()), (64, Some(NOW + SLOW)));
+        room.give_back(places.remove(0));
+        let later = NOW + SLOW + Duration::from_millis(1);
+        room.notice_silence(later);
+        assert_eq!(
+            fill(&mut room, Standing::Failing, 10).into_iter().map(|place| room.give_back(place)).count(),
+            1
+        );
+        places.extend(fill(&mut room, Standing::Unproven, 10));
+        assert_eq!(places.len(), 63 + 64);
+        assert!(room.has(Standing::Prompt));
+        places.into_iter().for_each(|place| room.give_back(place));
+        assert!(room.is_empty() && room.answerable.is_empty());
+        assert_eq!(room.sum(Standing::ALL), Taken::default());
     }
 
     #[test]

@@ -6,7 +6,8 @@ use crate::contract::effective_policy;
 use crate::domain::contract::Contract;
 use crate::domain::id::DestinationId;
 use crate::domain::settings::{EffectivePolicy, Guarantee};
-use crate::engine::lane::{Hold, Lane, Past};
+use crate::engine::gate::Past;
+use crate::engine::lane::{Hold, Lane};
 use crate::store::Store;
 use crate::store::directory::DestinationEntry;
 

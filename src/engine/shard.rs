@@ -25,9 +25,10 @@ use crate::domain::time::Timestamp;
 use crate::engine::agenda::Agenda;
 use crate::engine::announce::announce;
 use crate::engine::disable::disable_destination;
+use crate::engine::gate::Ended;
 use crate::engine::inbox::{Inbox, News};
 use crate::engine::item::Item;
-use crate::engine::lane::{Ended, Lane, Step};
+use crate::engine::lane::{Lane, Step};
 use crate::engine::room::{Place, Room};
 use crate::engine::rules::{Rules, ShardOptions};
 use crate::engine::window::Wanted;
@@ -138,7 +139,9 @@ impl Shard {
         let now = self.clock.now();
         // Rounded up by a millisecond: a timer that fires early would only be set again.
         let pause = |moment: Timestamp| moment.since(now) + Duration::from_millis(1);
-        self.agenda.first_wake().map_or(LONGEST_SLEEP, pause).min(LONGEST_SLEEP)
+        let silence = self.room.next_silence().filter(|_| self.agenda.is_anybody_waiting());
+        let next = self.agenda.first_wake().into_iter().chain(silence).min();
+        next.map_or(LONGEST_SLEEP, pause).min(LONGEST_SLEEP)
     }
 
     // === What happened ===
@@ -353,6 +356,7 @@ impl Shard {
     }
 
     fn give_out_room(&mut self) {
+        self.room.notice_silence(self.clock.now());
         while !self.is_behind_with_settling() {
             let room = &self.room;
             let Some((id, queued_as)) = self.agenda.next(|standing| room.has(standing)) else { return };
@@ -419,7 +423,7 @@ impl Shard {
         };
         let policy = Arc::clone(slot.lane.policy());
         let worker = self.worker.clone();
-        let place = self.room.take(standing, items.iter().map(Item::bytes_in_flight).sum());
+        let place = self.room.take(standing, items.iter().map(Item::bytes_in_flight).sum(), self.clock.now());
         self.running.spawn(async move {
             let result = worker.attempt(&entry.destination, &policy, items).await;
             Done::Attempted { id, place, result }
@@ -533,3 +537,7 @@ fn log_attempt(id: DestinationId, attempt: &Attempt) {
 #[cfg(test)]
 #[path = "shard_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "isolation_tests.rs"]
+mod isolation_tests;

@@ -19,16 +19,17 @@ use crate::domain::subscription::Subscription;
 use crate::engine::Engine;
 use crate::store::memory::MemoryStore;
 use crate::store::{DeliveryStore, DestinationStore, EventStore, Store};
+use crate::transport::Transport;
 use crate::transport::courier::Courier;
 use crate::transport::scripted::{ScriptedTransport, answered, no_answer};
 use crate::transport::secrets::SecretReader;
 
 const HOST: &str = "receiver.example";
-const START: Timestamp = Timestamp::from_millis(1_750_000_000_000);
+pub(super) const START: Timestamp = Timestamp::from_millis(1_750_000_000_000);
 
 /// A shard with a store in memory and a scripted receiver, on paused time.
-struct Stage {
-    store: Arc<MemoryStore>,
+pub(super) struct Stage {
+    pub(super) store: Arc<MemoryStore>,
     transport: Arc<ScriptedTransport>,
     clock: SharedClock,
     stop: StopSignals,
@@ -37,15 +38,20 @@ struct Stage {
 
 impl Stage {
     fn set() -> Self {
+        let transport = Arc::new(ScriptedTransport::new());
+        let shared: Arc<dyn Transport> = Arc::<ScriptedTransport>::clone(&transport);
+        Self { transport, ..Self::with(shared, |_| {}) }
+    }
+
+    /// A stage on another transport, with other bounds.
+    pub(super) fn with(transport: Arc<dyn Transport>, change: impl FnOnce(&mut ShardOptions)) -> Self {
         let clock: SharedClock = Arc::new(TokioClock::starting_at(START));
         let store = Arc::new(MemoryStore::new(Arc::clone(&clock)));
-        let transport = Arc::new(ScriptedTransport::new());
-        let shared: Arc<dyn crate::transport::Transport> = Arc::<ScriptedTransport>::clone(&transport);
         let secrets = Arc::new(SecretReader::new(Vec::new(), Vec::new()));
-        let courier = Arc::new(Courier { transport: shared, secrets, clock: Arc::clone(&clock) });
+        let courier = Arc::new(Courier { transport, secrets, clock: Arc::clone(&clock) });
         let engine = Engine::new(1);
         store.listen(engine.listener());
-        let options = ShardOptions {
+        let mut options = ShardOptions {
             max_in_flight: 16,
             max_bytes_in_flight: 64 << 20,
             circuit_opens_after: 10,
@@ -54,40 +60,49 @@ impl Stage {
             delivery_enabled: true,
             semaphor_enabled: true,
         };
+        change(&mut options);
         let shared_store: Arc<dyn Store> = Arc::<MemoryStore>::clone(&store);
         let mut shards = engine.shards((&shared_store, &clock), options, &[], vec![courier]);
         let stop = StopSignals::default();
         #[expect(clippy::disallowed_methods, reason = "the test owns the shard and awaits it")]
         let running = tokio::spawn(shards.remove(0).run(stop.clone()));
-        Self { store, transport, clock, stop, running }
+        Self { store, transport: Arc::default(), clock, stop, running }
     }
 
     async fn destination(&self, contract: Contract, settings: DeliverySettings) -> DestinationId {
+        let url = format!("https://{HOST}/{contract}");
         let now = self.clock.now();
         let destination = Destination {
-            id: DestinationId::make(now, [contract as u8; 10]),
-            organization_id: organization(),
-            display_name: String::new(),
-            url: DestinationUrl::parse(&format!("https://{HOST}/{contract}"), false).unwrap(),
-            contract,
-            subscription: Subscription::default(),
             settings,
-            signing: SigningSecrets::default(),
-            http_auth: HttpAuth::default(),
-            headers: Vec::new(),
-            state: DestinationState::Active,
-            created_at: now,
-            updated_at: now,
-            revision: 0,
+            contract,
+            ..destination(DestinationId::make(now, [contract as u8; 10]), &url, now)
         };
         self.store.create_destination(destination, None).await.unwrap().id
     }
 
-    async fn emit(&self, destination_id: DestinationId) -> DeliveryId {
+    /// A WORKSPACE destination of an organization; `number` tells it from others.
+    pub(super) async fn destination_at(
+        &self,
+        organization: &str,
+        host: &str,
+        number: usize,
+    ) -> DestinationId {
+        let now = self.clock.now();
+        let mut random = [0; 10];
+        random[2..].copy_from_slice(&number.to_be_bytes());
+        let id = DestinationId::make(now, random);
+        let destination = Destination {
+            organization_id: OrganizationId::parse(organization).unwrap(),
+            ..destination(id, &format!("https://{host}/"), now)
+        };
+        self.store.create_destination(destination, None).await.unwrap().id
+    }
+
+    pub(super) async fn emit(&self, destination_id: DestinationId) -> DeliveryId {
         let entry = self.store.directory().destination(destination_id).unwrap();
         let guarantee = effective_policy(&entry.destination).guarantee;
         let event = NewEvent {
-            organization_id: organization(),
+            organization_id: entry.destination.organization_id.clone(),
             event_id: None,
             event_type: EventType::parse("a.b").unwrap(),
             occurred_at: None,
@@ -102,7 +117,7 @@ impl Stage {
     }
 
     /// The delivery, once it is finished; paused time runs on by itself meanwhile.
-    async fn finished(&self, id: DeliveryId) -> Delivery {
+    pub(super) async fn finished(&self, id: DeliveryId) -> Delivery {
         for _ in 0..100_000 {
             if let Some(delivery) = self.store.delivery(id).await.unwrap()
                 && delivery.state.is_finished()
@@ -124,6 +139,25 @@ impl Stage {
         self.stop.soft.cancel();
         self.running.await.unwrap();
         self.store
+    }
+}
+
+fn destination(id: DestinationId, url: &str, now: Timestamp) -> Destination {
+    Destination {
+        id,
+        organization_id: organization(),
+        display_name: String::new(),
+        url: DestinationUrl::parse(url, false).unwrap(),
+        contract: Contract::Workspace,
+        subscription: Subscription::default(),
+        settings: DeliverySettings::default(),
+        signing: SigningSecrets::default(),
+        http_auth: HttpAuth::default(),
+        headers: Vec::new(),
+        state: DestinationState::Active,
+        created_at: now,
+        updated_at: now,
+        revision: 0,
     }
 }
 

@@ -7,7 +7,9 @@
 
 mod append;
 mod figures;
+mod isolation;
 mod load;
+mod neighbours;
 mod process;
 mod raw_post;
 mod report;
@@ -20,8 +22,9 @@ mod table;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use clap::Args;
+use clap::{Args, Subcommand};
 use rustix::fs::statfs;
+use tempfile::TempDir;
 use tokio::signal::unix::{SignalKind, signal};
 
 use self::load::Style;
@@ -49,7 +52,11 @@ const NOTES: [&str; 6] = [
 
 /// `signalpost bench`.
 #[derive(Debug, Clone, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(super) struct BenchArguments {
+    #[command(subcommand)]
+    only: Option<Only>,
+
     /// Events of each scenario.
     #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(100..=5_000_000))]
     events: u32,
@@ -71,6 +78,13 @@ pub(super) struct BenchArguments {
     json: bool,
 }
 
+/// What is measured on its own.
+#[derive(Debug, Clone, Subcommand)]
+enum Only {
+    /// What a thousand bad destinations do to a healthy one.
+    Isolation(isolation::IsolationArguments),
+}
+
 /// Measures, and prints what was measured. A signal ends it early, with all that it started.
 ///
 /// # Errors
@@ -78,23 +92,34 @@ pub(super) struct BenchArguments {
 pub(super) async fn run(arguments: BenchArguments) -> anyhow::Result<Exit> {
     let mut terminated = signal(SignalKind::terminate()).context("SIGTERM can't be waited for")?;
     let mut interrupted = signal(SignalKind::interrupt()).context("Ctrl-C can't be waited for")?;
-    let report = tokio::select! {
-        measured = measure(&arguments) => measured?,
+    tokio::select! {
+        measured = measure_and_print(&arguments) => measured,
         _ = terminated.recv() => anyhow::bail!("ended by a signal"),
         _ = interrupted.recv() => anyhow::bail!("ended by a signal"),
-    };
+    }
+}
+
+async fn measure_and_print(arguments: &BenchArguments) -> anyhow::Result<Exit> {
+    if let Some(Only::Isolation(arguments)) = &arguments.only {
+        return isolation::run(arguments).await;
+    }
+    let report = measure(arguments).await?;
     let printed = print(&if arguments.json { report.json()? } else { table::table(&report) });
     Ok(if report.is_complete() { printed } else { Exit::Failure })
 }
 
-async fn measure(arguments: &BenchArguments) -> anyhow::Result<Report> {
+fn temporary_folder(parent: Option<&Path>) -> anyhow::Result<TempDir> {
     let mut builder = tempfile::Builder::new();
     builder.prefix("signalpost-bench-");
-    let folder = match &arguments.folder {
+    let folder = match parent {
         Some(parent) => builder.tempdir_in(parent),
         None => builder.tempdir(),
     };
-    let folder = folder.context("a temporary folder")?;
+    folder.context("a temporary folder")
+}
+
+async fn measure(arguments: &BenchArguments) -> anyhow::Result<Report> {
+    let folder = temporary_folder(arguments.folder.as_deref())?;
     let data = server::data(usize::try_from(arguments.payload)?);
     let setting = Setting {
         folder: folder.path(),

@@ -79,16 +79,31 @@ impl Server {
     /// # Errors
     /// The server refuses one of them.
     pub async fn create_destinations(&self, count: u32, sink: &Sink, egress: Egress) -> anyhow::Result<()> {
-        let channel = self.channels.first().context("a connection")?;
-        let mut client = DestinationAdminClient::new(channel.clone());
         for number in 0..count {
-            let request = v1::CreateDestinationRequest {
-                organization_id: organization(number),
-                destination: Some(destination(&sink.url(number)?, egress)),
-                validate_only: false,
-            };
-            client.create_destination(request).await.context("creating a destination")?;
+            let url = sink.url(number)?;
+            self.create_destination(&organization(number), &url, egress).await?;
         }
+        Ok(())
+    }
+
+    /// Creates a destination, and its organization with it.
+    ///
+    /// # Errors
+    /// The server refuses it.
+    pub async fn create_destination(
+        &self,
+        organization_id: &str,
+        url: &str,
+        egress: Egress,
+    ) -> anyhow::Result<()> {
+        let channel = self.channels.first().context("a connection")?;
+        let request = v1::CreateDestinationRequest {
+            organization_id: organization_id.to_owned(),
+            destination: Some(destination(url, egress)),
+            validate_only: false,
+        };
+        let mut client = DestinationAdminClient::new(channel.clone());
+        client.create_destination(request).await.context("creating a destination")?;
         Ok(())
     }
 }

@@ -122,3 +122,21 @@ fn an_etag_is_read_as_it_was_written() {
     assert_eq!(read_etag("7", "etag", &mut found), None);
     assert!(found.to_string().contains("quotes"));
 }
+
+#[test]
+fn the_circuit_and_the_concurrency_are_read_back() {
+    let mut view = view(DestinationState::Active);
+    let health = write_health(&view);
+    assert_eq!((health.circuit_state(), health.next_probe_time), (v1::CircuitState::Closed, None));
+    assert_eq!(health.current_concurrency, 2, "what a lane would begin with");
+    let probe_at = Timestamp::from_millis(5000);
+    view.lane.circuit = CircuitState::Open;
+    view.lane.next_probe_at = Some(probe_at);
+    view.lane.concurrency = 1;
+    let health = write_health(&view);
+    assert_eq!(health.circuit_state(), v1::CircuitState::Open);
+    assert_eq!(health.next_probe_time, Some(write_timestamp(probe_at)));
+    assert_eq!(health.current_concurrency, 1);
+    view.lane.circuit = CircuitState::HalfOpen;
+    assert_eq!(write_health(&view).circuit_state(), v1::CircuitState::HalfOpen);
+}
