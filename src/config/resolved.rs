@@ -75,6 +75,10 @@ pub struct DeliveryConfig {
     pub threads: Option<usize>,
     /// The most requests in flight on each delivery thread; default 256.
     pub max_in_flight: usize,
+    /// The most bytes of events in flight on each delivery thread; default 64 MiB.
+    pub max_bytes_in_flight: usize,
+    /// So many failed requests in a row open the circuit of a destination; default 10.
+    pub circuit_opens_after: u32,
     /// The most deliveries of one destination that are held in memory; default 512.
     pub window: usize,
     /// The most best-effort deliveries of one destination that are held in memory; default 512.

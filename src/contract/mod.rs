@@ -14,6 +14,7 @@ mod json;
 mod key;
 mod members;
 mod observer;
+mod operational;
 mod semaphor;
 mod signature;
 mod stalwart;
@@ -26,6 +27,8 @@ mod fixtures;
 mod golden;
 #[cfg(test)]
 mod promises;
+
+pub use operational::operational_event;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};

@@ -127,7 +127,7 @@ pub enum Error {
     #[error(transparent)]
     Denied(#[from] Denied),
     /// There is no such thing in this organization.
-    #[error("there is no {kind} `{id}` in this organization; check the id and the organization")]
+    #[error("there is no {kind} `{id}`{}; check the id", if *kind == Resource::Organization { "" } else { " in this organization" })]
     NotFound {
         /// What kind of thing.
         kind: Resource,

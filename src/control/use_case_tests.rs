@@ -49,6 +49,7 @@ fn house_with(change: impl FnOnce(&mut ControlSettings)) -> House {
         payload: PayloadLimits::default(),
         require_organizations: false,
         plain_http_contracts: Vec::new(),
+        address_policy: Arc::default(),
         delivery_enabled: true,
         enterprise_telemetry_enabled: false,
         batch_max_events: 1000,

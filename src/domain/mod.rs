@@ -18,11 +18,13 @@
 //! ```
 
 pub mod attempt;
+pub mod circuit;
 pub mod contract;
 pub mod delivery;
 pub mod destination;
 pub mod event;
 pub mod id;
+pub mod operational;
 pub mod organization;
 pub mod payload;
 pub mod plan;

@@ -1,38 +1,52 @@
 //! Whose turn it is: the lanes that may start something now, and those that wait for a moment.
 //!
-//! Lanes take turns, one request each. Lanes whose last requests failed stand in a ring of their own, so
-//! that they can be given less room.
+//! Each turn is one request. Lanes stand in line by the standing of their destinations, since each standing
+//! has a share of the room; the lines take turns, too, so that none waits for another one to be empty.
 
-use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
-use crate::domain::id::DestinationId;
+use crate::domain::id::{DestinationId, OrganizationId};
 use crate::domain::time::Timestamp;
+use crate::engine::turns::Turns;
+use crate::policy::standing::Standing;
 
-/// The rings and the timers of a shard.
+/// The lines and the timers of a shard.
 #[derive(Debug, Default)]
 pub struct Agenda {
-    healthy: VecDeque<DestinationId>,
-    suspects: VecDeque<DestinationId>,
+    lines: [Turns; Standing::ALL.len()],
+    /// Which line comes next.
+    next_line: usize,
     queued: HashSet<DestinationId>,
     timers: BTreeSet<(Timestamp, DestinationId)>,
     wake_times: HashMap<DestinationId, Timestamp>,
 }
 
 impl Agenda {
-    /// Puts a lane at the end of its ring, unless it stands in one already.
-    pub fn queue(&mut self, id: DestinationId, is_suspect: bool) {
-        if self.queued.insert(id) {
-            let ring = if is_suspect { &mut self.suspects } else { &mut self.healthy };
-            ring.push_back(id);
+    /// Puts a lane in line, unless it stands in one already.
+    pub fn queue(&mut self, id: DestinationId, organization_id: Option<OrganizationId>, standing: Standing) {
+        if self.queued.insert(id)
+            && let Some(line) = self.lines.get_mut(standing.index())
+        {
+            line.push(organization_id, id);
         }
     }
 
-    /// The lane whose turn it is; healthy ones first.
-    pub fn next(&mut self, room_for_suspects: bool) -> Option<DestinationId> {
-        let healthy = self.healthy.pop_front();
-        let id = healthy.or_else(|| room_for_suspects.then(|| self.suspects.pop_front()).flatten())?;
-        self.queued.remove(&id);
-        Some(id)
+    /// The lane whose turn it is, out of the lines for which there is room, and the standing it had when it
+    /// was put there.
+    pub fn next(&mut self, has_room: impl Fn(Standing) -> bool) -> Option<(DestinationId, Standing)> {
+        for offset in 0..Standing::ALL.len() {
+            let position = (self.next_line + offset) % Standing::ALL.len();
+            let standing = *Standing::ALL.get(position)?;
+            let line = self.lines.get_mut(position)?;
+            if line.is_empty() || !has_room(standing) {
+                continue;
+            }
+            self.next_line = position + 1;
+            let id = line.pop()?;
+            self.queued.remove(&id);
+            return Some((id, standing));
+        }
+        None
     }
 
     /// Wakes a lane at a moment instead of at whatever moment it had.
@@ -76,17 +90,17 @@ mod tests {
     }
 
     #[test]
-    fn lanes_take_turns_and_suspects_come_after_the_healthy() {
+    fn lanes_take_turns_and_so_do_the_lines_for_which_there_is_room() {
         let mut agenda = Agenda::default();
-        agenda.queue(id(1), true);
-        agenda.queue(id(2), false);
-        agenda.queue(id(3), false);
-        agenda.queue(id(2), false);
-        let turns: Vec<_> = std::iter::from_fn(|| agenda.next(true)).collect();
-        assert_eq!(turns, [id(2), id(3), id(1)]);
-        agenda.queue(id(1), true);
-        assert_eq!(agenda.next(false), None);
-        assert_eq!(agenda.next(true), Some(id(1)));
+        agenda.queue(id(1), None, Standing::Failing);
+        for number in [2, 3, 2, 4] {
+            agenda.queue(id(number), None, Standing::Prompt);
+        }
+        let turns: Vec<_> = std::iter::from_fn(|| agenda.next(|_| true)).map(|(id, _)| id).collect();
+        assert_eq!(turns, [id(2), id(1), id(3), id(4)]);
+        agenda.queue(id(1), None, Standing::Failing);
+        assert_eq!(agenda.next(|standing| standing != Standing::Failing), None);
+        assert_eq!(agenda.next(|_| true), Some((id(1), Standing::Failing)));
     }
 
     #[test]

@@ -10,6 +10,8 @@ use crate::store::{DueEntry, Stage};
 
 /// Rough size of an event's envelope around its data, for the byte cap of a batch.
 const ENVELOPE_BYTES: usize = 256;
+/// What data is taken for that was not seen since the store was opened: more than most events have.
+const UNSEEN_DATA_BYTES: usize = 16 * 1024;
 
 /// A delivery in a lane's memory.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,6 +20,8 @@ pub struct Item {
     pub key: EventKey,
     /// Its data, where it is in memory; retries are reloaded, so that waiting for hours costs little.
     pub event: Option<Arc<Event>>,
+    /// How large the data is, if it was ever seen; known also while the data itself is not in memory.
+    pub data_bytes: Option<usize>,
     /// How it waits in the store.
     pub stage: Stage,
     /// What it was promised.
@@ -37,7 +41,8 @@ impl Item {
             Guarantee::BestEffort => Stage::InMemory,
         };
         let cycle = Cycle { cause: CycleCause::Routed, started_at: event.accepted_at, attempts: 0 };
-        Self { key: event.key, event: Some(event), stage, guarantee, attempt_count: 0, cycle }
+        let data_bytes = Some(event.data.as_bytes().len());
+        Self { key: event.key, event: Some(event), data_bytes, stage, guarantee, attempt_count: 0, cycle }
     }
 
     /// A delivery that the store has waiting for a due time.
@@ -46,6 +51,7 @@ impl Item {
         Self {
             key: entry.id.event_key,
             event: None,
+            data_bytes: None,
             stage: Stage::Due(entry.due),
             guarantee: Guarantee::AtLeastOnce,
             attempt_count: entry.attempt_count,
@@ -53,15 +59,15 @@ impl Item {
         }
     }
 
-    /// Whether the store has it in order of due times, so that memory may forget it.
-    #[must_use]
-    pub fn is_stored_as_due(&self) -> bool {
-        matches!(self.stage, Stage::Due(_))
-    }
-
     /// About how many bytes it adds to a request.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.event.as_ref().map_or(0, |event| event.data.as_bytes().len()) + ENVELOPE_BYTES
+        self.data_bytes.unwrap_or(0) + ENVELOPE_BYTES
+    }
+
+    /// About how many bytes of memory a request with it takes.
+    #[must_use]
+    pub fn bytes_in_flight(&self) -> usize {
+        self.data_bytes.unwrap_or(UNSEEN_DATA_BYTES) + ENVELOPE_BYTES
     }
 }

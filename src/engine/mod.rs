@@ -14,12 +14,17 @@
 //! destinations are spread over the shards by their ids, so that lanes share nothing.
 
 pub mod agenda;
+mod announce;
 mod disable;
 pub mod inbox;
 pub mod item;
 pub mod lane;
+pub mod pick;
 pub mod replayer;
+pub mod room;
+pub mod rules;
 pub mod shard;
+pub mod turns;
 pub mod window;
 pub mod worker;
 
@@ -37,7 +42,8 @@ use crate::store::{CommitListener, DueEntry, Store};
 use crate::transport::courier::Courier;
 use inbox::{Inbox, News};
 use replayer::Replayer;
-use shard::{Shard, ShardOptions, StopSignals};
+use rules::ShardOptions;
+use shard::{Shard, StopSignals};
 use worker::Worker;
 
 /// The delivery threads.
@@ -115,18 +121,13 @@ impl RunningEngine {
         Ok(running)
     }
 
-    /// Waits until all delivery threads have ended, after a stop or because one panicked.
-    ///
-    /// # Errors
-    /// The name of a thread that panicked.
-    pub async fn ended(self) -> Result<(), String> {
-        for (number, ended) in self.ended.into_iter().enumerate() {
+    /// The ends of the delivery threads, each to be waited for by itself: one that panics must be noticed
+    /// while the others run. An error says which thread panicked.
+    pub fn ends(self) -> impl Iterator<Item = impl Future<Output = Result<(), String>> + Send + 'static> {
+        self.threads.into_iter().zip(self.ended).enumerate().map(|(number, (thread, ended))| async move {
             ended.await.map_err(|_| format!("the delivery thread {number} has panicked"))?;
-        }
-        for thread in self.threads {
-            thread.join().map_err(|_| "a delivery thread has panicked at its end".to_owned())?;
-        }
-        Ok(())
+            thread.join().map_err(|_| format!("the delivery thread {number} has panicked at its end"))
+        })
     }
 }
 
@@ -187,5 +188,32 @@ impl CommitListener for Listener {
 
     fn replay_changed(&self, _id: ReplayId) {
         self.replays.notify_one();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_delivery_thread_that_panics_is_noticed_while_the_others_run() {
+        let mut running = RunningEngine { threads: Vec::new(), ended: Vec::new() };
+        let (stop, stopped) = std::sync::mpsc::channel::<()>();
+        let (first_ending, first_ended) = oneshot::channel();
+        running.threads.push(std::thread::spawn(move || {
+            stopped.recv().ok();
+            first_ending.send(()).ok();
+        }));
+        let (second_ending, second_ended) = oneshot::channel::<()>();
+        running.threads.push(std::thread::spawn(move || {
+            let _ending = second_ending;
+            panic!("planted");
+        }));
+        running.ended.extend([first_ended, second_ended]);
+        let mut ends: Vec<_> = running.ends().collect();
+        let second = ends.pop().unwrap().await;
+        assert_eq!(second, Err("the delivery thread 1 has panicked".into()));
+        drop(stop);
+        assert_eq!(ends.pop().unwrap().await, Ok(()));
     }
 }

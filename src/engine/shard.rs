@@ -2,8 +2,8 @@
 //!
 //! The loop fetches what happened, lets lanes decide, and starts what they want. It never waits for the
 //! network, for the store or for a single lane: all of that runs in tasks that it owns and that end
-//! before it does. Room for requests is given out one at a time, in turn; lanes whose last requests
-//! failed share at most half of it.
+//! before it does. Room for requests is given out one at a time, in turn: by the standing of
+//! destinations (`room`), then by organization (`turns`), then by lane.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -14,54 +14,33 @@ use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::SharedClock;
-use crate::contract::effective_policy;
 use crate::domain::attempt::Attempt;
-use crate::domain::contract::Contract;
-use crate::domain::delivery::EndReason;
+use crate::domain::delivery::{DeliveryState, EndReason};
 use crate::domain::destination::{DestinationHealth, DisabledReason};
 use crate::domain::event::Event;
 use crate::domain::id::{DestinationId, EventKey};
-use crate::domain::settings::{EffectivePolicy, Guarantee};
+use crate::domain::operational::{OPERATIONAL_PREFIX, OperationalEvent};
+use crate::domain::settings::EffectivePolicy;
 use crate::domain::time::Timestamp;
 use crate::engine::agenda::Agenda;
+use crate::engine::announce::announce;
 use crate::engine::disable::disable_destination;
 use crate::engine::inbox::{Inbox, News};
 use crate::engine::item::Item;
-use crate::engine::lane::{Hold, Lane, Step};
+use crate::engine::lane::{Ended, Lane, Step};
+use crate::engine::room::{Place, Room};
+use crate::engine::rules::{Rules, ShardOptions};
 use crate::engine::window::Wanted;
 use crate::engine::worker::{Attempted, Worker, conclude, give_up};
 use crate::policy::retry::disables;
+use crate::policy::standing::Standing;
 use crate::store::directory::{DestinationEntry, LaneStatus};
-use crate::store::{DueEntry, Page, Settlement, Store, StoreError};
+use crate::store::{DueEntry, Page, Settlement, Stage, StoreError};
 
 /// How long a lane waits after the store could not answer it.
 const STORE_RETRY: Duration = Duration::from_millis(500);
 /// The loop looks at its timers at least this often, so that a clock that was set is noticed.
 const LONGEST_SLEEP: Duration = Duration::from_secs(60);
-
-/// Bounds of one shard.
-#[derive(Debug, Clone, Copy)]
-pub struct ShardOptions {
-    /// The most requests in flight.
-    pub max_in_flight: usize,
-    /// The most waiting deliveries in memory, for each destination.
-    pub window: usize,
-    /// The same for best-effort destinations, whose deliveries are nowhere else.
-    pub best_effort_window: usize,
-    /// Whether anything is delivered at all.
-    pub delivery_enabled: bool,
-    /// Whether SEMAPHOR destinations are delivered to (seed 000).
-    pub semaphor_enabled: bool,
-}
-
-impl ShardOptions {
-    fn window_of(&self, policy: &EffectivePolicy) -> usize {
-        match policy.guarantee {
-            Guarantee::AtLeastOnce => self.window,
-            Guarantee::BestEffort => self.best_effort_window,
-        }
-    }
-}
 
 /// How a shard is told to end.
 #[derive(Debug, Clone, Default)]
@@ -78,44 +57,14 @@ struct Slot {
     entry: Option<Arc<DestinationEntry>>,
 }
 
-/// What decides how a destination is served: its settings, the operator's switches, and a stop.
-struct Rules {
-    store: Arc<dyn Store>,
-    options: ShardOptions,
-    stopping: bool,
-}
-
-impl Rules {
-    fn look_up(&self, id: DestinationId) -> (Option<Arc<DestinationEntry>>, Arc<EffectivePolicy>, Hold) {
-        let entry = self.store.directory().destination(id);
-        let policy = match &entry {
-            Some(entry) => effective_policy(&entry.destination),
-            // The contract does not matter: whatever waits is discarded.
-            None => crate::contract::defaults(Contract::StandardWebhooks),
-        };
-        let hold = self.hold_of(entry.as_deref());
-        (entry, Arc::new(policy), hold)
-    }
-
-    fn hold_of(&self, entry: Option<&DestinationEntry>) -> Hold {
-        let Some(entry) = entry else { return Hold::Closed };
-        let semaphor = entry.destination.contract == Contract::Semaphor;
-        let switched_on = self.options.delivery_enabled && (self.options.semaphor_enabled || !semaphor);
-        match (entry.destination.state.is_active() && switched_on, self.stopping) {
-            (false, _) => Hold::Held,
-            (true, true) => Hold::Flushing,
-            (true, false) => Hold::Open,
-        }
-    }
-}
-
 /// What a task of the shard comes back with.
 enum Done {
-    Attempted { id: DestinationId, was_suspect: bool, result: Result<Attempted, (Vec<Item>, StoreError)> },
+    Attempted { id: DestinationId, place: Place, result: Result<Attempted, (Vec<Item>, StoreError)> },
     Fresh(DestinationId, Result<Page<Arc<Event>>, StoreError>),
     Due(DestinationId, Result<Page<DueEntry>, StoreError>),
     Settled(HashMap<DestinationId, Vec<EventKey>>, Result<(), StoreError>),
-    Disabled(DestinationId, Result<(), StoreError>),
+    Disabled(DestinationId, DisabledReason, Result<(), StoreError>),
+    Announced(Result<(), StoreError>),
 }
 
 /// The lanes of some destinations.
@@ -127,8 +76,7 @@ pub struct Shard {
     lanes: HashMap<DestinationId, Slot>,
     agenda: Agenda,
     running: JoinSet<Done>,
-    in_flight: usize,
-    suspects_in_flight: usize,
+    room: Room,
     settling: bool,
     settlements: Vec<Settlement>,
     health: HashMap<DestinationId, DestinationHealth>,
@@ -147,8 +95,7 @@ impl Shard {
             lanes: HashMap::new(),
             agenda: Agenda::default(),
             running: JoinSet::new(),
-            in_flight: 0,
-            suspects_in_flight: 0,
+            room: Room::new(options.max_in_flight, options.max_bytes_in_flight),
             settling: false,
             settlements: Vec::new(),
             health: HashMap::new(),
@@ -158,11 +105,9 @@ impl Shard {
     /// Makes lanes for destinations for which the store has waiting deliveries.
     pub fn open_backlog(&mut self, destination_ids: impl IntoIterator<Item = DestinationId>) {
         for id in destination_ids {
-            let (entry, policy, hold) = self.rules.look_up(id);
-            let window = self.rules.options.window_of(&policy);
-            let lane = Lane::new(policy, hold, window, true);
+            let (lane, entry) = self.rules.open_lane(id, true);
             self.lanes.insert(id, Slot { lane, entry });
-            self.agenda.queue(id, false);
+            self.queue(id);
         }
     }
 
@@ -232,9 +177,7 @@ impl Shard {
         match self.lanes.entry(id) {
             Entry::Occupied(slot) => slot.into_mut(),
             Entry::Vacant(place) => {
-                let (entry, policy, hold) = self.rules.look_up(id);
-                let window = self.rules.options.window_of(&policy);
-                let lane = Lane::new(policy, hold, window, false);
+                let (lane, entry) = self.rules.open_lane(id, false);
                 place.insert(Slot { lane, entry })
             }
         }
@@ -243,8 +186,9 @@ impl Shard {
     fn reconfigure(&mut self, id: DestinationId) {
         if self.lanes.contains_key(&id) {
             let (entry, policy, hold) = self.rules.look_up(id);
+            let now = self.clock.now();
             let slot = self.slot(id);
-            slot.lane.configure(policy, hold);
+            slot.lane.configure(policy, hold, now);
             slot.entry = entry;
         }
     }
@@ -256,20 +200,24 @@ impl Shard {
             Err(error) => std::panic::resume_unwind(error.into_panic()),
         };
         match done {
-            Done::Attempted { id, was_suspect, result } => {
-                self.in_flight -= 1;
-                self.suspects_in_flight -= usize::from(was_suspect);
+            Done::Attempted { id, place, result } => {
+                self.room.give_back(place);
                 match result {
                     Ok(attempted) => self.attempted(id, attempted),
                     Err((items, error)) => self.attempt_failed(id, items, &error),
                 }
                 self.queue(id);
             }
-            Done::Fresh(id, page) => self.loaded(id, page, Lane::loaded_fresh),
-            Done::Due(id, page) => self.loaded(id, page, Lane::loaded_due),
+            Done::Fresh(id, page) => self.loaded(id, page, Lane::loaded_fresh, Lane::load_fresh_failed),
+            Done::Due(id, page) => self.loaded(id, page, Lane::loaded_due, Lane::load_due_failed),
             Done::Settled(keys, result) => self.settled(&keys, result),
-            Done::Disabled(id, Ok(())) => tracing::info!(destination.id = %id, "destination disabled"),
-            Done::Disabled(id, Err(error)) => {
+            Done::Disabled(id, reason, Ok(())) => {
+                tracing::info!(destination.id = %id, reason = reason.as_sentence(), "destination disabled");
+                self.announce(id, OperationalEvent::DestinationDisabled { destination_id: id, reason });
+            }
+            Done::Announced(Ok(())) => {}
+            Done::Announced(Err(error)) => tracing::warn!(%error, "an operational event was not accepted"),
+            Done::Disabled(id, _, Err(error)) => {
                 tracing::error!(destination.id = %id, %error, "destination could not be disabled");
             }
         }
@@ -280,6 +228,7 @@ impl Shard {
         id: DestinationId,
         page: Result<Page<T>, StoreError>,
         take: impl FnOnce(&mut Lane, Page<T>),
+        fail: impl FnOnce(&mut Lane, Timestamp),
     ) {
         let retry_at = self.clock.now() + STORE_RETRY;
         let slot = self.slot(id);
@@ -287,7 +236,7 @@ impl Shard {
             Ok(page) => take(&mut slot.lane, page),
             Err(error) => {
                 tracing::error!(destination.id = %id, %error, "waiting deliveries could not be read");
-                slot.lane.load_failed(retry_at);
+                fail(&mut slot.lane, retry_at);
             }
         }
         self.queue(id);
@@ -307,13 +256,31 @@ impl Shard {
         let mut finished: Vec<_> = attempted.gone.into_iter().map(|item| (item, None)).collect();
         // One draw for the request: a batch that fails keeps its order.
         let draw = fastrand::f64();
+        let mut after = now;
         for mut item in attempted.items {
-            let (again, settlement) = conclude(id, &policy, &mut item, &attempt, (now, draw));
+            let (mut again, mut settlement) = conclude(id, &policy, &mut item, &attempt, (now, draw));
+            // At a stop, what is in memory alone gets one more attempt and no retry: there is no later.
+            if self.rules.stopping && again.is_some() && item.stage == Stage::InMemory {
+                again = None;
+                settlement.state = DeliveryState::Discarded { at: now, reason: EndReason::Stopped };
+            }
+            // One with fewer attempts behind it has a shorter delay, but must not overtake the others.
+            if policy.ordered
+                && let Some(due) = again.as_mut()
+            {
+                after = after.max(*due);
+                *due = after;
+                settlement.state = DeliveryState::Waiting { due: after };
+            }
+            if let Some(event) = &item.event {
+                self.announce_dead_letter(event, &settlement);
+            }
             self.settlements.push(settlement);
             finished.push((item, again));
         }
         let success = attempt.outcome.is_success();
-        self.slot(id).lane.finished(finished, Some((success, attempt.round_trip)));
+        let ended = Ended { success, took: attempt.round_trip, at: now, draw };
+        self.slot(id).lane.finished(finished, Some(ended));
         self.note_health(id, &policy, &attempt);
     }
 
@@ -339,9 +306,35 @@ impl Shard {
             return;
         };
         let store = Arc::clone(&self.worker.store);
-        let change =
-            async move { Done::Disabled(id, disable_destination(&*store, id, reason, ended_at).await) };
+        let change = async move {
+            Done::Disabled(id, reason, disable_destination(&*store, id, reason, ended_at).await)
+        };
         self.running.spawn(change);
+    }
+
+    /// Tells the organization of a new dead letter; but not where the delivery itself told something.
+    fn announce_dead_letter(&mut self, event: &Event, settlement: &Settlement) {
+        let DeliveryState::DeadLettered { reason, .. } = settlement.state else { return };
+        if event.event_type.as_str().starts_with(OPERATIONAL_PREFIX) {
+            return;
+        }
+        let last_error = settlement.attempt.as_ref().and_then(|attempt| attempt.outcome.error());
+        let told = OperationalEvent::DeliveryDeadLettered {
+            delivery_id: settlement.id,
+            event_id: event.id.clone(),
+            reason,
+            attempt_count: settlement.attempt.as_ref().map_or(0, |attempt| attempt.number),
+            last_error: last_error.unwrap_or_default(),
+        };
+        self.announce(settlement.id.destination_id, told);
+    }
+
+    fn announce(&mut self, about: DestinationId, told: OperationalEvent) {
+        let Some(entry) = self.slot(about).entry.clone() else { return };
+        let store = Arc::clone(&self.worker.store);
+        self.running.spawn(async move {
+            Done::Announced(announce(&*store, &entry.destination.organization_id, &told).await)
+        });
     }
 
     fn attempt_failed(&mut self, id: DestinationId, items: Vec<Item>, error: &StoreError) {
@@ -354,16 +347,23 @@ impl Shard {
 
     /// Lets a lane decide at its next turn.
     fn queue(&mut self, id: DestinationId) {
-        if let Some(slot) = self.lanes.get(&id) {
-            self.agenda.queue(id, slot.lane.is_suspect());
-        }
+        let Some(slot) = self.lanes.get(&id) else { return };
+        let organization_id = slot.entry.as_ref().map(|entry| entry.destination.organization_id.clone());
+        self.agenda.queue(id, organization_id, slot.lane.standing(self.clock.now()));
     }
 
     fn give_out_room(&mut self) {
-        while self.in_flight < self.rules.options.max_in_flight && !self.is_behind_with_settling() {
-            let room_for_suspects = self.suspects_in_flight < self.rules.options.max_in_flight.div_ceil(2);
-            let Some(id) = self.agenda.next(room_for_suspects) else { return };
-            self.serve(id);
+        while !self.is_behind_with_settling() {
+            let room = &self.room;
+            let Some((id, queued_as)) = self.agenda.next(|standing| room.has(standing)) else { return };
+            let Some(slot) = self.lanes.get(&id) else { continue };
+            let standing = slot.lane.standing(self.clock.now());
+            // Since it was put in line, it may have come to deserve less room than there is.
+            if standing == queued_as || self.room.has(standing) {
+                self.serve(id, standing);
+            } else {
+                self.queue(id);
+            }
         }
     }
 
@@ -373,13 +373,13 @@ impl Shard {
     }
 
     /// Does what the lane wants, up to one request, and notes when to ask it again.
-    fn serve(&mut self, id: DestinationId) {
+    fn serve(&mut self, id: DestinationId, standing: Standing) {
         let now = self.clock.now();
         loop {
             let Some(slot) = self.lanes.get_mut(&id) else { return };
             match slot.lane.step(now) {
                 Step::Attempt(items) => {
-                    self.start_attempt(id, items);
+                    self.start_attempt(id, standing, items);
                     self.queue(id);
                     break;
                 }
@@ -398,7 +398,7 @@ impl Shard {
                 }
             }
         }
-        self.note_lane(id);
+        self.note_lane(id, now);
     }
 
     fn load(&mut self, id: DestinationId, wanted: Wanted) {
@@ -411,35 +411,29 @@ impl Shard {
         });
     }
 
-    fn start_attempt(&mut self, id: DestinationId, items: Vec<Item>) {
+    fn start_attempt(&mut self, id: DestinationId, standing: Standing, items: Vec<Item>) {
         let Some(slot) = self.lanes.get_mut(&id) else { return };
         let Some(entry) = slot.entry.clone() else {
             slot.lane.put_back(items, Timestamp::default());
             return;
         };
-        let (policy, was_suspect) = (Arc::clone(slot.lane.policy()), slot.lane.is_suspect());
+        let policy = Arc::clone(slot.lane.policy());
         let worker = self.worker.clone();
-        self.in_flight += 1;
-        self.suspects_in_flight += usize::from(was_suspect);
+        let place = self.room.take(standing, items.iter().map(Item::bytes_in_flight).sum());
         self.running.spawn(async move {
             let result = worker.attempt(&entry.destination, &policy, items).await;
-            Done::Attempted { id, was_suspect, result }
+            Done::Attempted { id, place, result }
         });
     }
 
     /// Shows callers where the lane stands, and drops it when there is nothing to remember.
-    fn note_lane(&mut self, id: DestinationId) {
+    fn note_lane(&mut self, id: DestinationId, now: Timestamp) {
         let Some(slot) = self.lanes.get(&id) else { return };
-        let lane = LaneStatus {
-            in_flight: slot.lane.requests(),
-            waiting_in_memory: u32::try_from(slot.lane.in_memory()).unwrap_or(u32::MAX),
-            more_in_store: slot.lane.has_more_in_store(),
-            next_attempt_at: slot.lane.next_attempt_at(),
-        };
+        let is_idle = slot.lane.is_idle(now);
         if let Some(entry) = &slot.entry {
-            entry.status.set_lane(lane);
+            entry.status.set_lane(if is_idle { LaneStatus::default() } else { slot.lane.status() });
         }
-        if slot.lane.is_idle() {
+        if is_idle {
             self.lanes.remove(&id);
             self.agenda.let_sleep(id);
         }
@@ -481,6 +475,8 @@ impl Shard {
 
     fn begin_stop(&mut self) {
         self.rules.stopping = true;
+        // What was accepted before the stop may still be there, and best effort is nowhere else.
+        self.take_inbox();
         for id in self.lanes.keys().copied().collect::<Vec<_>>() {
             let hold = self.rules.hold_of(self.lanes.get(&id).and_then(|slot| slot.entry.as_deref()));
             self.slot(id).lane.set_hold(hold);
@@ -489,22 +485,26 @@ impl Shard {
     }
 
     fn is_flushed(&self) -> bool {
-        self.in_flight == 0 && !self.lanes.values().any(|slot| slot.lane.must_flush())
+        self.room.is_empty() && !self.lanes.values().any(|slot| slot.lane.must_flush())
     }
 
     /// Records what was not flushed, and waits until the store has all outcomes.
     async fn finish(mut self) {
+        // An attempt that has ended by now counts.
+        while let Some(done) = self.running.try_join_next() {
+            self.take_done(done);
+        }
+        while self.settling
+            && let Some(done) = self.running.join_next().await
+        {
+            self.take_done(done);
+        }
+        self.take_inbox();
         let now = self.clock.now();
         let lanes = std::mem::take(&mut self.lanes);
         for (id, mut slot) in lanes {
             let lost = slot.lane.give_up_memory();
             self.settlements.extend(lost.iter().map(|item| give_up(id, item, EndReason::Stopped, now)));
-        }
-        while self.settling {
-            match self.running.join_next().await {
-                Some(Ok(Done::Settled(..))) | None => self.settling = false,
-                Some(_) => {}
-            }
         }
         let health = std::mem::take(&mut self.health).into_iter().collect();
         let settlements = std::mem::take(&mut self.settlements);

@@ -104,6 +104,9 @@ impl Problem {
                 ErrorReason::UpdateMaskInvalid => problem.with("path", clip(&first.field, PATH_MAX_BYTES)),
                 _ => problem.with("field", clip(&first.field, PATH_MAX_BYTES)),
             };
+            if reason != ErrorReason::FieldsInvalid {
+                problem.details.metadata.extend(first.facts.iter().cloned());
+            }
         }
         problem.details.violations = violations;
         problem
@@ -320,6 +323,22 @@ const fn reason_of(rule: Rule) -> ErrorReason {
         Rule::TimeRange => ErrorReason::TimeRangeInvalid,
         Rule::BatchSize => ErrorReason::BatchSizeInvalid,
         Rule::NotSupported => ErrorReason::SettingNotSupported,
+        Rule::EventTypeReserved => ErrorReason::EventTypeReserved,
+        Rule::PayloadTooLarge => ErrorReason::PayloadTooLarge,
+        Rule::PayloadNotJson => ErrorReason::PayloadNotJson,
+        Rule::PayloadNotObject => ErrorReason::PayloadNotObject,
+        Rule::PayloadTooDeep => ErrorReason::PayloadTooDeep,
+        Rule::UrlMalformed => ErrorReason::UrlMalformed,
+        Rule::UrlScheme => ErrorReason::UrlSchemeNotAllowed,
+        Rule::UrlAddress => ErrorReason::UrlAddressNotAllowed,
+        Rule::NotInCatalogue => ErrorReason::EventTypeNotInCatalogue,
+        Rule::SubscriptionEmpty => ErrorReason::SubscriptionEmpty,
+        Rule::SecretMalformed => ErrorReason::SecretMalformed,
+        Rule::SecretSourceNotAllowed => ErrorReason::SecretSourceNotAllowed,
+        Rule::CredentialsNeededAgain => ErrorReason::CredentialsNeededAgain,
+        Rule::HeaderNotAllowed => ErrorReason::HeaderNotAllowed,
+        Rule::DocumentInvalid => ErrorReason::DocumentInvalid,
+        Rule::PlanUnknown => ErrorReason::PlanUnknown,
     }
 }
 

@@ -2,23 +2,37 @@
 
 use std::time::Duration;
 
-/// So many failed requests in a row make a destination suspect.
-const SUSPECT_AFTER: u32 = 3;
+use crate::policy::standing::{SLOW, Standing};
 
-/// The adaptive limit of one lane: additive increase, multiplicative decrease, never below one.
+/// What a destination may have in flight before its first answer: enough not to wait for a lost packet,
+/// too little to take much room from others if nobody answers.
+pub const INITIAL: u32 = 2;
+/// So many failed requests in a row make a destination a failing one.
+const FAILING_AFTER: u32 = 3;
+
+/// The adaptive limit of one lane: it doubles at first, then additive increase, multiplicative decrease,
+/// never below one.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Concurrency {
     max: u32,
     limit: f64,
     failures_in_a_row: u32,
+    /// Whether any request ever succeeded.
+    proven: bool,
+    /// Whether the limit still grows by one with each success; ends with the first failure.
+    doubling: bool,
+    slow: bool,
 }
 
 impl Concurrency {
-    /// Starts at the full width: a destination is healthy until it shows otherwise.
+    /// Starts with [`INITIAL`]. `failures`: how many requests have failed since the last success;
+    /// `proven`: whether there ever was one.
     #[must_use]
-    pub fn new(max: u32) -> Self {
+    pub fn new(max: u32, failures: u32, proven: bool) -> Self {
         let max = max.max(1);
-        Self { max, limit: f64::from(max), failures_in_a_row: 0 }
+        let limit = if failures > 0 { 1 } else { INITIAL.min(max) };
+        let doubling = failures == 0;
+        Self { max, limit: f64::from(limit), failures_in_a_row: failures, proven, doubling, slow: false }
     }
 
     /// Changes the upper bound.
@@ -30,15 +44,25 @@ impl Concurrency {
     /// A request succeeded. One that took more than half of the time it had is no reason to grow.
     pub fn succeeded(&mut self, took: Duration, timeout: Duration) {
         self.failures_in_a_row = 0;
+        self.proven = true;
+        self.slow = took > SLOW;
         if took < timeout / 2 {
-            self.limit = (self.limit + 1.0 / self.limit).min(f64::from(self.max));
+            let growth = if self.doubling { 1.0 } else { 1.0 / self.limit };
+            self.limit = (self.limit + growth).min(f64::from(self.max));
         }
     }
 
     /// A request failed: half the width.
     pub fn failed(&mut self) {
         self.failures_in_a_row = self.failures_in_a_row.saturating_add(1);
+        self.doubling = false;
         self.limit = (self.limit / 2.0).max(1.0);
+    }
+
+    /// Begins again with one request at a time.
+    pub fn start_over(&mut self) {
+        self.doubling = false;
+        self.limit = 1.0;
     }
 
     /// Requests that may be in flight at once, at least one.
@@ -52,10 +76,16 @@ impl Concurrency {
         self.limit as u32
     }
 
-    /// Whether the last requests all failed.
+    /// How much room the destination deserves.
     #[must_use]
-    pub fn is_suspect(&self) -> bool {
-        self.failures_in_a_row >= SUSPECT_AFTER
+    pub fn standing(&self) -> Standing {
+        match self.failures_in_a_row {
+            FAILING_AFTER.. => Standing::Failing,
+            1.. if !self.proven => Standing::Failing,
+            _ if !self.proven => Standing::Unproven,
+            _ if self.slow => Standing::Slow,
+            _ => Standing::Prompt,
+        }
     }
 }
 
@@ -66,29 +96,60 @@ mod tests {
     const FAST: Duration = Duration::from_millis(5);
     const TIMEOUT: Duration = Duration::from_secs(10);
 
+    fn grown() -> Concurrency {
+        let mut concurrency = Concurrency::new(8, 0, false);
+        for _ in 0..6 {
+            concurrency.succeeded(FAST, TIMEOUT);
+        }
+        concurrency
+    }
+
+    #[test]
+    fn a_new_lane_begins_narrow_and_has_its_width_after_a_few_successes() {
+        assert_eq!(Concurrency::new(8, 0, true).limit(), 2);
+        assert_eq!(Concurrency::new(1, 0, true).limit(), 1);
+        assert_eq!(Concurrency::new(8, 4, true).limit(), 1);
+        assert_eq!(grown().limit(), 8);
+    }
+
     #[test]
     fn failures_narrow_the_lane_to_one_request_and_successes_widen_it_again() {
-        let mut concurrency = Concurrency::new(8);
-        assert_eq!(concurrency.limit(), 8);
+        let mut concurrency = grown();
         for expected in [4, 2, 1, 1] {
             concurrency.failed();
             assert_eq!(concurrency.limit(), expected);
         }
-        assert!(concurrency.is_suspect());
+        assert_eq!(concurrency.standing(), Standing::Failing);
+        concurrency.succeeded(FAST, TIMEOUT);
+        assert_eq!(concurrency.limit(), 2, "one by one, not at once");
         for _ in 0..100 {
             concurrency.succeeded(FAST, TIMEOUT);
         }
-        assert_eq!(concurrency.limit(), 8);
-        assert!(!concurrency.is_suspect());
+        assert_eq!((concurrency.limit(), concurrency.standing()), (8, Standing::Prompt));
     }
 
     #[test]
     fn slow_successes_do_not_widen_the_lane() {
-        let mut concurrency = Concurrency::new(8);
+        let mut concurrency = grown();
         concurrency.failed();
         for _ in 0..100 {
             concurrency.succeeded(Duration::from_secs(6), TIMEOUT);
         }
-        assert_eq!(concurrency.limit(), 4);
+        assert_eq!((concurrency.limit(), concurrency.standing()), (4, Standing::Slow));
+    }
+
+    #[test]
+    fn a_destination_is_failing_after_three_failures_or_where_it_never_succeeded_after_one() {
+        let mut unknown = Concurrency::new(8, 0, false);
+        assert_eq!(unknown.standing(), Standing::Unproven);
+        unknown.failed();
+        assert_eq!(unknown.standing(), Standing::Failing);
+        let mut known = Concurrency::new(8, 0, true);
+        assert_eq!(known.standing(), Standing::Prompt);
+        known.failed();
+        known.failed();
+        assert_eq!(known.standing(), Standing::Prompt);
+        known.failed();
+        assert_eq!(known.standing(), Standing::Failing);
     }
 }

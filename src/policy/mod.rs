@@ -1,8 +1,10 @@
 //! Decisions as pure functions of state, input, time and a random draw.
 
 pub mod address;
+pub mod breaker;
 pub mod concurrency;
 pub mod pace;
 pub mod rate;
 pub mod retry;
 pub mod retry_after;
+pub mod standing;

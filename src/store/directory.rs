@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
+use crate::domain::circuit::CircuitState;
 use crate::domain::destination::{Destination, DestinationHealth};
 use crate::domain::id::{DestinationId, OrganizationId};
 use crate::domain::organization::Organization;
@@ -38,6 +39,12 @@ pub struct LaneStatus {
     pub more_in_store: bool,
     /// When the next attempt may begin, if that is known.
     pub next_attempt_at: Option<Timestamp>,
+    /// Whether the lane sends, judged by recent outcomes.
+    pub circuit: CircuitState,
+    /// When the next probe is due, while the circuit is open.
+    pub next_probe_at: Option<Timestamp>,
+    /// Requests that may be under way at once; 0 where there is no lane, since nothing waits.
+    pub concurrency: u32,
 }
 
 impl DestinationStatus {

@@ -367,7 +367,15 @@ impl DeliveryStore for MemoryStore {
             .range((Excluded((destination_id, Timestamp::from_millis(i64::MIN), EventKey::MIN)), Unbounded));
         let due = due.take_while(|((id, ..), _)| *id == destination_id).count();
         let count = tables.fresh.range(fresh).count() + due;
-        Ok(Backlog { count: count.min(cap), capped: count > cap, oldest })
+        let all = (destination_id, EventKey::MIN)..=(destination_id, EventKey::MAX);
+        let is_dead = |delivery: &&Delivery| delivery.state.kind() == StateKind::DeadLettered;
+        let dead_letters = tables.deliveries.range(all).map(|(_, delivery)| delivery).filter(is_dead).count();
+        Ok(Backlog {
+            count: count.min(cap),
+            capped: count > cap,
+            oldest,
+            dead_letters: dead_letters.min(cap),
+        })
     }
 }
 

@@ -180,8 +180,8 @@ pub trait DeliveryStore: Send + Sync {
     /// [`StoreError::Unavailable`].
     async fn destinations_with_work(&self) -> Result<Vec<DestinationId>, StoreError>;
 
-    /// How many deliveries of a destination wait in the store, and since when the oldest; counting
-    /// stops at `cap`.
+    /// How many deliveries of a destination wait in the store, since when the oldest, and how many dead
+    /// letters it has; each count stops at `cap`.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`].
@@ -328,6 +328,8 @@ pub struct Backlog {
     pub capped: bool,
     /// When the event of the oldest fresh delivery was accepted.
     pub oldest: Option<Timestamp>,
+    /// How many dead letters there are; at most the cap of the call.
+    pub dead_letters: usize,
 }
 
 /// Why the store did not do what it was asked.

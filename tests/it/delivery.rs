@@ -668,3 +668,22 @@ async fn a_range_of_time_that_ends_before_it_begins_is_refused() {
     let refusal = Refusal::from(server.deliveries().list_deliveries(request).await.unwrap_err());
     assert_eq!((refusal.code, refusal.reason.as_str()), (Code::InvalidArgument, "TIME_RANGE_INVALID"));
 }
+
+#[tokio::test]
+async fn what_was_delivered_stays_readable_after_its_destination_is_deleted() {
+    let (server, receiver) = (Server::start().await, Receiver::start().await);
+    let id = server.create(destination(Contract::Observer).url(receiver.url("/hook"))).await.destination_id;
+    let event_id = server.emit(event("agent.offline")).await.event_id;
+    let delivery = server.until(&event_id, v1::DeliveryState::Succeeded).await;
+    let request = v1::DeleteDestinationRequest {
+        organization_id: ORGANIZATION.into(),
+        destination_id: id.clone(),
+        etag: String::new(),
+    };
+    server.destinations().delete_destination(request).await.unwrap();
+    assert_eq!(server.delivery(&delivery.delivery_id).await.state(), v1::DeliveryState::Succeeded);
+    let of_it = v1::DeliveryFilter { destination_id: id.clone(), ..v1::DeliveryFilter::default() };
+    assert_eq!(server.list(of_it).await.len(), 1, "by destination");
+    assert_eq!(server.deliveries_of(&event_id).await.len(), 1, "by event");
+    server.try_resend(&delivery.delivery_id).await.unwrap_err().assert_not_found("destination", &id);
+}

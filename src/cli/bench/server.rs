@@ -84,7 +84,7 @@ impl Server {
         for number in 0..count {
             let request = v1::CreateDestinationRequest {
                 organization_id: organization(number),
-                destination: Some(destination(&sink.url(&format!("/hook/{number}")), egress)),
+                destination: Some(destination(&sink.url(number)?, egress)),
                 validate_only: false,
             };
             client.create_destination(request).await.context("creating a destination")?;

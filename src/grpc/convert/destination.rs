@@ -11,6 +11,7 @@ use super::{count, known, required};
 use crate::contract;
 use crate::control::destination::DestinationView;
 use crate::control::destination_patch::{HeaderChange, HttpAuthChange, SecretChange};
+use crate::domain::circuit::CircuitState;
 use crate::domain::contract::Contract;
 use crate::domain::destination::{Destination, DestinationDraft, DestinationState, DisabledReason, Header};
 use crate::domain::secret::{HttpAuth, SecretSource};
@@ -18,6 +19,7 @@ use crate::domain::time::Timestamp;
 use crate::domain::violation::{Rule, Violations};
 use crate::grpc::proto::v1;
 use crate::grpc::status::etag;
+use crate::policy::concurrency::Concurrency;
 
 /// Where the paths of a destination begin.
 pub const PATH: &str = "destination";
@@ -207,15 +209,32 @@ fn write_health(view: &DestinationView) -> v1::DestinationHealth {
         last_failure_time: health.last_failure_at.map(write_timestamp),
         last_success_time: health.last_success_at.map(write_timestamp),
         consecutive_failure_count: count(health.consecutive_failures),
-        circuit_state: v1::CircuitState::Closed.into(),
-        next_probe_time: None,
+        circuit_state: write_circuit(view.lane.circuit).into(),
+        next_probe_time: view.lane.next_probe_at.map(write_timestamp),
         reachability: reachability.into(),
         reachability_confirm_time: health.confirmed_at.map(write_timestamp),
         waiting_count: i64::try_from(backlog.count.max(in_memory)).unwrap_or(i64::MAX),
         in_flight_count: count(view.lane.in_flight),
         oldest_waiting_time: backlog.oldest.map(write_timestamp),
-        dead_letter_count: 0,
-        current_concurrency: count(view.policy.max_concurrency),
+        dead_letter_count: i64::try_from(backlog.dead_letters).unwrap_or(i64::MAX),
+        current_concurrency: count(current_concurrency(view)),
+    }
+}
+
+const fn write_circuit(circuit: CircuitState) -> v1::CircuitState {
+    match circuit {
+        CircuitState::Closed => v1::CircuitState::Closed,
+        CircuitState::Open => v1::CircuitState::Open,
+        CircuitState::HalfOpen => v1::CircuitState::HalfOpen,
+    }
+}
+
+/// What the lane allows; where there is none, what one would begin with.
+fn current_concurrency(view: &DestinationView) -> u32 {
+    match view.lane.concurrency {
+        0 if view.policy.ordered => 1,
+        0 => Concurrency::new(view.policy.max_concurrency, view.health.consecutive_failures, true).limit(),
+        limit => limit,
     }
 }
 

@@ -235,8 +235,14 @@ fn settings() -> impl Strategy<Value = DeliverySettings> {
 
 fn subscription() -> impl Strategy<Value = Subscription> {
     let policy = prop_oneof![Just(SubscriptionPolicy::Include), Just(SubscriptionPolicy::Exclude)];
-    (policy, btree_set(event_type(), 0..60), option::of(level()))
-        .prop_map(|(policy, event_types, minimum_level)| Subscription { policy, event_types, minimum_level })
+    (policy, btree_set(event_type(), 0..60), option::of(level()), btree_set(event_type(), 0..3)).prop_map(
+        |(policy, event_types, minimum_level, operational)| Subscription {
+            policy,
+            event_types,
+            minimum_level,
+            operational,
+        },
+    )
 }
 
 fn destination() -> impl Strategy<Value = Destination> {

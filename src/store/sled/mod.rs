@@ -195,6 +195,7 @@ impl SledStore {
             shared: Arc::clone(&shared),
             clock: options.clock,
             watermark: Watermark::new(folder, options.min_free_bytes),
+            folder: folder.to_owned(),
             group_events: options.group_events,
             last_key,
             heads: Heads::default(),

@@ -179,6 +179,25 @@ fn damaged_files_are_a_message_and_no_panic() {
 }
 
 #[test]
+fn a_store_that_lost_events_since_it_was_closed_is_refused_and_not_opened_quietly() {
+    let folder = TempDir::new().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let store = open_in(folder.path()).unwrap();
+    for _ in 0..50 {
+        runtime.block_on(store.accept(vec![new_event("a", &[durable(1)]); 3])).unwrap();
+    }
+    runtime.block_on(store.close()).unwrap();
+    drop(store);
+    let path = folder.path().join("db");
+    let mut bytes = fs::read(&path).unwrap();
+    let used = bytes.iter().rposition(|byte| *byte != 0).unwrap();
+    bytes[used / 2] ^= 0xff;
+    fs::write(&path, bytes).unwrap();
+    let problem = problem(open_in(folder.path()));
+    assert!(problem.contains("damaged") && problem.contains("copy the folder"), "{problem}");
+}
+
+#[test]
 fn system_errors_say_what_the_operator_can_do() {
     let folder = TempDir::new().unwrap();
     let file = folder.path().join("file");

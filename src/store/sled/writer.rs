@@ -8,6 +8,7 @@
 use std::any::Any;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
@@ -16,8 +17,9 @@ use sled::Db;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::accept::Submission;
-use super::disk::{SyncHandle, Watermark};
+use super::disk::{SyncHandle, Watermark, sync_folder};
 use super::group::{Effect, Finished, Group};
+use super::open::{CLOSED_FILE, closed_note};
 use super::replay::{ReplayCommand, Running};
 use super::{Shared, keys, unavailable};
 use crate::clock::SharedClock;
@@ -77,6 +79,7 @@ pub(super) struct Writer {
     pub(super) shared: Arc<Shared>,
     pub(super) clock: SharedClock,
     pub(super) watermark: Watermark,
+    pub(super) folder: PathBuf,
     pub(super) group_events: usize,
     pub(super) last_key: EventKey,
     pub(super) heads: Heads,
@@ -240,7 +243,12 @@ impl Writer {
     /// Leaves a mark that nothing was under way.
     fn close(&mut self) -> Result<(), StoreError> {
         self.db.insert(keys::CLEAN_KEY, &[]).map_err(|error| unavailable(&error))?;
-        self.make_durable()
+        self.make_durable()?;
+        let last = self.db.scan_prefix(keys::EVENTS).next_back().transpose();
+        let last = last.map_err(|error| unavailable(&error))?.and_then(|(key, _)| keys::event_of(&key));
+        let noted = std::fs::write(self.folder.join(CLOSED_FILE), closed_note(last));
+        let noted = noted.and_then(|()| sync_folder(&self.folder));
+        noted.map_err(|error| StoreError::Unavailable(format!("its end can't be noted: {error}")))
     }
 }
 

@@ -3,6 +3,7 @@
 //! Receivers are plain blocking threads: what they do on the wire is written out, byte for byte, and
 //! nothing of the code under test takes part in it.
 
+mod hostile;
 mod http;
 mod tls;
 
