@@ -120,6 +120,7 @@ pub async fn one_replay_at_a_time_runs_for_a_destination(bench: &Bench) {
     bench.store.create_replay(replay(4, scope(ReplayKind::Missed, Some(1)))).await.unwrap();
 }
 
+#[expect(clippy::cognitive_complexity, reason = "one replay, looked at from many sides")]
 pub async fn a_step_puts_back_what_the_replay_takes_and_records_how_far_it_is(bench: &Bench) {
     let notes = Arc::new(Notes::default());
     bench.store.listen(Arc::clone(&notes) as Arc<dyn CommitListener>);

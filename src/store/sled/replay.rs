@@ -21,7 +21,7 @@ use crate::store::{DueEntry, ReplayAction, ReplayStep, StoreError, lifecycle};
 /// What callers ask of the writer about replays.
 pub(super) enum ReplayCommand {
     Create(Box<Replay>, Reply<Replay>),
-    Step(ReplayId, ReplayStep, Timestamp, Reply<Replay>),
+    Step(ReplayId, Box<ReplayStep>, Timestamp, Reply<Replay>),
     Cancel(ReplayId, Timestamp, Reply<Replay>),
 }
 
@@ -51,7 +51,7 @@ impl Writer {
             ReplayCommand::Step(id, step, now, reply) => {
                 // Counting may be forgotten in a crash; it is done again then.
                 let sends = matches!(&step.action, ReplayAction::Send { ids, .. } if !ids.is_empty());
-                let result = self.step_replay(group, id, step, now);
+                let result = self.step_replay(group, id, *step, now);
                 join(group, sends, result, reply)
             }
             ReplayCommand::Cancel(id, now, reply) => {

@@ -188,6 +188,7 @@ impl ReplayStore for SledStore {
         step: ReplayStep,
         now: Timestamp,
     ) -> Result<Replay, StoreError> {
+        let step = Box::new(step);
         let step = |reply| Command::Replay(ReplayCommand::Step(id, step, now, reply));
         self.submit(Patience::Wait, step).await
     }
