@@ -196,6 +196,7 @@ fn make_control(
         delivery_enabled: config.delivery.enabled,
         enterprise_telemetry_enabled: config.delivery.enterprise_telemetry_enabled,
         batch_max_events: config.limits.batch_events,
+        retention: config.retention,
     };
     let store: Arc<dyn Store> = Arc::<SledStore>::clone(store);
     Ok(Control::new(store, couriers.make()?, Arc::clone(&couriers.secrets), clock, settings))

@@ -83,14 +83,19 @@ fn check_occurred_at(moment: Timestamp, now: Timestamp) -> Result<(), String> {
 /// says. The level counts only where the contract has levels.
 #[must_use]
 pub fn is_wanted(destination: &Destination, event_type: &EventType, level: Level) -> bool {
+    verdict(destination, event_type, level).is_some_and(Match::is_wanted)
+}
+
+/// The rule by which a destination wants an event or not; `None` where its contract has no such type.
+#[must_use]
+pub fn verdict(destination: &Destination, event_type: &EventType, level: Level) -> Option<Match> {
     if let Catalogue::Closed(known) = contract::catalogue(destination.contract)
         && !known.contains(&event_type.as_str())
     {
-        return false;
+        return None;
     }
     let level = if contract::has_levels(destination.contract) { level } else { Level::Error };
-    let verdict: Match = destination.subscription.verdict(event_type, level);
-    verdict.is_wanted()
+    Some(destination.subscription.verdict(event_type, level))
 }
 
 /// The route to a destination, with the guarantee that is in force there.
@@ -196,6 +201,7 @@ mod tests {
             max_destinations: None,
             max_events_per_second: None,
             max_payload_bytes: Some(10),
+            retention: None,
         };
         assert_eq!(payload_limits(server, Some(&plan)).max_bytes, 10);
         plan.max_payload_bytes = Some(5000);

@@ -18,8 +18,10 @@ pub mod error;
 pub mod event;
 pub mod event_draft;
 pub mod exchange;
+pub mod explain;
 pub mod organization;
 pub mod secret;
+pub mod standing;
 pub mod stalwart;
 #[cfg(test)]
 mod use_case_tests;
@@ -36,6 +38,7 @@ use crate::domain::id::OrganizationId;
 use crate::domain::organization::Organization;
 use crate::domain::payload::PayloadLimits;
 use crate::domain::plan::Plan;
+use crate::domain::retention::Retention;
 use crate::policy::rate::TokenBucket;
 use crate::store::directory::Directory;
 use crate::store::{Store, StoreError};
@@ -67,6 +70,8 @@ pub struct ControlSettings {
     pub enterprise_telemetry_enabled: bool,
     /// The most events in one call.
     pub batch_max_events: usize,
+    /// How long what is finished is kept, unless a plan says otherwise.
+    pub retention: Retention,
 }
 
 impl ControlSettings {
@@ -214,6 +219,7 @@ mod tests {
             max_destinations: None,
             max_events_per_second: None,
             max_payload_bytes: None,
+            retention: None,
         };
         (name.into(), plan)
     }
@@ -228,6 +234,7 @@ mod tests {
             delivery_enabled: true,
             enterprise_telemetry_enabled: false,
             batch_max_events: 1000,
+            retention: crate::domain::retention::Retention::default(),
         }
     }
 

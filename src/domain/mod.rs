@@ -26,6 +26,7 @@ pub mod id;
 pub mod organization;
 pub mod payload;
 pub mod plan;
+pub mod retention;
 pub mod secret;
 pub mod settings;
 pub mod subscription;

@@ -41,6 +41,7 @@ fn control(max_events_per_second: Option<u32>) -> Arc<Control> {
         max_destinations: Some(2),
         max_events_per_second,
         max_payload_bytes: None,
+        retention: None,
     };
     let settings = ControlSettings {
         plans: BTreeMap::from([("free".to_owned(), plan)]),
@@ -51,6 +52,7 @@ fn control(max_events_per_second: Option<u32>) -> Arc<Control> {
         delivery_enabled: true,
         enterprise_telemetry_enabled: false,
         batch_max_events: 1000,
+            retention: crate::domain::retention::Retention::default(),
     };
     let secrets = Arc::new(SecretReader::new(Vec::new(), Vec::new()));
     let courier = Courier {

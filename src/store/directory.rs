@@ -4,11 +4,11 @@
 //! at open and changes it with each commit; nobody else writes to it, but for the live status, which the
 //! engine keeps.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use crate::domain::destination::{Destination, DestinationHealth};
-use crate::domain::id::{DestinationId, OrganizationId};
+use crate::domain::id::{DestinationId, EventKey, OrganizationId};
 use crate::domain::organization::Organization;
 use crate::domain::time::Timestamp;
 
@@ -25,6 +25,9 @@ pub struct DestinationEntry {
 #[derive(Debug, Default)]
 pub struct DestinationStatus {
     inner: Mutex<(DestinationHealth, LaneStatus)>,
+    /// The events of requests that are under way, and of those whose outcome is not stored yet. The bounds
+    /// of the engine on both bound it.
+    in_flight: Mutex<HashSet<EventKey>>,
 }
 
 /// The run-time line of a destination, as callers may see it.
@@ -44,7 +47,26 @@ impl DestinationStatus {
     /// A status with this health and an idle lane.
     #[must_use]
     pub fn new(health: DestinationHealth) -> Self {
-        Self { inner: Mutex::new((health, LaneStatus::default())) }
+        Self { inner: Mutex::new((health, LaneStatus::default())), in_flight: Mutex::default() }
+    }
+
+    /// Whether the event's delivery is in flight.
+    #[must_use]
+    pub fn is_in_flight(&self, key: EventKey) -> bool {
+        self.in_flight().contains(&key)
+    }
+
+    /// Notes that a request with these events has begun.
+    pub fn begin_flight(&self, keys: impl IntoIterator<Item = EventKey>) {
+        self.in_flight().extend(keys);
+    }
+
+    /// Notes that the outcomes for these events are stored, or that nothing was sent for them.
+    pub fn end_flight(&self, keys: &[EventKey]) {
+        let mut in_flight = self.in_flight();
+        for key in keys {
+            in_flight.remove(key);
+        }
     }
 
     /// The health.
@@ -69,6 +91,10 @@ impl DestinationStatus {
     /// Notes where the lane stands.
     pub fn set_lane(&self, lane: LaneStatus) {
         self.lock().1 = lane;
+    }
+
+    fn in_flight(&self) -> std::sync::MutexGuard<'_, HashSet<EventKey>> {
+        self.in_flight.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, (DestinationHealth, LaneStatus)> {

@@ -98,6 +98,7 @@ impl Tables {
             self.fresh.insert((route.destination_id, key), ());
         }
         let event = Arc::new(Event {
+            erased_at: None,
             key,
             id,
             organization_id: event.organization_id,
@@ -358,6 +359,22 @@ impl DeliveryStore for MemoryStore {
         let due = due.take_while(|((id, ..), _)| *id == destination_id).count();
         let count = tables.fresh.range(fresh).count() + due;
         Ok(Backlog { count: count.min(cap), capped: count > cap, oldest })
+    }
+
+    async fn ahead(&self, id: DeliveryId, due: Option<Timestamp>, cap: usize) -> Result<usize, StoreError> {
+        let tables = self.lock();
+        let DeliveryId { destination_id, event_key } = id;
+        let first = Timestamp::from_millis(i64::MIN);
+        let count = match due {
+            None => {
+                tables.fresh.range((destination_id, EventKey::MIN)..(destination_id, event_key)).count()
+            }
+            Some(due) => {
+                let start = (destination_id, first, EventKey::MIN);
+                tables.due.range(start..(destination_id, due, event_key)).count()
+            }
+        };
+        Ok(count.min(cap))
     }
 }
 

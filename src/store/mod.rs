@@ -179,6 +179,13 @@ pub trait DeliveryStore: Send + Sync {
     /// # Errors
     /// [`StoreError::Unavailable`].
     async fn backlog(&self, destination_id: DestinationId, cap: usize) -> Result<Backlog, StoreError>;
+
+    /// How many deliveries of its destination come before this one, which waits: of the fresh ones where
+    /// `due` is `None`, otherwise of those that wait for a due time. Counting stops at `cap`.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    async fn ahead(&self, id: DeliveryId, due: Option<Timestamp>, cap: usize) -> Result<usize, StoreError>;
 }
 
 /// Destinations. Reads go to the [`Directory`].

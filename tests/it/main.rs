@@ -13,6 +13,8 @@ mod delivery;
 #[cfg(test)]
 mod destinations;
 #[cfg(test)]
+mod explain;
+#[cfg(test)]
 mod harness;
 #[cfg(test)]
 mod ingest;

@@ -129,6 +129,7 @@ pub const fn state_name(kind: StateKind) -> &'static str {
 /// Reads a filter; paths begin with `filter`.
 pub fn read_filter(filter: Option<v1::DeliveryFilter>, found: &mut Violations) -> DeliveryFilter {
     let Some(filter) = filter else { return DeliveryFilter::default() };
+    let in_flight = read_in_flight(&filter.states);
     let states = read_states(&filter.states, found);
     let event_types = read_event_types(&filter.event_types, EVENT_TYPES_MAX, "filter.event_types", found);
     let (from, until) = read_range((filter.start_time, filter.end_time), "filter", found);
@@ -136,6 +137,7 @@ pub fn read_filter(filter: Option<v1::DeliveryFilter>, found: &mut Violations) -
     DeliveryFilter {
         destination_id: given(filter.destination_id),
         states,
+        in_flight,
         event_types,
         event_id: given(filter.event_id),
         from,
@@ -154,6 +156,16 @@ pub fn read_dead_letter_filter(filter: Option<v1::DeliveryFilter>, found: &mut V
     read_filter(filter, found)
 }
 
+/// Which of those that wait are meant, where the filter names only one of the two states.
+fn read_in_flight(states: &[i32]) -> Option<bool> {
+    let named = |state: v1::DeliveryState| states.contains(&state.into());
+    match (named(v1::DeliveryState::InFlight), named(v1::DeliveryState::Waiting)) {
+        (true, false) => Some(true),
+        (false, true) => Some(false),
+        (true, true) | (false, false) => None,
+    }
+}
+
 fn read_states(states: &[i32], found: &mut Violations) -> Vec<StateKind> {
     if states.len() > STATES_MAX {
         let description = format!("has {} entries; at most {STATES_MAX} are allowed", states.len());
@@ -169,10 +181,8 @@ fn read_states(states: &[i32], found: &mut Violations) -> Vec<StateKind> {
             Some(v1::DeliveryState::DeadLettered) => kinds.push(StateKind::DeadLettered),
             Some(v1::DeliveryState::Discarded) => kinds.push(StateKind::Discarded),
             Some(v1::DeliveryState::Cancelled) => kinds.push(StateKind::Cancelled),
-            Some(v1::DeliveryState::InFlight) => {
-                let description = "is not kept apart from WAITING in this version of the server; use WAITING";
-                found.add_as(Rule::NotSupported, path, description);
-            }
+            // The store does not tell the two apart; control does.
+            Some(v1::DeliveryState::InFlight) => kinds.push(StateKind::Waiting),
             Some(v1::DeliveryState::Unspecified) => {
                 found.add_as(Rule::OutOfRange, path, "is unspecified; name a state, or leave it out");
             }

@@ -54,6 +54,7 @@ impl Writer {
         // The time in the key, so that lists by time and by key agree even if the clock goes back.
         let accepted_at = key.made_at();
         Event {
+            erased_at: None,
             key,
             id: event.event_id.unwrap_or_else(|| EventId::from_key(key)),
             organization_id: event.organization_id,

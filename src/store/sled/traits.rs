@@ -117,6 +117,10 @@ impl DeliveryStore for SledStore {
     async fn backlog(&self, destination_id: DestinationId, cap: usize) -> Result<Backlog, StoreError> {
         self.read(move |reader| reader.backlog(destination_id, cap)).await
     }
+
+    async fn ahead(&self, id: DeliveryId, due: Option<Timestamp>, cap: usize) -> Result<usize, StoreError> {
+        self.read(move |reader| reader.ahead(id, due, cap)).await
+    }
 }
 
 #[async_trait]
