@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::{SharedClock, SystemClock};
 use crate::config::Config;
 use crate::control::{Control, ControlSettings};
+use crate::engine::janitor::{Janitor, JanitorOptions};
 use crate::engine::shard::{ShardOptions, StopSignals};
 use crate::engine::{Engine, RunningEngine};
 use crate::grpc::health::HealthState;
@@ -171,6 +172,7 @@ async fn start_engine(
     let shards = engine.shards((&shared_store, clock), options, &backlog, couriers);
     // Lanes stop after the last call has ended: an event that was accepted late must still reach them.
     let stop = StopSignals { soft: calls_ended.clone(), hard: tasks.hard() };
+    start_janitor(config, &shared_store, clock, tasks);
     let running = RunningEngine::start(shards.into_iter(), &stop).context("starting the delivery threads")?;
     let tasks_to_fail = tasks.clone();
     tasks.spawn("engine", OnExit::StopProcess, async move {
@@ -179,6 +181,18 @@ async fn start_engine(
         }
     });
     Ok(())
+}
+
+fn start_janitor(config: &Config, store: &Arc<dyn Store>, clock: &SharedClock, tasks: &Tasks) {
+    let plans = config.plans.by_name.iter();
+    let options = JanitorOptions {
+        retention: config.retention,
+        plans: plans.clone().filter_map(|(name, plan)| Some((name.clone(), plan.retention?))).collect(),
+        default_plan: config.plans.default.name.clone(),
+        known_plans: plans.map(|(name, _)| name.clone()).collect(),
+    };
+    let janitor = Janitor::new(Arc::clone(store), Arc::clone(clock), options);
+    tasks.spawn("janitor", OnExit::StopProcess, janitor.run(tasks.soft()));
 }
 
 fn make_control(

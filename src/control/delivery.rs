@@ -240,7 +240,7 @@ impl Control {
 }
 
 impl DeliveryFilter {
-    fn fits(&self, delivery: &Delivery) -> bool {
+    pub(super) fn fits(&self, delivery: &Delivery) -> bool {
         let destination = self.destination_id.as_ref();
         destination.is_none_or(|id| *id == delivery.id.destination_id.to_string())
             && (self.states.is_empty() || self.states.contains(&delivery.state.kind()))
@@ -250,7 +250,7 @@ impl DeliveryFilter {
     }
 }
 
-fn check_times(filter: &DeliveryFilter) -> Result<(), Violations> {
+pub(super) fn check_times(filter: &DeliveryFilter) -> Result<(), Violations> {
     match (filter.from, filter.until) {
         (Some(from), Some(until)) if until <= from => {
             Err(Violations::one("filter.end_time", "is not after start_time; give a later time"))

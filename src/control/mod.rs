@@ -14,6 +14,7 @@ pub mod destination_draft;
 pub mod destination_patch;
 pub mod destination_settings;
 pub mod destination_test;
+pub mod erasure;
 pub mod error;
 pub mod event;
 pub mod event_draft;
@@ -23,6 +24,7 @@ pub mod organization;
 pub mod secret;
 pub mod standing;
 pub mod stalwart;
+pub mod watch;
 #[cfg(test)]
 mod use_case_tests;
 
@@ -151,7 +153,12 @@ impl Control {
         let id = OrganizationId::parse(organization_id)
             .map_err(|problem| Error::invalid("organization_id", problem))?;
         caller.require(role, Some(&id))?;
-        Ok(id)
+        match role {
+            _ if !self.directory().is_erasing(&id) => Ok(id),
+            // Nothing of it can be read any more.
+            Role::Viewer => Err(Error::not_found(Resource::Organization, id)),
+            Role::Emitter | Role::Admin | Role::Operator => Err(Error::being_deleted(id)),
+        }
     }
 
     /// The organization, unless the operator wants it to be created first and it was not.

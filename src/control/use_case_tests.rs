@@ -229,7 +229,7 @@ async fn a_full_plan_blocks_new_destinations_and_keeps_the_old() {
     else {
         panic!("the plan allows one")
     };
-    let usage = house.control.usage(&house.caller, ORG).unwrap();
+    let usage = house.control.usage(&house.caller, ORG).await.unwrap();
     assert_eq!((usage.destination_count, usage.destination_limit), (1, Some(1)));
     house.control.delete_destination(&house.caller, target(&id)).await.unwrap();
     house.create(Contract::Observer).await;

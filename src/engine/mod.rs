@@ -15,6 +15,7 @@ pub mod agenda;
 mod disable;
 pub mod inbox;
 pub mod item;
+pub mod janitor;
 pub mod lane;
 pub mod shard;
 pub mod window;

@@ -74,7 +74,7 @@ impl Worker {
         };
         let mut loaded = loaded.into_iter();
         for item in items.iter_mut().filter(|item| item.event.is_none()) {
-            item.event = loaded.next().flatten();
+            item.event = loaded.next().flatten().filter(|event| event.erased_at.is_none());
         }
         Ok(items.into_iter().partition(|item| item.event.is_some()))
     }

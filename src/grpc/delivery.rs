@@ -9,13 +9,15 @@ use tonic::{Request, Response, Status};
 use super::context::Context;
 use super::convert::delivery::{Attempts, read_dead_letter_filter, read_filter, write_delivery};
 use super::convert::explain::{add_standing, write_event_head, write_explained};
-use super::convert::known;
+use super::convert::time::write_timestamp;
+use super::convert::{count, known};
 use super::convert::selection::{read_delete_selection, read_replay_selection, write_replay};
 use super::interceptor::caller;
 use super::page::Pages;
 use super::proto::v1;
 use super::proto::v1::delivery_admin_server::DeliveryAdmin;
 use super::status::{Problem, invalid, status};
+use super::watch;
 use crate::control::PageRequest;
 use crate::domain::delivery::Delivery;
 use crate::domain::id::{DeliveryId, DestinationId};
@@ -89,9 +91,11 @@ impl DeliveryAdmin for DeliveryAdminService {
 
     async fn watch_deliveries(
         &self,
-        _: Request<v1::WatchDeliveriesRequest>,
+        request: Request<v1::WatchDeliveriesRequest>,
     ) -> Result<Response<Self::WatchDeliveriesStream>, Status> {
-        not_available("signalpost.v1.DeliveryAdmin/WatchDeliveries")
+        let caller = caller(&request)?;
+        let answers = watch::open(&self.context, &caller, request.into_inner())?;
+        Ok(Response::new(Box::pin(answers)))
     }
 
     async fn resend_delivery(
@@ -241,8 +245,16 @@ impl DeliveryAdmin for DeliveryAdminService {
 
     async fn erase_event_data(
         &self,
-        _: Request<v1::EraseEventDataRequest>,
+        request: Request<v1::EraseEventDataRequest>,
     ) -> Result<Response<v1::EraseEventDataResponse>, Status> {
-        not_available("signalpost.v1.DeliveryAdmin/EraseEventData")
+        let caller = caller(&request)?;
+        let v1::EraseEventDataRequest { organization_id, event_id } = request.into_inner();
+        let control = Arc::clone(&self.context.control);
+        let erase = async move { control.erase_event_data(&caller, &organization_id, &event_id).await };
+        let erased = self.context.finish(erase).await?;
+        Ok(Response::new(v1::EraseEventDataResponse {
+            erase_time: Some(write_timestamp(erased.at)),
+            cancelled_count: count(erased.ended),
+        }))
     }
 }

@@ -189,6 +189,14 @@ impl From<Error> for Problem {
             Error::QuotaExceeded { subject, plan, what, limit, usage, retry_after } => {
                 quota(what, message, (&plan, limit, usage)).of_quota(subject).after(retry_after)
             }
+            Error::Unconfirmed { id } => {
+                Self::new(Code::InvalidArgument, ErrorReason::ConfirmationMissing, message)
+                    .with("organization_id", id)
+            }
+            Error::CursorExpired { retained_from, .. } => {
+                Self::new(Code::OutOfRange, ErrorReason::CursorExpired, message)
+                    .with("retained_from", retained_from)
+            }
             Error::Precondition { kind, subject, message } => precondition(kind, subject, message),
             Error::Busy { retry_after } => {
                 Self::new(Code::ResourceExhausted, ErrorReason::QueueFull, message).after(Some(retry_after))
@@ -288,6 +296,12 @@ fn precondition(kind: Condition, subject: String, message: String) -> Problem {
         }
         Condition::ContractMismatch { contract } => {
             failed(ErrorReason::ContractMismatch).with("destination_id", &subject).with("contract", contract)
+        }
+        Condition::DeliveryInFlight => {
+            failed(ErrorReason::DeliveryInFlight).with("delivery_id", &subject)
+        }
+        Condition::OrganizationBeingDeleted => {
+            failed(ErrorReason::OrganizationBeingDeleted).with("organization_id", &subject)
         }
         Condition::EventGone => failed(ErrorReason::EventDataErased).with("event_id", &subject),
     };

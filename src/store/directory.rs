@@ -4,7 +4,7 @@
 //! at open and changes it with each commit; nobody else writes to it, but for the live status, which the
 //! engine keeps.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use crate::domain::destination::{Destination, DestinationHealth};
@@ -111,6 +111,7 @@ struct Tables {
     organizations: BTreeMap<OrganizationId, Arc<Organization>>,
     by_organization: HashMap<OrganizationId, OrganizationDestinations>,
     by_id: HashMap<DestinationId, Arc<DestinationEntry>>,
+    erasing: BTreeSet<OrganizationId>,
 }
 
 /// The snapshot of organizations and destinations.
@@ -158,6 +159,32 @@ impl Directory {
     #[must_use]
     pub fn destination_ids(&self) -> Vec<DestinationId> {
         self.read().by_id.keys().copied().collect()
+    }
+
+    /// Whether an organization is being erased.
+    #[must_use]
+    pub fn is_erasing(&self, id: &OrganizationId) -> bool {
+        self.read().erasing.contains(id)
+    }
+
+    /// The organizations that are being erased.
+    #[must_use]
+    pub fn erasing(&self) -> Vec<OrganizationId> {
+        self.read().erasing.iter().cloned().collect()
+    }
+
+    /// Store implementations only: the erasure of an organization was begun.
+    pub fn begin_erasure(&self, id: OrganizationId) {
+        let mut tables = self.write();
+        tables.organizations.remove(&id);
+        tables.erasing.insert(id);
+    }
+
+    /// Store implementations only: nothing of an organization is left.
+    pub fn end_erasure(&self, id: &OrganizationId) {
+        let mut tables = self.write();
+        tables.by_organization.remove(id);
+        tables.erasing.remove(id);
     }
 
     /// Store implementations only: an organization was committed.

@@ -4,12 +4,15 @@
 //! It shares no storage code with the embedded store, so that the conformance suite compares two
 //! implementations that can't have the same mistake.
 
+mod retention;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound::{Excluded, Included, Unbounded};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use async_trait::async_trait;
 
+use super::changes::{ChangeFeed, slim};
 use super::directory::Directory;
 use super::lifecycle;
 use super::record::{EventHead, content_digest};
@@ -32,11 +35,14 @@ type Digest = [u8; 16];
 pub struct MemoryStore {
     clock: SharedClock,
     directory: Arc<Directory>,
+    changes: Arc<ChangeFeed>,
     listener: OnceLock<Arc<dyn CommitListener>>,
     tables: Mutex<Tables>,
 }
 
 struct Tables {
+    erasing: BTreeSet<OrganizationId>,
+    changes: Arc<ChangeFeed>,
     last_key: EventKey,
     events: BTreeMap<EventKey, Arc<Event>>,
     by_id: HashMap<(OrganizationId, EventId), (EventKey, Digest)>,
@@ -50,7 +56,10 @@ impl MemoryStore {
     /// An empty store that gives times by this clock.
     #[must_use]
     pub fn new(clock: SharedClock) -> Self {
+        let changes = Arc::new(ChangeFeed::default());
         let tables = Tables {
+            erasing: BTreeSet::new(),
+            changes: Arc::clone(&changes),
             last_key: EventKey::MIN,
             events: BTreeMap::new(),
             by_id: HashMap::new(),
@@ -61,6 +70,7 @@ impl MemoryStore {
         Self {
             clock,
             directory: Arc::new(Directory::new()),
+            changes: Arc::clone(&changes),
             listener: OnceLock::new(),
             tables: Mutex::new(tables),
         }
@@ -109,6 +119,7 @@ impl Tables {
             data: event.data,
             routes: event.routes,
         });
+        self.changes.publish(lifecycle::begun(&event));
         self.events.insert(key, Arc::clone(&event));
         Acceptance::Accepted(event)
     }
@@ -158,6 +169,7 @@ impl Tables {
     /// Moves the delivery between the orders of waiting ones.
     fn place(&mut self, old: &DeliveryState, new: &Delivery, durable: bool) {
         let DeliveryId { destination_id, event_key } = new.id;
+        self.changes.publish([slim(new)]);
         self.fresh.remove(&(destination_id, event_key));
         if let DeliveryState::Waiting { due } = old {
             self.due.remove(&(destination_id, *due, event_key));
@@ -169,7 +181,7 @@ impl Tables {
 
     fn requeue(&mut self, id: DeliveryId, cause: CycleCause, now: Timestamp) -> Option<DueEntry> {
         let mut delivery = self.delivery(id)?;
-        self.events.get(&id.event_key)?;
+        self.events.get(&id.event_key).filter(|event| event.erased_at.is_none())?;
         let old = delivery.state.clone();
         let entry = lifecycle::requeue(&mut delivery, cause, now);
         self.place(&old, &delivery, true);
@@ -206,6 +218,10 @@ impl Store for MemoryStore {
         &self.directory
     }
 
+    fn changes(&self) -> &Arc<ChangeFeed> {
+        &self.changes
+    }
+
     fn listen(&self, listener: Arc<dyn CommitListener>) {
         drop(self.listener.set(listener));
     }
@@ -215,6 +231,9 @@ impl Store for MemoryStore {
 impl EventStore for MemoryStore {
     async fn accept(&self, events: Vec<NewEvent>) -> Result<Vec<Acceptance>, StoreError> {
         let mut tables = self.lock();
+        if events.iter().any(|event| tables.erasing.contains(&event.organization_id)) {
+            return Err(StoreError::Erasing);
+        }
         let now = self.clock.now();
         let answers: Vec<_> = events.into_iter().map(|event| tables.accept(event, now)).collect();
         let new = answers.iter().filter_map(|answer| match answer {
@@ -385,7 +404,10 @@ impl DestinationStore for MemoryStore {
         destination: Destination,
         limit: Option<u32>,
     ) -> Result<Arc<Destination>, StoreError> {
-        let _commit = self.lock();
+        let commit = self.lock();
+        if commit.erasing.contains(&destination.organization_id) {
+            return Err(StoreError::Erasing);
+        }
         if self.directory.destination(destination.id).is_some() {
             return Err(StoreError::AlreadyExists);
         }
@@ -430,7 +452,10 @@ impl DestinationStore for MemoryStore {
 #[async_trait]
 impl OrganizationStore for MemoryStore {
     async fn create_organization(&self, organization: Organization) -> Result<Arc<Organization>, StoreError> {
-        let _commit = self.lock();
+        let commit = self.lock();
+        if commit.erasing.contains(&organization.id) {
+            return Err(StoreError::Erasing);
+        }
         if self.directory.organization(&organization.id).is_some() {
             return Err(StoreError::AlreadyExists);
         }

@@ -12,10 +12,12 @@
 
 #[cfg(test)]
 pub(crate) mod conformance;
+pub mod changes;
 pub mod directory;
 mod lifecycle;
 pub mod memory;
 pub mod record;
+pub mod retention;
 pub mod sled;
 
 use std::sync::Arc;
@@ -30,12 +32,19 @@ use crate::domain::id::{DeliveryId, DestinationId, EventId, EventKey, Organizati
 use crate::domain::organization::Organization;
 use crate::domain::settings::Guarantee;
 use crate::domain::time::Timestamp;
+use changes::ChangeFeed;
 use directory::Directory;
+use retention::{Cuts, EraseFrom, ErasedEvent, SweepFrom, Swept};
 
 /// Everything that a running service needs to be kept.
-pub trait Store: EventStore + DeliveryStore + DestinationStore + OrganizationStore {
+pub trait Store:
+    EventStore + DeliveryStore + DestinationStore + OrganizationStore + RetentionStore
+{
     /// The in-memory snapshot of organizations and destinations; it changes with each commit.
     fn directory(&self) -> &Arc<Directory>;
+
+    /// The latest changes of deliveries; it grows with each commit, and after each settlement.
+    fn changes(&self) -> &Arc<ChangeFeed>;
 
     /// Names the one who is told of commits. It is called on the store's own thread, in commit order,
     /// and may block to hold ingest back. May be set once, before the first write.
@@ -238,6 +247,49 @@ pub trait OrganizationStore: Send + Sync {
     ) -> Result<Arc<Organization>, StoreError>;
 }
 
+/// Removing what is too old or must go. Each call is a small step, so that it never holds up others.
+#[async_trait]
+pub trait RetentionStore: Send + Sync {
+    /// One step through dead letters and events, from `from` on: what is too old goes, at most `budget` of
+    /// it. An event goes with all its deliveries and its id, and only when none of them waits or is a dead
+    /// letter. An expired dead letter is discarded first, and the listener told.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`], [`StoreError::Busy`].
+    async fn sweep(&self, cuts: Arc<Cuts>, from: SweepFrom, budget: usize) -> Result<Swept, StoreError>;
+
+    /// Erases the data of an event and what receivers answered to it, ends its deliveries that wait, and
+    /// tells the listener. Durable on return; `None` where there is no such event.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`], [`StoreError::Busy`].
+    async fn erase_event(&self, key: EventKey, now: Timestamp) -> Result<Option<ErasedEvent>, StoreError>;
+
+    /// Removes an organization and its destinations, and marks it as being erased until
+    /// [`RetentionStore::erase_step`] has removed the rest: nothing of it can be written meanwhile. Durable
+    /// on return, also over a crash. Answers its destinations; none where it is being erased already.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`], [`StoreError::Stale`], [`StoreError::Unavailable`].
+    async fn begin_erasure(
+        &self,
+        organization_id: &OrganizationId,
+        expected: Option<u64>,
+    ) -> Result<Vec<DestinationId>, StoreError>;
+
+    /// Removes at most `budget` records of an organization that is being erased, and answers where to go
+    /// on. After the last step, `None`, its id is free again.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`], [`StoreError::Busy`].
+    async fn erase_step(
+        &self,
+        organization_id: &OrganizationId,
+        from: Option<EraseFrom>,
+        budget: usize,
+    ) -> Result<Option<EraseFrom>, StoreError>;
+}
+
 /// Some rows, and whether there are more after the last one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Page<T> {
@@ -347,6 +399,9 @@ pub enum StoreError {
     /// There is no such thing.
     #[error("not found")]
     NotFound,
+    /// The organization is being erased.
+    #[error("the organization is being erased")]
+    Erasing,
     /// There is one already.
     #[error("exists already")]
     AlreadyExists,

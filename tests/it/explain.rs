@@ -48,7 +48,7 @@ impl Server {
 async fn every_destination_is_told_by_the_rule_that_decided() {
     let (server, receiver) = (Server::start().await, Receiver::start().await);
     let ok = server.create(observer(&receiver, "ok")).await;
-    let other = server.create(observer(&receiver, "other").include(&["agent.online"])).await;
+    let other = server.create(observer(&receiver, "other").include(&["page.status_changed"])).await;
     let dead = server.create(observer(&receiver, "dead").one_attempt()).await;
     let retried = server.create(observer(&receiver, "retried").retry_after(&[3_600_000])).await;
     let paused = server.create(observer(&receiver, "paused")).await;
@@ -65,7 +65,7 @@ async fn every_destination_is_told_by_the_rule_that_decided() {
     assert_eq!((row.display_name.as_str(), row.delivery.unwrap().attempts.len()), ("ok", 1));
     let row = server.explained("evt-1", &other, v1::EventVerdict::NotSubscribed).await;
     assert_eq!(row.deciding_field, "subscription.event_types");
-    assert_eq!(row.explanation, "the subscription includes only agent.online");
+    assert_eq!(row.explanation, "the subscription includes only page.status_changed");
     assert!(row.delivery.is_none() && !row.changed_since);
     let row = server.explained("evt-1", &foreign, v1::EventVerdict::NotSubscribed).await;
     assert_eq!(row.deciding_field, "contract");

@@ -20,3 +20,9 @@ mod harness;
 mod ingest;
 #[cfg(test)]
 mod operations;
+#[cfg(test)]
+mod retention;
+#[cfg(test)]
+mod erase;
+#[cfg(test)]
+mod watch;

@@ -111,7 +111,7 @@ const fn write_reason(reason: EndReason) -> v1::DeliveryReason {
         EndReason::DestinationDeleted => v1::DeliveryReason::DestinationDeleted,
         EndReason::EventGone => v1::DeliveryReason::EventDataErased,
         // `last_error` says it in words.
-        EndReason::DeadLetterDeleted => v1::DeliveryReason::Unspecified,
+        EndReason::DeadLetterDeleted | EndReason::DeadLetterExpired => v1::DeliveryReason::Unspecified,
     }
 }
 

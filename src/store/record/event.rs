@@ -191,6 +191,15 @@ pub fn decode_head(key: EventKey, stored: &[u8]) -> Result<EventHead, StoreError
     head(key, &record).map_err(|problem| place.corrupt(problem))
 }
 
+/// Whether the data of a stored event was erased.
+///
+/// # Errors
+/// [`StoreError::Corrupt`].
+pub fn is_erased(key: EventKey, stored: &[u8]) -> Result<bool, StoreError> {
+    let record: EventRecord = unseal(Place::new("event", key.as_bytes()), stored)?;
+    Ok(record.erased_at.is_some())
+}
+
 fn head(key: EventKey, record: &EventRecord) -> Result<EventHead, String> {
     let id = match record.event_id.as_str() {
         "" => EventId::from_key(key),

@@ -20,7 +20,7 @@ pub use destination::{
 };
 pub use event::{
     EventHead, Idempotency, StoredEvent, content_digest, decode_event, decode_head, decode_idempotency,
-    encode_event, encode_idempotency,
+    encode_event, encode_idempotency, is_erased,
 };
 
 use std::time::Duration;

@@ -11,6 +11,7 @@
 //! | `I` | organization, caller's event id | which event that is, and a digest of its content |
 //! | `C` | kind, id, chunk number | destination or organization |
 //! | `H` | destination | health |
+//! | `Z` | organization | empty: it is being erased |
 //! | `M` | name | schema version, clean shutdown |
 //!
 //! What costs in this tree is keys written, so an event for one destination is two of them (`E`, `W`),
@@ -34,6 +35,8 @@ pub(super) const EVENTS: &[u8] = b"E";
 pub(super) const DESTINATIONS: &[u8] = b"Cd";
 /// All organizations, all their chunks.
 pub(super) const ORGANIZATIONS: &[u8] = b"Co";
+/// The marks of all organizations that are being erased.
+pub(super) const ERASURES: &[u8] = b"Z";
 /// The health of all destinations.
 pub(super) const HEALTH: &[u8] = b"H";
 
@@ -71,6 +74,16 @@ pub(super) fn due_of_destination(id: DestinationId) -> Vec<u8> {
 pub(super) fn idempotency(organization_id: &OrganizationId, event_id: &EventId) -> Vec<u8> {
     // A slash is in neither id.
     [b"I", organization_id.as_str().as_bytes(), b"/", event_id.as_str().as_bytes()].concat()
+}
+
+/// What the ids of an organization's events begin with.
+pub(super) fn idempotency_of(organization_id: &OrganizationId) -> Vec<u8> {
+    [b"I", organization_id.as_str().as_bytes(), b"/"].concat()
+}
+
+/// The mark of an organization that is being erased.
+pub(super) fn erasure(id: &OrganizationId) -> Vec<u8> {
+    [ERASURES, id.as_str().as_bytes()].concat()
 }
 
 /// What the chunks of a destination begin with.

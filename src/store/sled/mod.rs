@@ -19,6 +19,7 @@ mod keys;
 mod listing;
 mod open;
 mod reader;
+mod retention;
 mod settle;
 #[cfg(test)]
 mod tests;
@@ -32,10 +33,11 @@ use std::thread::JoinHandle;
 
 use tokio::sync::{Semaphore, oneshot, watch};
 
+use super::changes::ChangeFeed;
 use super::directory::Directory;
 use super::{CommitListener, StoreError};
 use crate::clock::SharedClock;
-use crate::domain::id::EventKey;
+use crate::domain::id::{DestinationId, EventKey};
 use disk::Watermark;
 use reader::Reader;
 use writer::{Command, Heads, Queued, Reply, Writer};
@@ -87,6 +89,7 @@ pub struct SledStore {
 /// What the writer, the readers and the store share.
 struct Shared {
     directory: Arc<Directory>,
+    changes: Arc<ChangeFeed>,
     listener: OnceLock<Arc<dyn CommitListener>>,
     condition: Condition,
     durable_key: Mutex<EventKey>,
@@ -96,6 +99,13 @@ impl Shared {
     /// The key up to which all events are durable.
     fn durable_key(&self) -> EventKey {
         *self.durable_key.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the lane of a destination may hold deliveries that are in memory only.
+    fn may_hold(&self, id: DestinationId) -> bool {
+        let entry = self.directory.destination(id);
+        let lane = entry.map(|entry| entry.status.lane()).unwrap_or_default();
+        lane.waiting_in_memory > 0 || lane.in_flight > 0
     }
 
     fn set_durable_key(&self, key: EventKey) {
@@ -174,9 +184,13 @@ impl SledStore {
             let health = contents.health.get(id).cloned().unwrap_or_default();
             directory.put_destination(Arc::clone(destination), health);
         }
+        for id in &contents.erasing {
+            directory.begin_erasure(id.clone());
+        }
         let last_key = contents.last_key.unwrap_or(EventKey::MIN);
         let shared = Arc::new(Shared {
             directory,
+            changes: Arc::default(),
             listener: OnceLock::new(),
             condition: Condition(watch::Sender::new(State::Working)),
             durable_key: Mutex::new(last_key),
@@ -194,6 +208,7 @@ impl SledStore {
             heads: Heads::default(),
             destinations: contents.destinations,
             organizations: contents.organizations,
+            erasing: contents.erasing,
             unsynced_since: None,
         };
         let (commands, queued) = mpsc::channel();

@@ -11,6 +11,7 @@ use crate::domain::destination::DestinationHealth;
 use crate::domain::id::{DeliveryId, DestinationId, EventKey};
 use crate::domain::settings::Guarantee;
 use crate::domain::time::Timestamp;
+use crate::store::changes::slim;
 use crate::store::record::{
     EventHead, decode_delivery, decode_head, encode_delivery, encode_due, encode_health,
 };
@@ -18,7 +19,7 @@ use crate::store::{DueEntry, Settlement, Stage, StoreError, lifecycle};
 
 /// In which order a delivery is before a change.
 #[derive(Clone, Copy)]
-enum Order {
+pub(super) enum Order {
     Fresh,
     Due(Timestamp),
     Dead,
@@ -27,7 +28,7 @@ enum Order {
 
 impl Order {
     /// The order of a delivery that has a record.
-    const fn of(state: &DeliveryState) -> Self {
+    pub(super) const fn of(state: &DeliveryState) -> Self {
         match state {
             DeliveryState::Waiting { due } => Order::Due(*due),
             DeliveryState::DeadLettered { .. } => Order::Dead,
@@ -110,7 +111,7 @@ impl Writer {
         let mut entries = Vec::with_capacity(ids.len());
         for id in lifecycle::distinct(ids) {
             let Some((mut delivery, order)) = self.present(group, id)? else { continue };
-            if !group.contains(&keys::event(id.event_key))? {
+            if !Self::is_sendable(group, id.event_key)? {
                 continue;
             }
             entries.push(lifecycle::requeue(&mut delivery, begin.0, begin.1));
@@ -143,7 +144,7 @@ impl Writer {
     }
 
     /// The delivery as a caller means it: with a record, or fresh.
-    fn present(&mut self, group: &Group, id: DeliveryId) -> Result<Option<(Delivery, Order)>, StoreError> {
+    pub(super) fn present(&mut self, group: &Group, id: DeliveryId) -> Result<Option<(Delivery, Order)>, StoreError> {
         if let Some(delivery) = stored(group, id)? {
             let order = Order::of(&delivery.state);
             return Ok(Some((delivery, order)));
@@ -176,13 +177,13 @@ impl Writer {
     }
 }
 
-fn stored(group: &Group, id: DeliveryId) -> Result<Option<Delivery>, StoreError> {
+pub(super) fn stored(group: &Group, id: DeliveryId) -> Result<Option<Delivery>, StoreError> {
     let key = keys::by_destination(DELIVERY, id);
     group.get(&key)?.map(|stored| decode_delivery(id, &key, &stored)).transpose()
 }
 
 /// Writes the record and moves the delivery from the order it was in to the one of its new state.
-fn place(group: &mut Group, from: Order, delivery: &Delivery, durable: bool) -> Result<(), StoreError> {
+pub(super) fn place(group: &mut Group, from: Order, delivery: &Delivery, durable: bool) -> Result<(), StoreError> {
     let id = delivery.id;
     match from {
         Order::Fresh => group.remove(keys::by_destination(FRESH, id)),
@@ -205,6 +206,7 @@ fn place(group: &mut Group, from: Order, delivery: &Delivery, durable: bool) -> 
         | DeliveryState::Cancelled { .. } => {}
     }
     group.put(keys::by_destination(DELIVERY, id), encode_delivery(delivery));
+    group.effect(Effect::Changed(Box::new(slim(delivery))));
     Ok(())
 }
 
