@@ -70,7 +70,8 @@ impl Control {
         caller.require(Role::Operator, None)?;
         let id = OrganizationId::parse(organization_id)
             .map_err(|problem| Error::invalid("organization_id", problem))?;
-        let confirmed = if confirmation.is_empty() { expected.is_some() } else { confirmation == id.as_str() };
+        let confirmed =
+            if confirmation.is_empty() { expected.is_some() } else { confirmation == id.as_str() };
         if !confirmed {
             return Err(Error::Unconfirmed { id: id.to_string() });
         }

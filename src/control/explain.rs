@@ -234,9 +234,11 @@ fn of_delivery(delivery: &Delivery, standing: Standing) -> Told {
             told(Verdict::InFlight, "", "an attempt is under way")
         }
         DeliveryState::Waiting { .. } => of_waiting(standing),
-        DeliveryState::Succeeded { at } => {
-            told(Verdict::Succeeded, "", format!("delivered at {at}, after {} attempts", delivery.attempt_count))
-        }
+        DeliveryState::Succeeded { at } => told(
+            Verdict::Succeeded,
+            "",
+            format!("delivered at {at}, after {} attempts", delivery.attempt_count),
+        ),
         DeliveryState::DeadLettered { reason, .. } => {
             told(Verdict::DeadLettered, "settings.retry_policy", reason.as_sentence())
         }
@@ -266,7 +268,11 @@ fn of_best_effort(event: &Event, entry: &DestinationEntry) -> Told {
         return told(Verdict::InFlight, "", "an attempt is under way");
     }
     if entry.status.lane().waiting_in_memory > 0 {
-        return told(Verdict::Waiting, "settings.guarantee", "best effort: it waits in memory, without a record");
+        return told(
+            Verdict::Waiting,
+            "settings.guarantee",
+            "best effort: it waits in memory, without a record",
+        );
     }
     let lost = "there is no record: best effort, and lost at a restart, or its record was deleted";
     told(Verdict::RecordDeleted, "settings.guarantee", lost)
@@ -284,7 +290,8 @@ fn of_settings(event: &Event, destination: &Destination) -> Told {
     let subscription = &destination.subscription;
     match verdict(destination, &event.event_type, event.level) {
         None => {
-            let sentence = format!("the contract {} has no event `{}`", destination.contract, event.event_type);
+            let sentence =
+                format!("the contract {} has no event `{}`", destination.contract, event.event_type);
             told(Verdict::NotSubscribed, "contract", sentence)
         }
         Some(Match::NotIncluded | Match::Excluded) => {
@@ -320,7 +327,8 @@ fn of_wanted_today(event: &Event, destination: &Destination) -> Told {
 
 fn types_of(destination: &Destination) -> String {
     let types = &destination.subscription.event_types;
-    let shown: Vec<&str> = types.iter().take(TYPES_TOLD).map(crate::domain::event::EventType::as_str).collect();
+    let shown: Vec<&str> =
+        types.iter().take(TYPES_TOLD).map(crate::domain::event::EventType::as_str).collect();
     match types.len().saturating_sub(TYPES_TOLD) {
         _ if shown.is_empty() => "nothing".to_owned(),
         0 => shown.join(", "),

@@ -22,11 +22,11 @@ pub mod exchange;
 pub mod explain;
 pub mod organization;
 pub mod secret;
-pub mod standing;
 pub mod stalwart;
-pub mod watch;
+pub mod standing;
 #[cfg(test)]
 mod use_case_tests;
+pub mod watch;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};

@@ -36,9 +36,7 @@ impl WaitReason {
             WaitReason::LaneBusy => "others of the lane, the throttle or the concurrency limit come first",
             WaitReason::Paused => "the destination is paused; resume it",
             WaitReason::Disabled => "the destination is disabled; resume it",
-            WaitReason::OrderHeld => {
-                "the destination is ordered, and an earlier event of it is not finished"
-            }
+            WaitReason::OrderHeld => "the destination is ordered, and an earlier event of it is not finished",
             WaitReason::Deleted => "the destination was deleted; the delivery is about to be discarded",
         }
     }

@@ -37,7 +37,13 @@ struct House {
 }
 
 fn plan(max_destinations: Option<u32>, max_events_per_second: Option<u32>) -> Plan {
-    Plan { name: "free".into(), max_destinations, max_events_per_second, max_payload_bytes: None, retention: None }
+    Plan {
+        name: "free".into(),
+        max_destinations,
+        max_events_per_second,
+        max_payload_bytes: None,
+        retention: None,
+    }
 }
 
 fn house_with(change: impl FnOnce(&mut ControlSettings)) -> House {
@@ -51,7 +57,7 @@ fn house_with(change: impl FnOnce(&mut ControlSettings)) -> House {
         delivery_enabled: true,
         enterprise_telemetry_enabled: false,
         batch_max_events: 1000,
-            retention: crate::domain::retention::Retention::default(),
+        retention: crate::domain::retention::Retention::default(),
     };
     change(&mut settings);
     let transport = Arc::new(ScriptedTransport::new());

@@ -127,7 +127,11 @@ impl Watch {
                     self.cursor = WatchCursor { place, since: now };
                     if self.wants(&change.delivery) {
                         let at = changed_at(&change.delivery);
-                        told.push_back(Changed { delivery: change.delivery.clone(), at, cursor: self.cursor });
+                        told.push_back(Changed {
+                            delivery: change.delivery.clone(),
+                            at,
+                            cursor: self.cursor,
+                        });
                     }
                 }
                 Ok(told)

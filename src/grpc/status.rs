@@ -297,9 +297,7 @@ fn precondition(kind: Condition, subject: String, message: String) -> Problem {
         Condition::ContractMismatch { contract } => {
             failed(ErrorReason::ContractMismatch).with("destination_id", &subject).with("contract", contract)
         }
-        Condition::DeliveryInFlight => {
-            failed(ErrorReason::DeliveryInFlight).with("delivery_id", &subject)
-        }
+        Condition::DeliveryInFlight => failed(ErrorReason::DeliveryInFlight).with("delivery_id", &subject),
         Condition::OrganizationBeingDeleted => {
             failed(ErrorReason::OrganizationBeingDeleted).with("organization_id", &subject)
         }

@@ -10,9 +10,9 @@
 //!
 //! `conformance` holds the one suite of tests that every implementation passes.
 
+pub mod changes;
 #[cfg(test)]
 pub(crate) mod conformance;
-pub mod changes;
 pub mod directory;
 mod lifecycle;
 pub mod memory;
@@ -37,9 +37,7 @@ use directory::Directory;
 use retention::{Cuts, EraseFrom, ErasedEvent, SweepFrom, Swept};
 
 /// Everything that a running service needs to be kept.
-pub trait Store:
-    EventStore + DeliveryStore + DestinationStore + OrganizationStore + RetentionStore
-{
+pub trait Store: EventStore + DeliveryStore + DestinationStore + OrganizationStore + RetentionStore {
     /// The in-memory snapshot of organizations and destinations; it changes with each commit.
     fn directory(&self) -> &Arc<Directory>;
 

@@ -52,8 +52,11 @@ async fn every_destination_is_told_by_the_rule_that_decided() {
     let dead = server.create(observer(&receiver, "dead").one_attempt()).await;
     let retried = server.create(observer(&receiver, "retried").retry_after(&[3_600_000])).await;
     let paused = server.create(observer(&receiver, "paused")).await;
-    let stalwart = destination(Contract::Stalwart).url(receiver.url("/stalwart"));
-    let foreign = server.create(stalwart).await;
+    let foreign = server.create(destination(Contract::Workspace).url(receiver.url("/workspace"))).await;
+    let stalwart = destination(Contract::Stalwart).url(receiver.url("/stalwart")).with(|one| {
+        one.subscription.get_or_insert_default().minimum_level = v1::Level::Error.into();
+    });
+    let quiet = server.create(stalwart).await;
     server.pause(&paused.destination_id).await;
     receiver.always_answers("/dead", StatusCode::INTERNAL_SERVER_ERROR);
     receiver.always_answers("/retried", StatusCode::INTERNAL_SERVER_ERROR);
@@ -69,6 +72,8 @@ async fn every_destination_is_told_by_the_rule_that_decided() {
     assert!(row.delivery.is_none() && !row.changed_since);
     let row = server.explained("evt-1", &foreign, v1::EventVerdict::NotSubscribed).await;
     assert_eq!(row.deciding_field, "contract");
+    let row = server.explained("evt-1", &quiet, v1::EventVerdict::BelowLevel).await;
+    assert_eq!(row.explanation, "the event's level info is below the minimum error");
     server.explained("evt-1", &dead, v1::EventVerdict::DeadLettered).await;
     let row = server.explained("evt-1", &retried, v1::EventVerdict::Waiting).await;
     let delivery = row.delivery.unwrap();

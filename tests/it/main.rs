@@ -13,6 +13,8 @@ mod delivery;
 #[cfg(test)]
 mod destinations;
 #[cfg(test)]
+mod erase;
+#[cfg(test)]
 mod explain;
 #[cfg(test)]
 mod harness;
@@ -22,7 +24,5 @@ mod ingest;
 mod operations;
 #[cfg(test)]
 mod retention;
-#[cfg(test)]
-mod erase;
 #[cfg(test)]
 mod watch;

@@ -109,7 +109,8 @@ async fn a_watch_goes_on_after_a_restart_from_the_store() {
 
 #[tokio::test]
 async fn a_damaged_a_strange_and_an_expired_cursor_are_refused() {
-    let (server, receiver) = (Server::with(&[("retention.history", r#""1s""#)]).await, Receiver::start().await);
+    let (server, receiver) =
+        (Server::with(&[("retention.history", r#""1s""#)]).await, Receiver::start().await);
     server.create(observer(&receiver)).await;
     let mut changes = server.watch(watch("")).await.unwrap();
     server.emit(event("agent.offline")).await;

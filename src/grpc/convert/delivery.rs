@@ -239,24 +239,18 @@ mod tests {
         let mut found = Violations::new();
         let at = |seconds| Some(prost_types::Timestamp { seconds, nanos: 0 });
         let filter = v1::DeliveryFilter {
-            states: vec![1, 0, 77, 2],
+            states: vec![1, 0, 77],
             event_types: vec!["a b".into()],
             start_time: at(9),
             end_time: at(3),
             ..v1::DeliveryFilter::default()
         };
         let read = read_filter(Some(filter.clone()), &mut found);
-        assert_eq!(read.states, [StateKind::Waiting]);
+        assert_eq!((read.states, read.in_flight), (vec![StateKind::Waiting], Some(false)));
         let fields: Vec<&str> = found.iter().map(|violation| violation.field.as_str()).collect();
         assert_eq!(
             fields,
-            [
-                "filter.states[1]",
-                "filter.states[2]",
-                "filter.states[3]",
-                "filter.event_types[0]",
-                "filter.end_time"
-            ]
+            ["filter.states[1]", "filter.states[2]", "filter.event_types[0]", "filter.end_time"]
         );
         let mut found = Violations::new();
         read_dead_letter_filter(Some(filter), &mut found);

@@ -276,6 +276,7 @@ pub mod config;
 pub mod deliveries;
 pub mod events;
 pub mod lists;
+pub mod retention;
 
 /// Runs all promises on one implementation.
 macro_rules! conformance {
@@ -317,6 +318,14 @@ macro_rules! conformance {
             config: a_stale_revision_changes_nothing
             config: a_deleted_destination_is_gone_and_its_deliveries_stay
             config: an_organization_is_created_once_and_changed_by_revision
+            retention: finished_events_go_by_age_with_their_deliveries_and_ids
+            retention: events_that_wait_are_never_removed
+            retention: dead_letters_expire_and_go_with_the_history
+            retention: organizations_may_have_times_of_their_own
+            retention: erased_data_is_gone_and_the_history_stays
+            retention: an_erased_organization_leaves_nothing_and_harms_nobody_else
+            retention: changes_are_in_the_feed_in_their_order
+            retention: what_comes_before_a_delivery_is_counted
         );
     };
     (@tests $open:path; $($group:ident: $name:ident)+) => {

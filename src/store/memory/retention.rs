@@ -97,9 +97,7 @@ impl Tables {
         after: Option<DeliveryId>,
         budget: usize,
     ) -> (Vec<DeliveryId>, SweepFrom) {
-        let is_expired = |state: &DeliveryState| {
-            matches!(state, DeliveryState::DeadLettered { at, .. } if *at <= cuts.dead_letters)
-        };
+        let is_expired = |state: &DeliveryState| matches!(state, DeliveryState::DeadLettered { at, .. } if *at <= cuts.dead_letters);
         let start = after.map_or(Unbounded, |id| Excluded((id.destination_id, id.event_key)));
         let rows = self.deliveries.range((start, Unbounded));
         let ids: Vec<DeliveryId> = rows
@@ -141,7 +139,8 @@ impl Tables {
 
     fn trace(&self, id: DeliveryId, guarantee: Guarantee, directory: &Directory) -> Trace {
         let key = (id.destination_id, id.event_key);
-        let lane = directory.destination(id.destination_id).map(|entry| entry.status.lane()).unwrap_or_default();
+        let lane =
+            directory.destination(id.destination_id).map(|entry| entry.status.lane()).unwrap_or_default();
         let busy = lane.waiting_in_memory > 0 || lane.in_flight > 0;
         match self.deliveries.get(&key) {
             Some(delivery) if delivery.state.is_finished() || guarantee == Guarantee::AtLeastOnce => {
@@ -158,7 +157,8 @@ impl Tables {
         for route in &event.routes {
             let key = (route.destination_id, event.key);
             self.fresh.remove(&key);
-            if let Some(Delivery { state: DeliveryState::Waiting { due }, .. }) = self.deliveries.remove(&key) {
+            if let Some(Delivery { state: DeliveryState::Waiting { due }, .. }) = self.deliveries.remove(&key)
+            {
                 self.due.remove(&(route.destination_id, due, event.key));
             }
         }

@@ -59,7 +59,9 @@ impl Reader {
         let rows = self.db.range::<Vec<u8>, _>((start, Excluded(vec![DEAD + 1]))).keys();
         for (position, key) in rows.enumerate() {
             let key = key.map_err(|error| unavailable(&error))?;
-            let (Some(event_key), Some(owner)) = (keys::event_of(&key), keys::owner_of(&key)) else { continue };
+            let (Some(event_key), Some(owner)) = (keys::event_of(&key), keys::owner_of(&key)) else {
+                continue;
+            };
             let id = DeliveryId::new(event_key, owner);
             let state = self.recorded(id)?.map(|delivery| delivery.state);
             if matches!(state, Some(DeliveryState::DeadLettered { at, .. }) if at <= cuts.dead_letters) {
@@ -128,7 +130,8 @@ impl Reader {
         let start = from.map_or_else(|| keys::EVENTS.to_vec(), |EraseFrom(start)| start);
         let table = start.first().copied().unwrap_or_default();
         let notes = keys::idempotency_of(organization_id);
-        let rows = if table == b'I' { self.db.scan_prefix(&notes) } else { self.db.range(start..vec![table + 1]) };
+        let rows =
+            if table == b'I' { self.db.scan_prefix(&notes) } else { self.db.range(start..vec![table + 1]) };
         for (position, row) in rows.enumerate() {
             let (key, stored) = row.map_err(|error| unavailable(&error))?;
             self.doom(&mut doomed, organization_id, &key, &stored);
@@ -168,7 +171,12 @@ impl Reader {
 }
 
 impl Writer {
-    pub(super) fn sweep(&mut self, group: &mut Group, cuts: &Cuts, found: &Found) -> Result<Swept, StoreError> {
+    pub(super) fn sweep(
+        &mut self,
+        group: &mut Group,
+        cuts: &Cuts,
+        found: &Found,
+    ) -> Result<Swept, StoreError> {
         let into = DeliveryState::Discarded { at: cuts.now, reason: EndReason::DeadLetterExpired };
         let change = (crate::domain::delivery::StateKind::DeadLettered, into);
         let expired = self.end(group, &found.expired, change)?.len();

@@ -144,7 +144,11 @@ impl Writer {
     }
 
     /// The delivery as a caller means it: with a record, or fresh.
-    pub(super) fn present(&mut self, group: &Group, id: DeliveryId) -> Result<Option<(Delivery, Order)>, StoreError> {
+    pub(super) fn present(
+        &mut self,
+        group: &Group,
+        id: DeliveryId,
+    ) -> Result<Option<(Delivery, Order)>, StoreError> {
         if let Some(delivery) = stored(group, id)? {
             let order = Order::of(&delivery.state);
             return Ok(Some((delivery, order)));
@@ -183,7 +187,12 @@ pub(super) fn stored(group: &Group, id: DeliveryId) -> Result<Option<Delivery>, 
 }
 
 /// Writes the record and moves the delivery from the order it was in to the one of its new state.
-pub(super) fn place(group: &mut Group, from: Order, delivery: &Delivery, durable: bool) -> Result<(), StoreError> {
+pub(super) fn place(
+    group: &mut Group,
+    from: Order,
+    delivery: &Delivery,
+    durable: bool,
+) -> Result<(), StoreError> {
     let id = delivery.id;
     match from {
         Order::Fresh => group.remove(keys::by_destination(FRESH, id)),

@@ -16,11 +16,11 @@ use crate::domain::time::Timestamp;
 use crate::store::changes::ChangeFeed;
 use crate::store::directory::Directory;
 use crate::store::record::content_digest;
+use crate::store::retention::{Cuts, EraseFrom, ErasedEvent, SweepFrom, Swept};
 use crate::store::{
     Backlog, CommitListener, DeliveryPage, DeliveryQuery, DeliveryStore, DestinationStore, DueEntry,
     EventStore, OrganizationStore, Page, RetentionStore, Settlement, Store, StoreError,
 };
-use crate::store::retention::{Cuts, EraseFrom, ErasedEvent, SweepFrom, Swept};
 
 impl Store for SledStore {
     fn directory(&self) -> &Arc<Directory> {

@@ -385,9 +385,7 @@ impl DeliveryStore for MemoryStore {
         let DeliveryId { destination_id, event_key } = id;
         let first = Timestamp::from_millis(i64::MIN);
         let count = match due {
-            None => {
-                tables.fresh.range((destination_id, EventKey::MIN)..(destination_id, event_key)).count()
-            }
+            None => tables.fresh.range((destination_id, EventKey::MIN)..(destination_id, event_key)).count(),
             Some(due) => {
                 let start = (destination_id, first, EventKey::MIN);
                 tables.due.range(start..(destination_id, due, event_key)).count()
