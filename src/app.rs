@@ -251,7 +251,13 @@ fn serve(
     });
     let (probes, tasks_to_fail) = (health.clone(), tasks.clone());
     tasks.spawn("health", OnExit::StopProcess, async move {
-        if let Err(error) = serve_health(probes, health_listener, soft.cancelled_owned()).await {
+        let state = probes.clone();
+        // Whichever of the two servers hears of the stop first, watches learn of it before they end.
+        let stopping = async move {
+            soft.cancelled().await;
+            state.set_ready(false);
+        };
+        if let Err(error) = serve_health(probes, health_listener, stopping).await {
             tasks_to_fail.fail("health", &error.to_string());
         }
     });

@@ -75,7 +75,7 @@ pub fn standing(
     let Some(entry) = entry else {
         return Standing { wait: Some(WaitReason::Deleted), ..Standing::default() };
     };
-    if entry.status.is_in_flight(delivery.id.event_key) {
+    if entry.status.is_in_flight_after(delivery.id.event_key, delivery.attempt_count) {
         return Standing { in_flight: true, ..Standing::default() };
     }
     let (wait, planned) = match &entry.destination.state {

@@ -420,7 +420,7 @@ impl Shard {
             return;
         };
         let (policy, was_suspect) = (Arc::clone(slot.lane.policy()), slot.lane.is_suspect());
-        entry.status.begin_flight(items.iter().map(|item| item.key));
+        entry.status.begin_flight(items.iter().map(|item| (item.key, item.attempt_count)));
         let worker = self.worker.clone();
         self.in_flight += 1;
         self.suspects_in_flight += usize::from(was_suspect);

@@ -146,6 +146,9 @@ async fn watch_status(
             }
         }
         tokio::select! {
+            // A stop is told as a change of state first.
+            biased;
+            changed = flags.changed() => if changed.is_err() { return },
             () = stop.cancelled() => {
                 if sender.try_send(Err(Problem::shutting_down().into_status())).is_err() {
                     tracing::debug!("a watch of the health ended without its last word");
@@ -153,7 +156,6 @@ async fn watch_status(
                 return;
             }
             () = sender.closed() => return,
-            changed = flags.changed() => if changed.is_err() { return },
         }
     }
 }

@@ -4,7 +4,7 @@
 //! at open and changes it with each commit; nobody else writes to it, but for the live status, which the
 //! engine keeps.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use crate::domain::destination::{Destination, DestinationHealth};
@@ -25,9 +25,9 @@ pub struct DestinationEntry {
 #[derive(Debug, Default)]
 pub struct DestinationStatus {
     inner: Mutex<(DestinationHealth, LaneStatus)>,
-    /// The events of requests that are under way, and of those whose outcome is not stored yet. The bounds
-    /// of the engine on both bound it.
-    in_flight: Mutex<HashSet<EventKey>>,
+    /// The events of requests that are under way, and of those whose outcome is not stored yet, each with the
+    /// number of attempts before. The bounds of the engine on both bound it.
+    in_flight: Mutex<HashMap<EventKey, u32>>,
 }
 
 /// The run-time line of a destination, as callers may see it.
@@ -53,12 +53,19 @@ impl DestinationStatus {
     /// Whether the event's delivery is in flight.
     #[must_use]
     pub fn is_in_flight(&self, key: EventKey) -> bool {
-        self.in_flight().contains(&key)
+        self.in_flight().contains_key(&key)
     }
 
-    /// Notes that a request with these events has begun.
-    pub fn begin_flight(&self, keys: impl IntoIterator<Item = EventKey>) {
-        self.in_flight().extend(keys);
+    /// Whether a delivery with so many attempts on record is in flight: one whose outcome the record has
+    /// already is not, although the engine may not know yet that it is stored.
+    #[must_use]
+    pub fn is_in_flight_after(&self, key: EventKey, attempt_count: u32) -> bool {
+        self.in_flight().get(&key).is_some_and(|before| *before >= attempt_count)
+    }
+
+    /// Notes that a request with these events has begun, each with the number of its attempts before.
+    pub fn begin_flight(&self, events: impl IntoIterator<Item = (EventKey, u32)>) {
+        self.in_flight().extend(events);
     }
 
     /// Notes that the outcomes for these events are stored, or that nothing was sent for them.
@@ -93,7 +100,7 @@ impl DestinationStatus {
         self.lock().1 = lane;
     }
 
-    fn in_flight(&self) -> std::sync::MutexGuard<'_, HashSet<EventKey>> {
+    fn in_flight(&self) -> std::sync::MutexGuard<'_, HashMap<EventKey, u32>> {
         self.in_flight.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

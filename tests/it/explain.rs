@@ -80,7 +80,7 @@ async fn every_destination_is_told_by_the_rule_that_decided() {
     assert_eq!(delivery.reason(), v1::DeliveryReason::RetryNotDue);
     assert!(delivery.next_attempt_time.is_some() && row.explanation.contains("not before"));
     let row = server.explained("evt-1", &paused, v1::EventVerdict::Paused).await;
-    assert_eq!((row.ahead_count, row.changed_since), (Some(1), true));
+    assert_eq!((row.ahead_count, row.changed_since), (Some(1), false));
     let delivery = row.delivery.unwrap();
     assert_eq!(delivery.reason(), v1::DeliveryReason::DestinationPaused);
     assert_eq!(delivery.next_attempt_time, None);
