@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::{SharedClock, SystemClock};
 use crate::config::Config;
 use crate::control::{Control, ControlSettings};
+use crate::engine::janitor::{Janitor, JanitorOptions};
 use crate::engine::rules::ShardOptions;
 use crate::engine::shard::StopSignals;
 use crate::engine::{Engine, RunningEngine};
@@ -192,6 +193,7 @@ async fn start_engine(
     }
     // Lanes stop after the last call has ended: an event that was accepted late must still reach them.
     let stop = StopSignals { soft: stages.calls_ended.clone(), hard: tasks.hard() };
+    start_janitor(config, &shared_store, clock, tasks);
     let running = RunningEngine::start(shards.into_iter(), &stop).context("starting the delivery threads")?;
     // Cancelled when the last of the tasks below has dropped it.
     let lanes_ended = Arc::new(stages.lanes_ended.clone().drop_guard());
@@ -205,6 +207,18 @@ async fn start_engine(
         });
     }
     Ok(())
+}
+
+fn start_janitor(config: &Config, store: &Arc<dyn Store>, clock: &SharedClock, tasks: &Tasks) {
+    let plans = config.plans.by_name.iter();
+    let options = JanitorOptions {
+        retention: config.retention,
+        plans: plans.clone().filter_map(|(name, plan)| Some((name.clone(), plan.retention?))).collect(),
+        default_plan: config.plans.default.name.clone(),
+        known_plans: plans.map(|(name, _)| name.clone()).collect(),
+    };
+    let janitor = Janitor::new(Arc::clone(store), Arc::clone(clock), options);
+    tasks.spawn("janitor", OnExit::StopProcess, janitor.run(tasks.soft()));
 }
 
 fn make_control(
@@ -223,6 +237,7 @@ fn make_control(
         delivery_enabled: config.delivery.enabled,
         enterprise_telemetry_enabled: config.delivery.enterprise_telemetry_enabled,
         batch_max_events: config.limits.batch_events,
+        retention: config.retention,
     };
     let store: Arc<dyn Store> = Arc::<SledStore>::clone(store);
     Ok(Control::new(store, couriers.make()?, Arc::clone(&couriers.secrets), clock, settings))

@@ -8,13 +8,16 @@ use super::raw::Raw;
 use super::reader::Reader;
 use super::resolved::Plans;
 use super::units::{number, or_word, size};
+use super::validate::kept;
 
 /// The plan that exists without being configured.
 const BUILT_IN: &str = "default";
 /// The word for a limit that a plan does not set.
 const NONE: &str = "unlimited";
 /// The keys of a plan.
-const LIMITS: [&str; 3] = ["max_destinations", "events_per_second", "payload"];
+const LIMITS: [&str; 4] = ["max_destinations", "events_per_second", "payload", "retention"];
+/// The word for a plan that has no retention of its own.
+const SERVERS: &str = "default";
 
 /// Reads all plans; `payload_max` is the server's own limit, which no plan can exceed.
 pub(super) fn plans(reader: &mut Reader<'_>, raw: &Raw, payload_max: u64) -> Option<Plans> {
@@ -40,6 +43,7 @@ fn plan(reader: &mut Reader<'_>, name: &str, payload_max: u64) -> Option<Plan> {
     let max_destinations = reader.one(&key("max_destinations"), NONE, or_word(NONE, number(0, u32::MAX)));
     let events = reader.one(&key("events_per_second"), NONE, or_word(NONE, number(1, u32::MAX)));
     let payload = reader.one(&key("payload"), NONE, or_word(NONE, size(2, payload_max)));
+    let retention = reader.one(&key("retention"), SERVERS, or_word(SERVERS, kept()));
     let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
     if name.is_empty() || name.len() > 63 || !name.chars().all(fits) {
         let limit = LIMITS.iter().find(|limit| reader.is_set(&key(limit))).copied().unwrap_or_default();
@@ -54,5 +58,6 @@ fn plan(reader: &mut Reader<'_>, name: &str, payload_max: u64) -> Option<Plan> {
         max_destinations: max_destinations?,
         max_events_per_second: events?,
         max_payload_bytes: payload?.map(|bytes| u32::try_from(bytes).unwrap_or(u32::MAX)),
+        retention: retention?,
     })
 }

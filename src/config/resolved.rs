@@ -10,6 +10,7 @@ use ipnet::IpNet;
 use crate::domain::contract::Contract;
 use crate::domain::payload::PayloadLimits;
 use crate::domain::plan::Plan;
+use crate::domain::retention::Retention;
 
 /// Everything that the operator decides.
 #[derive(Debug, Clone, PartialEq)]
@@ -20,6 +21,8 @@ pub struct Config {
     pub store: StoreConfig,
     /// How deliveries are made.
     pub delivery: DeliveryConfig,
+    /// How long what is finished is kept; default 30 days each.
+    pub retention: Retention,
     /// What callers may send.
     pub limits: LimitsConfig,
     /// Where requests may go.

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::domain::contract::Contract;
 use crate::domain::payload::PayloadLimits;
+use crate::domain::retention::Retention;
 
 use super::nearest::nearest;
 use super::problem::Problems;
@@ -45,6 +46,7 @@ fn read(reader: &mut Reader<'_>, raw: &Raw) -> Option<Config> {
     let listen = listen(reader);
     let store = store(reader);
     let delivery = delivery(reader);
+    let retention = retention(reader);
     let limits = limits(reader);
     let egress = egress(reader);
     let secrets = secrets(reader);
@@ -56,6 +58,7 @@ fn read(reader: &mut Reader<'_>, raw: &Raw) -> Option<Config> {
         listen: listen?,
         store: store?,
         delivery: delivery?,
+        retention: retention?,
         limits: limits?,
         egress: egress?,
         secrets: secrets?,
@@ -147,6 +150,17 @@ fn delivery(reader: &mut Reader<'_>) -> Option<DeliveryConfig> {
         shutdown_deadline: deadline?,
         plain_http_contracts: plain_http?.into_iter().collect(),
     })
+}
+
+fn retention(reader: &mut Reader<'_>) -> Option<Retention> {
+    let history = reader.one("retention.history", "30d", kept());
+    let dead_letters = reader.one("retention.dead_letters", "30d", kept());
+    Some(Retention { history: history?, dead_letters: dead_letters? })
+}
+
+/// How long something may be kept. Less than a moment would remove it before anybody could have read it.
+pub(super) fn kept() -> impl Fn(&str) -> Result<Duration, String> {
+    duration(Duration::from_secs(1), Duration::from_secs(3650 * 24 * 60 * 60))
 }
 
 /// Only STALWART's documents know `http://` URLs; receivers of all others were promised HTTPS.

@@ -79,6 +79,7 @@ pub(super) fn test_event(order: TestOrder<'_>) -> Event {
 pub(super) fn test_event_of(event_type: &'static str, data: Bytes, order: TestOrder<'_>) -> Event {
     let key = EventKey::MIN.next(order.now, order.draw);
     Event {
+        erased_at: None,
         key,
         id: EventId::from_key(key),
         organization_id: order.organization_id.clone(),

@@ -30,6 +30,7 @@ pub(super) fn destination_id() -> DestinationId {
 /// An event with the data as it is, valid or not.
 pub(super) fn event(id: &str, event_type: &str, data: &str) -> Event {
     Event {
+        erased_at: None,
         key: EventKey::MIN.next(moment(), 0),
         id: EventId::parse(id).unwrap(),
         organization_id: organization(),

@@ -40,7 +40,7 @@ use crate::domain::event::{Event, EventType, Level};
 use crate::domain::id::{DestinationId, OrganizationId};
 use crate::domain::secret::Secret;
 use crate::domain::settings::EffectivePolicy;
-use crate::domain::subscription::Subscription;
+use crate::domain::subscription::{Match, Subscription};
 use crate::domain::time::Timestamp;
 
 /// Makes the complete request for one event, or for several where the contract groups.
@@ -203,13 +203,19 @@ pub fn has_levels(contract: Contract) -> bool {
 /// says. The level counts only where the contract has levels.
 #[must_use]
 pub fn wants(destination: &Destination, event_type: &EventType, level: Level) -> bool {
+    verdict(destination, event_type, level).is_some_and(Match::is_wanted)
+}
+
+/// The rule by which a destination wants an event or not; `None` where its contract has no such type.
+#[must_use]
+pub fn verdict(destination: &Destination, event_type: &EventType, level: Level) -> Option<Match> {
     if let Catalogue::Closed(known) = catalogue(destination.contract)
         && !known.contains(&event_type.as_str())
     {
-        return false;
+        return None;
     }
     let level = if has_levels(destination.contract) { level } else { Level::Error };
-    destination.subscription.verdict(event_type, level).is_wanted()
+    Some(destination.subscription.verdict(event_type, level))
 }
 
 /// A request that is complete: signed, with all headers, ready to be sent once.

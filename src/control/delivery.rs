@@ -19,6 +19,8 @@ pub struct DeliveryFilter {
     pub destination_id: Option<String>,
     /// In one of these states.
     pub states: Vec<StateKind>,
+    /// Of those that wait, only those with an attempt under way, or only those without; absent means both.
+    pub in_flight: Option<bool>,
     /// Of one of these types.
     pub event_types: Vec<EventType>,
     /// Of this event; the id as the caller wrote it.
@@ -75,8 +77,13 @@ impl Control {
         }
         let page = self.store.deliveries(query).await?;
         let mut rows = page.rows;
-        rows.retain(|delivery| delivery.organization_id == *id);
+        rows.retain(|delivery| delivery.organization_id == *id && self.flies_as_asked(filter, delivery));
         Ok(Listing { rows, next: page.next })
+    }
+
+    fn flies_as_asked(&self, filter: &DeliveryFilter, delivery: &Delivery) -> bool {
+        let Some(asked) = filter.in_flight else { return true };
+        delivery.state.is_finished() || self.standing(delivery).in_flight == asked
     }
 
     /// Deliveries outlive their destination; those of a deleted one are found by its id only. An id of
@@ -110,7 +117,7 @@ impl Control {
         ids.retain(|id| page.after.is_none_or(|after| *id > after));
         for delivery_id in ids {
             let Some(delivery) = self.store.delivery(delivery_id).await? else { continue };
-            if !filter.fits(&delivery) {
+            if !filter.fits(&delivery) || !self.flies_as_asked(filter, &delivery) {
                 continue;
             }
             if found.rows.len() == page.limit {
@@ -238,7 +245,7 @@ impl Control {
 }
 
 impl DeliveryFilter {
-    fn fits(&self, delivery: &Delivery) -> bool {
+    pub(super) fn fits(&self, delivery: &Delivery) -> bool {
         let destination = self.destination_id.as_ref();
         destination.is_none_or(|id| *id == delivery.id.destination_id.to_string())
             && (self.states.is_empty() || self.states.contains(&delivery.state.kind()))
@@ -256,7 +263,7 @@ impl DeliveryFilter {
     }
 }
 
-fn check_times(filter: &DeliveryFilter) -> Result<(), Violations> {
+pub(super) fn check_times(filter: &DeliveryFilter) -> Result<(), Violations> {
     match (filter.from, filter.until) {
         (Some(from), Some(until)) if until <= from => {
             Err(Violations::one("filter.end_time", "is not after start_time; give a later time"))

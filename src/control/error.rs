@@ -9,6 +9,7 @@ use crate::domain::contract::Contract;
 use crate::domain::delivery::StateKind;
 use crate::domain::id::ReplayId;
 use crate::domain::replay::ReplayStateKind;
+use crate::domain::time::Timestamp;
 use crate::domain::violation::Violations;
 use crate::store::StoreError;
 
@@ -115,6 +116,10 @@ pub enum Condition {
         /// In which state.
         state: ReplayStateKind,
     },
+    /// An attempt of the delivery is under way.
+    DeliveryInFlight,
+    /// The organization is being erased.
+    OrganizationBeingDeleted,
 }
 
 /// Why a use case did not do what it was asked.
@@ -167,6 +172,20 @@ pub enum Error {
         usage: u64,
         /// When to try again, where time alone helps.
         retry_after: Option<Duration>,
+    },
+    /// Erasing an organization was not confirmed.
+    #[error("erasing the organization `{id}` needs a confirmation: give its id once more, or its etag")]
+    Unconfirmed {
+        /// Which organization.
+        id: String,
+    },
+    /// The cursor of a watch lies before what is retained.
+    #[error("changes since {since} are not all retained; watch from now on, and list what came before")]
+    CursorExpired {
+        /// When the cursor was made.
+        since: Timestamp,
+        /// From when on changes are retained.
+        retained_from: Timestamp,
     },
     /// The call makes no sense in the present state.
     #[error("{message}")]
@@ -235,6 +254,14 @@ impl Error {
         }
     }
 
+    pub(super) fn being_deleted(id: impl ToString) -> Self {
+        Self::Precondition {
+            kind: Condition::OrganizationBeingDeleted,
+            subject: id.to_string(),
+            message: "the organization is being erased; its id is free again after some minutes".into(),
+        }
+    }
+
     pub(super) fn internal(detail: impl Into<String>) -> Self {
         Self::Internal { detail: detail.into() }
     }
@@ -264,6 +291,7 @@ impl From<StoreError> for Error {
             StoreError::ReplayRunning(running) => Self::ReplayRunning { running },
             StoreError::Full { free_bytes, needed_bytes } => Self::StoreFull { free_bytes, needed_bytes },
             StoreError::Unavailable(detail) | StoreError::CannotOpen(detail) => Self::Unavailable { detail },
+            StoreError::Erasing => Self::being_deleted("this organization"),
             error @ (StoreError::NotFound
             | StoreError::AlreadyExists
             | StoreError::Stale { .. }

@@ -6,9 +6,10 @@
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use super::event_draft::{self, is_wanted, payload_limits, route_to};
+use super::event_draft::{self, payload_limits, route_to};
 use super::{Control, Error, Quota, Resource};
 use crate::auth::{Caller, Role};
+use crate::contract;
 use crate::domain::event::{Acceptance, Event, EventDraft, NewEvent};
 use crate::domain::id::{EventId, OrganizationId};
 use crate::domain::plan::Plan;
@@ -115,7 +116,9 @@ impl Control {
     fn route(&self, event: &mut NewEvent, destinations: &OrganizationDestinations) -> Result<(), Error> {
         for entry in destinations.iter() {
             let destination = &entry.destination;
-            if destination.state.is_routed_to() && is_wanted(destination, &event.event_type, event.level) {
+            if destination.state.is_routed_to()
+                && contract::wants(destination, &event.event_type, event.level)
+            {
                 self.available(destination.contract, destination.id)?;
                 event.routes.push(route_to(destination));
             }

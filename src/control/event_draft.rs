@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::contract;
 use crate::domain::destination::Destination;
-use crate::domain::event::{EVENT_TYPE_MAX_CHARS, EventDraft, EventType, Level, NewEvent, Route};
+use crate::domain::event::{EVENT_TYPE_MAX_CHARS, EventDraft, EventType, NewEvent, Route};
 use crate::domain::id::{EVENT_ID_MAX_CHARS, EventId, OrganizationId};
 use crate::domain::payload::{Payload, PayloadLimits};
 use crate::domain::plan::Plan;
@@ -82,12 +82,6 @@ fn check_occurred_at(moment: Timestamp, now: Timestamp) -> Result<(), String> {
     Ok(())
 }
 
-/// Whether a destination gets events of this type and level.
-#[must_use]
-pub fn is_wanted(destination: &Destination, event_type: &EventType, level: Level) -> bool {
-    contract::wants(destination, event_type, level)
-}
-
 /// The route to a destination, with the guarantee that is in force there.
 #[must_use]
 pub fn route_to(destination: &Destination) -> Route {
@@ -105,6 +99,7 @@ mod tests {
     use crate::control::destination_draft::{self, DraftRules};
     use crate::domain::contract::Contract;
     use crate::domain::destination::DestinationDraft;
+    use crate::domain::event::Level;
     use crate::domain::id::DestinationId;
     use crate::domain::secret::HttpAuth;
     use crate::domain::settings::DeliverySettings;
@@ -179,12 +174,12 @@ mod tests {
         let mut destination = checked.into_new(id, organization_id, Timestamp::from_millis(0));
         destination.subscription.minimum_level = Some(Level::Warn);
         let event_type = EventType::parse("auth.success").unwrap();
-        assert!(is_wanted(&destination, &event_type, Level::Info));
+        assert!(contract::wants(&destination, &event_type, Level::Info));
         destination.contract = Contract::Stalwart;
-        assert!(!is_wanted(&destination, &event_type, Level::Info));
-        assert!(is_wanted(&destination, &event_type, Level::Error));
+        assert!(!contract::wants(&destination, &event_type, Level::Info));
+        assert!(contract::wants(&destination, &event_type, Level::Error));
         destination.contract = Contract::Observer;
-        assert!(!is_wanted(&destination, &event_type, Level::Error));
+        assert!(!contract::wants(&destination, &event_type, Level::Error));
     }
 
     #[test]
@@ -195,6 +190,7 @@ mod tests {
             max_destinations: None,
             max_events_per_second: None,
             max_payload_bytes: Some(10),
+            retention: None,
         };
         assert_eq!(payload_limits(server, Some(&plan)).max_bytes, 10);
         plan.max_payload_bytes = Some(5000);

@@ -14,16 +14,20 @@ pub mod destination_draft;
 pub mod destination_patch;
 pub mod destination_settings;
 pub mod destination_test;
+pub mod erasure;
 pub mod error;
 pub mod event;
 pub mod event_draft;
 pub mod exchange;
+pub mod explain;
 pub mod organization;
 pub mod replay;
 pub mod secret;
 pub mod stalwart;
+pub mod standing;
 #[cfg(test)]
 mod use_case_tests;
+pub mod watch;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
@@ -39,6 +43,7 @@ use crate::domain::operational::OperationalEvent;
 use crate::domain::organization::Organization;
 use crate::domain::payload::PayloadLimits;
 use crate::domain::plan::Plan;
+use crate::domain::retention::Retention;
 use crate::policy::address::AddressPolicy;
 use crate::policy::rate::TokenBucket;
 use crate::store::directory::Directory;
@@ -73,6 +78,8 @@ pub struct ControlSettings {
     pub enterprise_telemetry_enabled: bool,
     /// The most events in one call.
     pub batch_max_events: usize,
+    /// How long what is finished is kept, unless a plan says otherwise.
+    pub retention: Retention,
 }
 
 impl ControlSettings {
@@ -152,7 +159,12 @@ impl Control {
         let id = OrganizationId::parse(organization_id)
             .map_err(|problem| Error::invalid("organization_id", problem))?;
         caller.require(role, Some(&id))?;
-        Ok(id)
+        match role {
+            _ if !self.directory().is_erasing(&id) => Ok(id),
+            // Nothing of it can be read any more.
+            Role::Viewer => Err(Error::not_found(Resource::Organization, id)),
+            Role::Emitter | Role::Admin | Role::Operator => Err(Error::being_deleted(id)),
+        }
     }
 
     /// The organization, unless the operator wants it to be created first and it was not.
@@ -232,6 +244,7 @@ mod tests {
             max_destinations: None,
             max_events_per_second: None,
             max_payload_bytes: None,
+            retention: None,
         };
         (name.into(), plan)
     }
@@ -247,6 +260,7 @@ mod tests {
             delivery_enabled: true,
             enterprise_telemetry_enabled: false,
             batch_max_events: 1000,
+            retention: crate::domain::retention::Retention::default(),
         }
     }
 

@@ -1,6 +1,7 @@
 //! Organizations: create, read, change, usage.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::destination_draft::check_display_name;
 use super::event_draft::payload_limits;
@@ -8,7 +9,11 @@ use super::{Control, Error, Listing, PageRequest, Resource};
 use crate::auth::{Caller, Role};
 use crate::domain::id::OrganizationId;
 use crate::domain::organization::Organization;
+use crate::domain::time::Timestamp;
 use crate::domain::violation::{Rule, Violations};
+
+/// Counting what waits for a destination stops here.
+const WAITING_CAP: usize = 10_000;
 
 /// What to change about an organization, or to create it with.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -32,6 +37,12 @@ pub struct Usage {
     pub events_per_second_limit: Option<u32>,
     /// The largest data of an event, in bytes.
     pub payload_bytes_limit: usize,
+    /// How long its history is kept.
+    pub history: Duration,
+    /// How many deliveries wait; each destination is counted up to 10,000.
+    pub waiting: usize,
+    /// When that was counted.
+    pub measured_at: Timestamp,
 }
 
 impl Control {
@@ -50,6 +61,9 @@ impl Control {
         let id = found.check("organization_id", OrganizationId::parse(organization_id));
         found.extend_under("organization", self.check_patch(&patch));
         let Some(id) = id.filter(|_| found.is_empty()) else { return Err(found.into()) };
+        if self.directory().is_erasing(&id) {
+            return Err(Error::being_deleted(id));
+        }
         let fresh = Organization {
             display_name: patch.display_name.unwrap_or_default(),
             plan: patch.plan.unwrap_or_default(),
@@ -125,13 +139,21 @@ impl Control {
     ///
     /// # Errors
     /// [`Error::NotFound`].
-    pub fn usage(&self, caller: &Caller, organization_id: &str) -> Result<Usage, Error> {
+    pub async fn usage(&self, caller: &Caller, organization_id: &str) -> Result<Usage, Error> {
         let id = self.enter(caller, Role::Viewer, organization_id)?;
         let organization = self.find_organization(&id)?;
         let plan = self.settings.plan_of(Some(&organization));
+        let destinations = self.directory().destinations(&id);
+        let mut waiting = 0;
+        for entry in destinations.iter() {
+            waiting += self.store.backlog(entry.destination.id, WAITING_CAP).await?.count;
+        }
         Ok(Usage {
+            history: self.history_of(&id),
+            waiting,
+            measured_at: self.clock.now(),
             plan: plan.map(|plan| plan.name.clone()).unwrap_or_default(),
-            destination_count: self.directory().destinations(&id).len(),
+            destination_count: destinations.len(),
             destination_limit: plan.and_then(|plan| plan.max_destinations),
             events_per_second_limit: plan.and_then(|plan| plan.max_events_per_second),
             payload_bytes_limit: payload_limits(self.settings.payload, plan).max_bytes,

@@ -38,7 +38,13 @@ struct House {
 }
 
 fn plan(max_destinations: Option<u32>, max_events_per_second: Option<u32>) -> Plan {
-    Plan { name: "free".into(), max_destinations, max_events_per_second, max_payload_bytes: None }
+    Plan {
+        name: "free".into(),
+        max_destinations,
+        max_events_per_second,
+        max_payload_bytes: None,
+        retention: None,
+    }
 }
 
 fn house_with(change: impl FnOnce(&mut ControlSettings)) -> House {
@@ -53,6 +59,7 @@ fn house_with(change: impl FnOnce(&mut ControlSettings)) -> House {
         delivery_enabled: true,
         enterprise_telemetry_enabled: false,
         batch_max_events: 1000,
+        retention: crate::domain::retention::Retention::default(),
     };
     change(&mut settings);
     let transport = Arc::new(ScriptedTransport::new());
@@ -230,7 +237,7 @@ async fn a_full_plan_blocks_new_destinations_and_keeps_the_old() {
     else {
         panic!("the plan allows one")
     };
-    let usage = house.control.usage(&house.caller, ORG).unwrap();
+    let usage = house.control.usage(&house.caller, ORG).await.unwrap();
     assert_eq!((usage.destination_count, usage.destination_limit), (1, Some(1)));
     house.control.delete_destination(&house.caller, target(&id)).await.unwrap();
     house.create(Contract::Observer).await;

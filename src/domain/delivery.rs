@@ -64,6 +64,8 @@ pub enum EndReason {
     DestinationDeleted,
     /// Its dead letter was deleted.
     DeadLetterDeleted,
+    /// Nobody acted on its dead letter before it expired.
+    DeadLetterExpired,
     /// The event's data is no longer there.
     EventGone,
 }
@@ -82,6 +84,7 @@ impl EndReason {
             EndReason::Stopped => "best effort, and the process stopped before it could be delivered",
             EndReason::DestinationDeleted => "the destination was deleted",
             EndReason::DeadLetterDeleted => "its dead letter was deleted",
+            EndReason::DeadLetterExpired => "its dead letter expired before anybody acted on it",
             EndReason::EventGone => "the event's data is no longer stored",
         }
     }

@@ -134,7 +134,7 @@ pub struct Route {
     pub guarantee: Guarantee,
 }
 
-/// An accepted event. It never changes.
+/// An accepted event. It never changes, but for its data being erased.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
     /// The store's key: unique over all organizations and growing in order of acceptance.
@@ -155,6 +155,8 @@ pub struct Event {
     pub data: Payload,
     /// The destinations it was routed to when it was accepted.
     pub routes: Vec<Route>,
+    /// When its data was erased; the data is empty then.
+    pub erased_at: Option<Timestamp>,
 }
 
 /// What the store answers for one event.

@@ -29,6 +29,7 @@ pub mod organization;
 pub mod payload;
 pub mod plan;
 pub mod replay;
+pub mod retention;
 pub mod secret;
 pub mod settings;
 pub mod subscription;

@@ -19,6 +19,7 @@ mod disable;
 pub mod gate;
 pub mod inbox;
 pub mod item;
+pub mod janitor;
 pub mod lane;
 pub mod pick;
 pub mod replayer;

@@ -343,6 +343,8 @@ impl Shard {
     fn attempt_failed(&mut self, id: DestinationId, items: Vec<Item>, error: &StoreError) {
         tracing::error!(destination.id = %id, %error, "events could not be read for an attempt");
         let due = self.clock.now() + STORE_RETRY;
+        let keys: Vec<EventKey> = items.iter().map(|item| item.key).collect();
+        self.end_flight(id, &keys);
         self.slot(id).lane.put_back(items, due);
     }
 
@@ -422,6 +424,7 @@ impl Shard {
             return;
         };
         let policy = Arc::clone(slot.lane.policy());
+        entry.status.begin_flight(items.iter().map(|item| (item.key, item.attempt_count)));
         let worker = self.worker.clone();
         let place = self.room.take(standing, items.iter().map(Item::bytes_in_flight).sum(), self.clock.now());
         self.running.spawn(async move {
@@ -468,10 +471,18 @@ impl Shard {
             tracing::error!(%error, "outcomes could not be recorded");
         }
         for (id, keys) in keys {
+            self.end_flight(*id, keys);
             if let Some(slot) = self.lanes.get_mut(id) {
                 slot.lane.settled(keys);
                 self.queue(*id);
             }
+        }
+    }
+
+    /// Only once outcomes are stored, so that callers never see a delivery wait again in between.
+    fn end_flight(&self, id: DestinationId, keys: &[EventKey]) {
+        if let Some(entry) = self.rules.store.directory().destination(id) {
+            entry.status.end_flight(keys);
         }
     }
 

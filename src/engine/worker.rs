@@ -94,7 +94,7 @@ impl Worker {
         };
         let mut loaded = loaded.into_iter();
         for item in items.iter_mut().filter(|item| item.event.is_none()) {
-            item.event = loaded.next().flatten();
+            item.event = loaded.next().flatten().filter(|event| event.erased_at.is_none());
             item.data_bytes = item.event.as_ref().map(|event| event.data.as_bytes().len());
         }
         Ok(items.into_iter().partition(|item| item.event.is_some()))

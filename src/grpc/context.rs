@@ -24,6 +24,8 @@ pub struct Context {
     pub streams: Arc<Semaphore>,
     /// How many permits there were.
     pub max_streams: usize,
+    /// One permit for each watch.
+    pub watches: Arc<Semaphore>,
 }
 
 impl Context {

@@ -8,19 +8,22 @@ use tonic::{Request, Response, Status};
 
 use super::context::Context;
 use super::convert::delivery::{Attempts, read_dead_letter_filter, read_filter, write_delivery};
-use super::convert::event::write_event;
-use super::convert::known;
+use super::convert::explain::{add_standing, write_event_head, write_explained};
 use super::convert::replay::{
     read_dead_letters, read_deliveries, read_order, read_states, write_check, write_replay,
 };
 use super::convert::selection::read_delete_selection;
+use super::convert::time::write_timestamp;
+use super::convert::{count, known};
 use super::interceptor::caller;
 use super::page::Pages;
 use super::proto::v1;
 use super::proto::v1::delivery_admin_server::DeliveryAdmin;
 use super::status::{Problem, invalid, status};
+use super::watch;
 use crate::control::PageRequest;
-use crate::domain::id::{DeliveryId, ReplayId};
+use crate::domain::delivery::Delivery;
+use crate::domain::id::{DeliveryId, DestinationId, ReplayId};
 use crate::domain::violation::Violations;
 
 /// The service.
@@ -34,10 +37,10 @@ impl DeliveryAdminService {
     pub fn new(context: Context) -> Self {
         Self { context }
     }
-}
 
-fn not_available<T>(method: &'static str) -> Result<Response<T>, Status> {
-    Err(Problem::not_available(method).into())
+    fn write(&self, delivery: &Delivery, attempts: Attempts) -> v1::Delivery {
+        add_standing(write_delivery(delivery, attempts), self.context.control.standing(delivery))
+    }
 }
 
 #[tonic::async_trait]
@@ -58,7 +61,7 @@ impl DeliveryAdmin for DeliveryAdminService {
         let listed = control.list_deliveries(&caller, &request.organization_id, filter, page).await;
         let listed = listed.map_err(status)?;
         Ok(Response::new(v1::ListDeliveriesResponse {
-            deliveries: listed.rows.iter().map(|row| write_delivery(row, Attempts::None)).collect(),
+            deliveries: listed.rows.iter().map(|row| self.write(row, Attempts::None)).collect(),
             next_page_token: pages.next_token(listed.next),
         }))
     }
@@ -74,10 +77,10 @@ impl DeliveryAdmin for DeliveryAdminService {
         found.into_result(()).map_err(invalid)?;
         let control = &self.context.control;
         let delivery = control.get_delivery(&caller, &organization_id, &delivery_id).await.map_err(status)?;
-        let mut written = write_delivery(&delivery, Attempts::All { with_bodies });
+        let mut written = self.write(&delivery, Attempts::All { with_bodies });
         if with_bodies {
             let event = control.event_of(&delivery).await.map_err(status)?;
-            written.event = event.as_deref().map(write_event);
+            written.event = event.as_deref().map(|event| write_event_head(event, true));
         }
         Ok(Response::new(v1::GetDeliveryResponse { delivery: Some(written) }))
     }
@@ -87,9 +90,11 @@ impl DeliveryAdmin for DeliveryAdminService {
 
     async fn watch_deliveries(
         &self,
-        _: Request<v1::WatchDeliveriesRequest>,
+        request: Request<v1::WatchDeliveriesRequest>,
     ) -> Result<Response<Self::WatchDeliveriesStream>, Status> {
-        not_available("signalpost.v1.DeliveryAdmin/WatchDeliveries")
+        let caller = caller(&request)?;
+        let answers = watch::open(&self.context, &caller, request.into_inner())?;
+        Ok(Response::new(Box::pin(answers)))
     }
 
     async fn resend_delivery(
@@ -100,7 +105,7 @@ impl DeliveryAdmin for DeliveryAdminService {
         let v1::ResendDeliveryRequest { organization_id, delivery_id } = request.into_inner();
         let control = Arc::clone(&self.context.control);
         let resend = async move { control.resend_delivery(&caller, &organization_id, &delivery_id).await };
-        let delivery = Some(write_delivery(&self.context.finish(resend).await?, Attempts::None));
+        let delivery = Some(self.write(&self.context.finish(resend).await?, Attempts::None));
         Ok(Response::new(v1::ResendDeliveryResponse { delivery }))
     }
 
@@ -112,7 +117,7 @@ impl DeliveryAdmin for DeliveryAdminService {
         let v1::CancelDeliveryRequest { organization_id, delivery_id } = request.into_inner();
         let control = Arc::clone(&self.context.control);
         let cancel = async move { control.cancel_delivery(&caller, &organization_id, &delivery_id).await };
-        let delivery = Some(write_delivery(&self.context.finish(cancel).await?, Attempts::None));
+        let delivery = Some(self.write(&self.context.finish(cancel).await?, Attempts::None));
         Ok(Response::new(v1::CancelDeliveryResponse { delivery }))
     }
 
@@ -132,7 +137,7 @@ impl DeliveryAdmin for DeliveryAdminService {
         let listed = control.list_dead_letters(&caller, &request.organization_id, filter, page).await;
         let listed = listed.map_err(status)?;
         Ok(Response::new(v1::ListDeadLettersResponse {
-            dead_letters: listed.rows.iter().map(|row| write_delivery(row, Attempts::Latest)).collect(),
+            dead_letters: listed.rows.iter().map(|row| self.write(row, Attempts::Latest)).collect(),
             next_page_token: pages.next_token(listed.next),
         }))
     }
@@ -145,7 +150,7 @@ impl DeliveryAdmin for DeliveryAdminService {
         let v1::ReplayDeadLetterRequest { organization_id, delivery_id } = request.into_inner();
         let control = Arc::clone(&self.context.control);
         let replay = async move { control.replay_dead_letter(&caller, &organization_id, &delivery_id).await };
-        let delivery = Some(write_delivery(&self.context.finish(replay).await?, Attempts::None));
+        let delivery = Some(self.write(&self.context.finish(replay).await?, Attempts::None));
         Ok(Response::new(v1::ReplayDeadLetterResponse { delivery }))
     }
 
@@ -252,15 +257,38 @@ impl DeliveryAdmin for DeliveryAdminService {
 
     async fn explain_event(
         &self,
-        _: Request<v1::ExplainEventRequest>,
+        request: Request<v1::ExplainEventRequest>,
     ) -> Result<Response<v1::ExplainEventResponse>, Status> {
-        not_available("signalpost.v1.DeliveryAdmin/ExplainEvent")
+        let caller = caller(&request)?;
+        let mut request = request.into_inner();
+        let (size, token) = (std::mem::take(&mut request.page_size), std::mem::take(&mut request.page_token));
+        let pages = Pages::of(&request);
+        let mut found = Violations::new();
+        let page: PageRequest<DestinationId> = pages.read(size, &token, &mut found);
+        let with_bodies = known(request.view, "view", &mut found) == Some(v1::DeliveryView::Full);
+        found.into_result(()).map_err(invalid)?;
+        let control = &self.context.control;
+        let destination_id = Some(request.destination_id.as_str()).filter(|id| !id.is_empty());
+        let subject = (request.organization_id.as_str(), request.event_id.as_str());
+        let explained = control.explain_event(&caller, subject, destination_id, page).await;
+        let explained = explained.map_err(status)?;
+        let written = write_explained(&explained, with_bodies, |delivery| control.standing(delivery));
+        let next_page_token = pages.next_token(explained.next);
+        Ok(Response::new(v1::ExplainEventResponse { next_page_token, ..written }))
     }
 
     async fn erase_event_data(
         &self,
-        _: Request<v1::EraseEventDataRequest>,
+        request: Request<v1::EraseEventDataRequest>,
     ) -> Result<Response<v1::EraseEventDataResponse>, Status> {
-        not_available("signalpost.v1.DeliveryAdmin/EraseEventData")
+        let caller = caller(&request)?;
+        let v1::EraseEventDataRequest { organization_id, event_id } = request.into_inner();
+        let control = Arc::clone(&self.context.control);
+        let erase = async move { control.erase_event_data(&caller, &organization_id, &event_id).await };
+        let erased = self.context.finish(erase).await?;
+        Ok(Response::new(v1::EraseEventDataResponse {
+            erase_time: Some(write_timestamp(erased.at)),
+            cancelled_count: count(erased.ended),
+        }))
     }
 }

@@ -146,9 +146,8 @@ async fn watch_status(
             }
         }
         tokio::select! {
-            // A change comes before the end: whoever watches learns of the stop by its status.
+            // A stop is told as a change of state first.
             biased;
-            () = sender.closed() => return,
             changed = flags.changed() => if changed.is_err() { return },
             () = stop.cancelled() => {
                 if sender.try_send(Err(Problem::shutting_down().into_status())).is_err() {
@@ -156,6 +155,7 @@ async fn watch_status(
                 }
                 return;
             }
+            () = sender.closed() => return,
         }
     }
 }

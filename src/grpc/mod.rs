@@ -19,6 +19,7 @@ pub mod page;
 pub mod proto;
 pub mod server;
 pub mod status;
+pub mod watch;
 
 pub use health::HealthState;
 pub use server::{GrpcServer, Limits, ServeError, serve_health};

@@ -8,7 +8,7 @@ use tonic::{Request, Response, Status};
 use super::context::Context;
 use super::convert::destination::read_etag;
 use super::convert::organization::{read_new, read_patch, write_organization, write_usage};
-use super::convert::required;
+use super::convert::{count, required};
 use super::interceptor::caller;
 use super::page::Pages;
 use super::proto::v1;
@@ -110,9 +110,24 @@ impl OrganizationAdmin for OrganizationAdminService {
 
     async fn delete_organization(
         &self,
-        _: Request<v1::DeleteOrganizationRequest>,
+        request: Request<v1::DeleteOrganizationRequest>,
     ) -> Result<Response<v1::DeleteOrganizationResponse>, Status> {
-        Err(Problem::not_available("signalpost.v1.OrganizationAdmin/DeleteOrganization").into())
+        let caller = caller(&request)?;
+        let v1::DeleteOrganizationRequest { organization_id, confirm_organization_id, etag } =
+            request.into_inner();
+        let mut found = Violations::new();
+        let expected = read_etag(&etag, "etag", &mut found);
+        found.into_result(()).map_err(invalid)?;
+        let control = Arc::clone(&self.context.control);
+        let delete = async move {
+            let confirmation = confirm_organization_id.as_str();
+            control.delete_organization(&caller, &organization_id, confirmation, expected).await
+        };
+        let erased = self.context.finish(delete).await?;
+        Ok(Response::new(v1::DeleteOrganizationResponse {
+            destination_count: count(erased.destinations),
+            cancelled_count: i64::try_from(erased.waiting).unwrap_or(i64::MAX),
+        }))
     }
 
     async fn get_usage(
@@ -121,7 +136,7 @@ impl OrganizationAdmin for OrganizationAdminService {
     ) -> Result<Response<v1::GetUsageResponse>, Status> {
         let caller = caller(&request)?;
         let id = request.into_inner().organization_id;
-        let usage = self.context.control.usage(&caller, &id).map_err(status)?;
+        let usage = self.context.control.usage(&caller, &id).await.map_err(status)?;
         Ok(Response::new(v1::GetUsageResponse { usage: Some(write_usage(&usage)) }))
     }
 

@@ -134,7 +134,8 @@ impl Pages {
         URL_SAFE_NO_PAD.encode(bytes)
     }
 
-    fn cursor<C: Cursor>(self, token: &str) -> Option<C> {
+    /// The cursor that a token holds, if it is one of this request.
+    pub fn cursor<C: Cursor>(self, token: &str) -> Option<C> {
         if token.len() > TOKEN_MAX_BYTES {
             return None;
         }

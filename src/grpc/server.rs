@@ -96,6 +96,7 @@ impl GrpcServer {
             stop: CancellationToken::new(),
             streams: Arc::new(Semaphore::new(limits.max_emit_streams.min(Semaphore::MAX_PERMITS))),
             max_streams: limits.max_emit_streams,
+            watches: Arc::new(Semaphore::new(super::watch::WATCHES_MAX)),
         };
         Self { context, health, limits }
     }

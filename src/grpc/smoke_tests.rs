@@ -41,6 +41,7 @@ fn control(max_events_per_second: Option<u32>) -> Arc<Control> {
         max_destinations: Some(2),
         max_events_per_second,
         max_payload_bytes: None,
+        retention: None,
     };
     let settings = ControlSettings {
         plans: BTreeMap::from([("free".to_owned(), plan)]),
@@ -52,6 +53,7 @@ fn control(max_events_per_second: Option<u32>) -> Arc<Control> {
         delivery_enabled: true,
         enterprise_telemetry_enabled: false,
         batch_max_events: 1000,
+        retention: crate::domain::retention::Retention::default(),
     };
     let secrets = Arc::new(SecretReader::new(Vec::new(), Vec::new()));
     let courier = Courier {
@@ -386,7 +388,7 @@ async fn organizations_come_into_being_and_what_is_not_there_yet_says_so() {
     assert_eq!((usage.plan.as_str(), usage.destination_limit), ("free", Some(2)));
     let contracts = house.destinations().list_contracts(v1::ListContractsRequest::default()).await.unwrap();
     assert_eq!(contracts.into_inner().contracts.len(), 6);
-    let later = client.delete_organization(v1::DeleteOrganizationRequest::default()).await.unwrap_err();
+    let later = client.list_audit_entries(v1::ListAuditEntriesRequest::default()).await.unwrap_err();
     assert_eq!((later.code(), reason(&later).as_str()), (Code::Unimplemented, "METHOD_NOT_AVAILABLE"));
 }
 

@@ -192,6 +192,14 @@ impl From<Error> for Problem {
             Error::QuotaExceeded { subject, plan, what, limit, usage, retry_after } => {
                 quota(what, message, (&plan, limit, usage)).of_quota(subject).after(retry_after)
             }
+            Error::Unconfirmed { id } => {
+                Self::new(Code::InvalidArgument, ErrorReason::ConfirmationMissing, message)
+                    .with("organization_id", id)
+            }
+            Error::CursorExpired { retained_from, .. } => {
+                Self::new(Code::OutOfRange, ErrorReason::CursorExpired, message)
+                    .with("retained_from", retained_from)
+            }
             Error::Precondition { kind, subject, message } => precondition(kind, subject, message),
             Error::ReplayRunning { running } => {
                 Self::new(Code::Aborted, ErrorReason::ReplayRunning, message).with("replay_id", running)
@@ -300,6 +308,10 @@ fn precondition(kind: Condition, subject: String, message: String) -> Problem {
         Condition::ReplayFinished { state } => failed(ErrorReason::ReplayFinished)
             .with("replay_id", &subject)
             .with("state", super::convert::replay::state_name(state)),
+        Condition::DeliveryInFlight => failed(ErrorReason::DeliveryInFlight).with("delivery_id", &subject),
+        Condition::OrganizationBeingDeleted => {
+            failed(ErrorReason::OrganizationBeingDeleted).with("organization_id", &subject)
+        }
         Condition::EventGone => failed(ErrorReason::EventDataErased).with("event_id", &subject),
     };
     problem.details.precondition = Some(clip(&subject, PATH_MAX_BYTES));

@@ -4,12 +4,12 @@
 //! at open and changes it with each commit; nobody else writes to it, but for the live status, which the
 //! engine keeps.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use crate::domain::circuit::CircuitState;
 use crate::domain::destination::{Destination, DestinationHealth};
-use crate::domain::id::{DestinationId, OrganizationId};
+use crate::domain::id::{DestinationId, EventKey, OrganizationId};
 use crate::domain::organization::Organization;
 use crate::domain::time::Timestamp;
 
@@ -26,6 +26,9 @@ pub struct DestinationEntry {
 #[derive(Debug, Default)]
 pub struct DestinationStatus {
     inner: Mutex<(DestinationHealth, LaneStatus)>,
+    /// The events of requests that are under way, and of those whose outcome is not stored yet, each with the
+    /// number of attempts before. The bounds of the engine on both bound it.
+    in_flight: Mutex<HashMap<EventKey, u32>>,
 }
 
 /// The run-time line of a destination, as callers may see it.
@@ -51,7 +54,33 @@ impl DestinationStatus {
     /// A status with this health and an idle lane.
     #[must_use]
     pub fn new(health: DestinationHealth) -> Self {
-        Self { inner: Mutex::new((health, LaneStatus::default())) }
+        Self { inner: Mutex::new((health, LaneStatus::default())), in_flight: Mutex::default() }
+    }
+
+    /// Whether the event's delivery is in flight.
+    #[must_use]
+    pub fn is_in_flight(&self, key: EventKey) -> bool {
+        self.in_flight().contains_key(&key)
+    }
+
+    /// Whether a delivery with so many attempts on record is in flight: one whose outcome the record has
+    /// already is not, although the engine may not know yet that it is stored.
+    #[must_use]
+    pub fn is_in_flight_after(&self, key: EventKey, attempt_count: u32) -> bool {
+        self.in_flight().get(&key).is_some_and(|before| *before >= attempt_count)
+    }
+
+    /// Notes that a request with these events has begun, each with the number of its attempts before.
+    pub fn begin_flight(&self, events: impl IntoIterator<Item = (EventKey, u32)>) {
+        self.in_flight().extend(events);
+    }
+
+    /// Notes that the outcomes for these events are stored, or that nothing was sent for them.
+    pub fn end_flight(&self, keys: &[EventKey]) {
+        let mut in_flight = self.in_flight();
+        for key in keys {
+            in_flight.remove(key);
+        }
     }
 
     /// The health.
@@ -78,6 +107,10 @@ impl DestinationStatus {
         self.lock().1 = lane;
     }
 
+    fn in_flight(&self) -> std::sync::MutexGuard<'_, HashMap<EventKey, u32>> {
+        self.in_flight.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, (DestinationHealth, LaneStatus)> {
         // No code panics while it holds the lock, and the data has no invariant that a panic could break.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
@@ -92,6 +125,7 @@ struct Tables {
     organizations: BTreeMap<OrganizationId, Arc<Organization>>,
     by_organization: HashMap<OrganizationId, OrganizationDestinations>,
     by_id: HashMap<DestinationId, Arc<DestinationEntry>>,
+    erasing: BTreeSet<OrganizationId>,
 }
 
 /// The snapshot of organizations and destinations.
@@ -139,6 +173,32 @@ impl Directory {
     #[must_use]
     pub fn destination_ids(&self) -> Vec<DestinationId> {
         self.read().by_id.keys().copied().collect()
+    }
+
+    /// Whether an organization is being erased.
+    #[must_use]
+    pub fn is_erasing(&self, id: &OrganizationId) -> bool {
+        self.read().erasing.contains(id)
+    }
+
+    /// The organizations that are being erased.
+    #[must_use]
+    pub fn erasing(&self) -> Vec<OrganizationId> {
+        self.read().erasing.iter().cloned().collect()
+    }
+
+    /// Store implementations only: the erasure of an organization was begun.
+    pub fn begin_erasure(&self, id: OrganizationId) {
+        let mut tables = self.write();
+        tables.organizations.remove(&id);
+        tables.erasing.insert(id);
+    }
+
+    /// Store implementations only: nothing of an organization is left.
+    pub fn end_erasure(&self, id: &OrganizationId) {
+        let mut tables = self.write();
+        tables.by_organization.remove(id);
+        tables.erasing.remove(id);
     }
 
     /// Store implementations only: an organization was committed.

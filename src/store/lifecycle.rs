@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use super::record::EventHead;
 use super::{DeliveryQuery, DueEntry, Settlement};
 use crate::domain::delivery::{Cycle, CycleCause, Delivery, DeliveryState, StateKind};
+use crate::domain::event::Event;
 use crate::domain::id::{DeliveryId, DestinationId};
 use crate::domain::settings::Guarantee;
 use crate::domain::time::Timestamp;
@@ -24,6 +25,12 @@ pub(super) fn fresh(head: &EventHead, destination_id: DestinationId, guarantee: 
         attempts: Vec::new(),
         replay_id: None,
     }
+}
+
+/// The deliveries that begin with an event.
+pub(super) fn begun(event: &Event) -> impl Iterator<Item = Delivery> {
+    let head = EventHead::from(event);
+    event.routes.iter().map(move |route| fresh(&head, route.destination_id, route.guarantee))
 }
 
 /// Takes a settlement into the delivery, and answers whether its state and cycle were taken, too.

@@ -10,6 +10,7 @@
 //!
 //! `conformance` holds the one suite of tests that every implementation passes.
 
+pub mod changes;
 #[cfg(test)]
 pub(crate) mod conformance;
 pub mod directory;
@@ -18,6 +19,7 @@ pub mod memory;
 mod memory_replay;
 pub mod record;
 mod replay;
+pub mod retention;
 pub mod sled;
 
 use std::sync::Arc;
@@ -32,15 +34,22 @@ use crate::domain::id::{DeliveryId, DestinationId, EventId, EventKey, Organizati
 use crate::domain::organization::Organization;
 use crate::domain::settings::Guarantee;
 use crate::domain::time::Timestamp;
+use changes::ChangeFeed;
 use directory::Directory;
 pub use replay::{
     CoverPage, CoverQuery, ReplayAction, ReplayPage, ReplayQuery, ReplayStep, ReplayStore, Wants,
 };
+use retention::{Cuts, EraseFrom, ErasedEvent, SweepFrom, Swept};
 
 /// Everything that a running service needs to be kept.
-pub trait Store: EventStore + DeliveryStore + DestinationStore + OrganizationStore + ReplayStore {
+pub trait Store:
+    EventStore + DeliveryStore + DestinationStore + OrganizationStore + ReplayStore + RetentionStore
+{
     /// The in-memory snapshot of organizations and destinations; it changes with each commit.
     fn directory(&self) -> &Arc<Directory>;
+
+    /// The latest changes of deliveries; it grows with each commit, and after each settlement.
+    fn changes(&self) -> &Arc<ChangeFeed>;
 
     /// Names the one who is told of commits. It is called on the store's own thread, in commit order,
     /// and may block to hold ingest back. May be set once, before the first write.
@@ -186,6 +195,13 @@ pub trait DeliveryStore: Send + Sync {
     /// # Errors
     /// [`StoreError::Unavailable`].
     async fn backlog(&self, destination_id: DestinationId, cap: usize) -> Result<Backlog, StoreError>;
+
+    /// How many deliveries of its destination come before this one, which waits: of the fresh ones where
+    /// `due` is `None`, otherwise of those that wait for a due time. Counting stops at `cap`.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    async fn ahead(&self, id: DeliveryId, due: Option<Timestamp>, cap: usize) -> Result<usize, StoreError>;
 }
 
 /// Destinations. Reads go to the [`Directory`].
@@ -236,6 +252,49 @@ pub trait OrganizationStore: Send + Sync {
         organization: Organization,
         expected: u64,
     ) -> Result<Arc<Organization>, StoreError>;
+}
+
+/// Removing what is too old or must go. Each call is a small step, so that it never holds up others.
+#[async_trait]
+pub trait RetentionStore: Send + Sync {
+    /// One step through dead letters and events, from `from` on: what is too old goes, at most `budget` of
+    /// it. An event goes with all its deliveries and its id, and only when none of them waits or is a dead
+    /// letter. An expired dead letter is discarded first, and the listener told.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`], [`StoreError::Busy`].
+    async fn sweep(&self, cuts: Arc<Cuts>, from: SweepFrom, budget: usize) -> Result<Swept, StoreError>;
+
+    /// Erases the data of an event and what receivers answered to it, ends its deliveries that wait, and
+    /// tells the listener. Durable on return; `None` where there is no such event.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`], [`StoreError::Busy`].
+    async fn erase_event(&self, key: EventKey, now: Timestamp) -> Result<Option<ErasedEvent>, StoreError>;
+
+    /// Removes an organization and its destinations, and marks it as being erased until
+    /// [`RetentionStore::erase_step`] has removed the rest: nothing of it can be written meanwhile. Durable
+    /// on return, also over a crash. Answers its destinations; none where it is being erased already.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`], [`StoreError::Stale`], [`StoreError::Unavailable`].
+    async fn begin_erasure(
+        &self,
+        organization_id: &OrganizationId,
+        expected: Option<u64>,
+    ) -> Result<Vec<DestinationId>, StoreError>;
+
+    /// Removes at most `budget` records of an organization that is being erased, and answers where to go
+    /// on. After the last step, `None`, its id is free again.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`], [`StoreError::Busy`].
+    async fn erase_step(
+        &self,
+        organization_id: &OrganizationId,
+        from: Option<EraseFrom>,
+        budget: usize,
+    ) -> Result<Option<EraseFrom>, StoreError>;
 }
 
 /// Some rows, and whether there are more after the last one.
@@ -349,6 +408,9 @@ pub enum StoreError {
     /// There is no such thing.
     #[error("not found")]
     NotFound,
+    /// The organization is being erased.
+    #[error("the organization is being erased")]
+    Erasing,
     /// There is one already.
     #[error("exists already")]
     AlreadyExists,

@@ -175,6 +175,7 @@ mod tests {
 
     fn event() -> Arc<Event> {
         Arc::new(Event {
+            erased_at: None,
             key: EventKey::lower_bound(NOW),
             id: EventId::from_key(EventKey::lower_bound(NOW)),
             organization_id: OrganizationId::parse("acme").unwrap(),

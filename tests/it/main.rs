@@ -13,6 +13,10 @@ mod delivery;
 #[cfg(test)]
 mod destinations;
 #[cfg(test)]
+mod erase;
+#[cfg(test)]
+mod explain;
+#[cfg(test)]
 mod harness;
 #[cfg(test)]
 mod ingest;
@@ -21,3 +25,6 @@ mod operational;
 mod operations;
 #[cfg(test)]
 mod replay;
+mod retention;
+#[cfg(test)]
+mod watch;

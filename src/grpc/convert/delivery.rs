@@ -111,6 +111,7 @@ const fn write_reason(reason: EndReason) -> v1::DeliveryReason {
         EndReason::DestinationDeleted => v1::DeliveryReason::DestinationDeleted,
         EndReason::EventGone => v1::DeliveryReason::EventDataErased,
         EndReason::DeadLetterDeleted => v1::DeliveryReason::DeadLetterDeleted,
+        EndReason::DeadLetterExpired => v1::DeliveryReason::DeadLetterExpired,
     }
 }
 
@@ -128,6 +129,7 @@ pub const fn state_name(kind: StateKind) -> &'static str {
 /// Reads a filter; paths begin with `filter`.
 pub fn read_filter(filter: Option<v1::DeliveryFilter>, found: &mut Violations) -> DeliveryFilter {
     let Some(filter) = filter else { return DeliveryFilter::default() };
+    let in_flight = read_in_flight(&filter.states);
     let states = read_states(&filter.states, found);
     let event_types = read_event_types(&filter.event_types, EVENT_TYPES_MAX, "filter.event_types", found);
     let (from, until) = read_range((filter.start_time, filter.end_time), "filter", found);
@@ -135,6 +137,7 @@ pub fn read_filter(filter: Option<v1::DeliveryFilter>, found: &mut Violations) -
     DeliveryFilter {
         destination_id: given(filter.destination_id),
         states,
+        in_flight,
         event_types,
         event_id: given(filter.event_id),
         from,
@@ -153,6 +156,16 @@ pub fn read_dead_letter_filter(filter: Option<v1::DeliveryFilter>, found: &mut V
     read_filter(filter, found)
 }
 
+/// Which of those that wait are meant, where the filter names only one of the two states.
+fn read_in_flight(states: &[i32]) -> Option<bool> {
+    let named = |state: v1::DeliveryState| states.contains(&state.into());
+    match (named(v1::DeliveryState::InFlight), named(v1::DeliveryState::Waiting)) {
+        (true, false) => Some(true),
+        (false, true) => Some(false),
+        (true, true) | (false, false) => None,
+    }
+}
+
 fn read_states(states: &[i32], found: &mut Violations) -> Vec<StateKind> {
     if states.len() > STATES_MAX {
         let description = format!("has {} entries; at most {STATES_MAX} are allowed", states.len());
@@ -168,10 +181,8 @@ fn read_states(states: &[i32], found: &mut Violations) -> Vec<StateKind> {
             Some(v1::DeliveryState::DeadLettered) => kinds.push(StateKind::DeadLettered),
             Some(v1::DeliveryState::Discarded) => kinds.push(StateKind::Discarded),
             Some(v1::DeliveryState::Cancelled) => kinds.push(StateKind::Cancelled),
-            Some(v1::DeliveryState::InFlight) => {
-                let description = "is not kept apart from WAITING in this version of the server; use WAITING";
-                found.add_as(Rule::NotSupported, path, description);
-            }
+            // The store does not tell the two apart; control does.
+            Some(v1::DeliveryState::InFlight) => kinds.push(StateKind::Waiting),
             Some(v1::DeliveryState::Unspecified) => {
                 found.add_as(Rule::OutOfRange, path, "is unspecified; name a state, or leave it out");
             }
@@ -229,24 +240,18 @@ mod tests {
         let mut found = Violations::new();
         let at = |seconds| Some(prost_types::Timestamp { seconds, nanos: 0 });
         let filter = v1::DeliveryFilter {
-            states: vec![1, 0, 77, 2],
+            states: vec![1, 0, 77],
             event_types: vec!["a b".into()],
             start_time: at(9),
             end_time: at(3),
             ..v1::DeliveryFilter::default()
         };
         let read = read_filter(Some(filter.clone()), &mut found);
-        assert_eq!(read.states, [StateKind::Waiting]);
+        assert_eq!((read.states, read.in_flight), (vec![StateKind::Waiting], Some(false)));
         let fields: Vec<&str> = found.iter().map(|violation| violation.field.as_str()).collect();
         assert_eq!(
             fields,
-            [
-                "filter.states[1]",
-                "filter.states[2]",
-                "filter.states[3]",
-                "filter.event_types[0]",
-                "filter.end_time"
-            ]
+            ["filter.states[1]", "filter.states[2]", "filter.event_types[0]", "filter.end_time"]
         );
         let mut found = Violations::new();
         read_dead_letter_filter(Some(filter), &mut found);

@@ -12,6 +12,7 @@ pub mod destination;
 pub mod destination_mask;
 pub mod destination_request;
 pub mod event;
+pub mod explain;
 pub mod organization;
 pub mod policy;
 pub mod replay;

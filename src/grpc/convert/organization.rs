@@ -71,6 +71,9 @@ pub fn write_usage(usage: &Usage) -> v1::Usage {
         destination_limit: usage.destination_limit.map(count),
         events_per_second_limit: usage.events_per_second_limit.map(f64::from),
         payload_bytes_limit: count(usage.payload_bytes_limit),
+        retention_hours: count(usage.history.as_secs() / 3600),
+        waiting_count: i64::try_from(usage.waiting).unwrap_or(i64::MAX),
+        measure_time: Some(write_timestamp(usage.measured_at)),
         ..v1::Usage::default()
     }
 }

@@ -277,6 +277,7 @@ pub mod deliveries;
 pub mod events;
 pub mod lists;
 pub mod replays;
+pub mod retention;
 
 /// Runs all promises on one implementation.
 macro_rules! conformance {
@@ -330,6 +331,14 @@ macro_rules! conformance {
             replays: succeeded_deliveries_are_covered_by_the_time_of_their_event
             replays: missed_events_are_those_without_a_delivery_or_with_one_that_ended_in_vain
             replays: a_missed_event_gets_a_delivery_of_its_own_and_is_missed_no_more
+            retention: finished_events_go_by_age_with_their_deliveries_and_ids
+            retention: events_that_wait_are_never_removed
+            retention: dead_letters_expire_and_go_with_the_history
+            retention: organizations_may_have_times_of_their_own
+            retention: erased_data_is_gone_and_the_history_stays
+            retention: an_erased_organization_leaves_nothing_and_harms_nobody_else
+            retention: changes_are_in_the_feed_in_their_order
+            retention: what_comes_before_a_delivery_is_counted
         );
     };
     (@tests $open:path; $($group:ident: $name:ident)+) => {

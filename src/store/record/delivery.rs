@@ -121,6 +121,7 @@ codes!(reason_code, reason, EndReason, {
     EndReason::AttemptsExhausted = 1, EndReason::GaveUp = 2, EndReason::FinalStatus = 3,
     EndReason::TooOld = 4, EndReason::Lossy = 5, EndReason::WindowFull = 6, EndReason::Stopped = 7,
     EndReason::DestinationDeleted = 8, EndReason::DeadLetterDeleted = 9, EndReason::EventGone = 10,
+    EndReason::DeadLetterExpired = 11,
 });
 
 /// The stored form of a delivery; see the head of this file for what it may leave out.

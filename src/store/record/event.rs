@@ -41,6 +41,8 @@ struct EventRecord {
     chunks: u32,
     #[prost(message, optional, tag = "8")]
     content: Option<Content>,
+    #[prost(sint64, optional, tag = "9")]
+    erased_at: Option<i64>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -132,6 +134,7 @@ pub fn encode_event(event: &Event) -> StoredEvent {
         level: level_code(event.level),
         chunks: 0,
         content: None,
+        erased_at: event.erased_at.map(Timestamp::as_millis),
     };
     if content.data.len() <= INLINE_BODY_BYTES && event.routes.len() <= INLINE_ROUTES {
         record.content = Some(content);
@@ -165,6 +168,7 @@ pub fn decode_event<C: AsRef<[u8]>>(
     };
     let head = head(key, &record).map_err(|problem| place.corrupt(problem))?;
     Ok(Event {
+        erased_at: record.erased_at.map(Timestamp::from_millis),
         key,
         id: head.id,
         organization_id: head.organization_id,
@@ -196,6 +200,15 @@ pub fn decode_outline(key: EventKey, stored: &[u8]) -> Result<(EventHead, Level)
     let record: EventRecord = unseal(place, stored)?;
     let head = head(key, &record).map_err(|problem| place.corrupt(problem))?;
     Ok((head, level(record.level).map_err(|problem| place.corrupt(problem))?))
+}
+
+/// Whether the data of a stored event was erased.
+///
+/// # Errors
+/// [`StoreError::Corrupt`].
+pub fn is_erased(key: EventKey, stored: &[u8]) -> Result<bool, StoreError> {
+    let record: EventRecord = unseal(Place::new("event", key.as_bytes()), stored)?;
+    Ok(record.erased_at.is_some())
 }
 
 fn head(key: EventKey, record: &EventRecord) -> Result<EventHead, String> {

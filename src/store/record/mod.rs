@@ -21,7 +21,7 @@ pub use destination::{
 };
 pub use event::{
     EventHead, Idempotency, StoredEvent, content_digest, decode_event, decode_head, decode_idempotency,
-    decode_outline, encode_event, encode_idempotency,
+    decode_outline, encode_event, encode_idempotency, is_erased,
 };
 pub use replay::{decode_replay, encode_replay};
 

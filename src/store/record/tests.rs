@@ -69,6 +69,7 @@ fn event() -> impl Strategy<Value = Event> {
     let names = key().prop_flat_map(|key| (Just(key), event_id(key)));
     let rest = (organization_id(), event_type(), moment(), moment(), level());
     (names, rest, body, vec(route, 0..80)).prop_map(|((key, id), rest, body, routes)| Event {
+        erased_at: None,
         key,
         id,
         organization_id: rest.0,

@@ -27,6 +27,10 @@ impl Writer {
         submissions: Vec<Submission>,
     ) -> Result<Vec<Acceptance>, StoreError> {
         self.watermark.check()?;
+        let is_erasing = |event: &NewEvent| self.erasing.contains(&event.organization_id);
+        if !self.erasing.is_empty() && submissions.iter().any(|one| is_erasing(&one.event)) {
+            return Err(StoreError::Erasing);
+        }
         let now = self.clock.now();
         let mut answers = Vec::with_capacity(submissions.len());
         let mut new = Vec::new();
@@ -54,6 +58,7 @@ impl Writer {
         // The time in the key, so that lists by time and by key agree even if the clock goes back.
         let accepted_at = key.made_at();
         Event {
+            erased_at: None,
             key,
             id: event.event_id.unwrap_or_else(|| EventId::from_key(key)),
             organization_id: event.organization_id,
@@ -115,7 +120,7 @@ fn compare(first: Event, again: &NewEvent) -> Acceptance {
     if same { Acceptance::Duplicate(Arc::new(first)) } else { Acceptance::Conflict }
 }
 
-fn load(group: &Group, key: EventKey) -> Result<Option<Event>, StoreError> {
+pub(super) fn load(group: &Group, key: EventKey) -> Result<Option<Event>, StoreError> {
     let Some(stored) = group.get(&keys::event(key))? else { return Ok(None) };
     decode_event(key, &stored, |number| group.get(&keys::chunk(key, number))).map(Some)
 }

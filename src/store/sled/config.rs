@@ -19,6 +19,9 @@ impl Writer {
         limit: Option<u32>,
     ) -> Result<Arc<Destination>, StoreError> {
         self.watermark.check()?;
+        if self.erasing.contains(&destination.organization_id) {
+            return Err(StoreError::Erasing);
+        }
         if self.destinations.contains_key(&destination.id) {
             return Err(StoreError::AlreadyExists);
         }
@@ -81,6 +84,9 @@ impl Writer {
         organization: Organization,
     ) -> Result<Arc<Organization>, StoreError> {
         self.watermark.check()?;
+        if self.erasing.contains(&organization.id) {
+            return Err(StoreError::Erasing);
+        }
         if self.organizations.contains_key(&organization.id) {
             return Err(StoreError::AlreadyExists);
         }
@@ -125,7 +131,7 @@ pub(super) fn put_chunks(group: &mut Group, prefix: &[u8], chunks: Vec<Vec<u8>>)
     Ok(())
 }
 
-fn next_revision(found: u64, expected: Option<u64>) -> Result<u64, StoreError> {
+pub(super) fn next_revision(found: u64, expected: Option<u64>) -> Result<u64, StoreError> {
     match expected {
         Some(expected) if expected != found => Err(StoreError::Stale { expected, found }),
         _ => Ok(found.saturating_add(1)),

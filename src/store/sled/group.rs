@@ -10,9 +10,10 @@ use std::sync::Arc;
 use sled::{Batch, IVec, Tree};
 
 use super::unavailable;
+use crate::domain::delivery::Delivery;
 use crate::domain::destination::Destination;
 use crate::domain::event::Event;
-use crate::domain::id::{DeliveryId, DestinationId, ReplayId};
+use crate::domain::id::{DeliveryId, DestinationId, OrganizationId, ReplayId};
 use crate::domain::organization::Organization;
 use crate::store::{DueEntry, StoreError};
 
@@ -21,12 +22,16 @@ type Writes = HashMap<Vec<u8>, Option<IVec>>;
 /// What becomes visible after the commit: in the directory and to the listener.
 pub(super) enum Effect {
     Accepted(Vec<Arc<Event>>),
+    /// For those who watch; as the feed holds it.
+    Changed(Box<Delivery>),
     Requeued(Vec<DueEntry>),
     Ended(Vec<DeliveryId>),
     DestinationPut(Arc<Destination>),
     DestinationRemoved(DestinationId),
     OrganizationPut(Arc<Organization>),
     ReplayChanged(ReplayId),
+    ErasureBegun(OrganizationId),
+    ErasureEnded(OrganizationId),
 }
 
 /// Answers a call; it runs after the commit.

@@ -14,6 +14,7 @@
 //! | `Yd` | replay, chunk number | replay |
 //! | `Yo` | organization, replay | empty: for lists |
 //! | `Yr` | replay | empty: a replay that runs |
+//! | `Z` | organization | empty: it is being erased |
 //! | `M` | name | schema version, clean shutdown |
 //!
 //! What costs in this tree is keys written, so an event for one destination is two of them (`E`, `W`),
@@ -37,6 +38,8 @@ pub(super) const EVENTS: &[u8] = b"E";
 pub(super) const DESTINATIONS: &[u8] = b"Cd";
 /// All organizations, all their chunks.
 pub(super) const ORGANIZATIONS: &[u8] = b"Co";
+/// The marks of all organizations that are being erased.
+pub(super) const ERASURES: &[u8] = b"Z";
 /// The health of all destinations.
 pub(super) const HEALTH: &[u8] = b"H";
 /// All replays that run.
@@ -76,6 +79,16 @@ pub(super) fn due_of_destination(id: DestinationId) -> Vec<u8> {
 pub(super) fn idempotency(organization_id: &OrganizationId, event_id: &EventId) -> Vec<u8> {
     // A slash is in neither id.
     [b"I", organization_id.as_str().as_bytes(), b"/", event_id.as_str().as_bytes()].concat()
+}
+
+/// What the ids of an organization's events begin with.
+pub(super) fn idempotency_of(organization_id: &OrganizationId) -> Vec<u8> {
+    [b"I", organization_id.as_str().as_bytes(), b"/"].concat()
+}
+
+/// The mark of an organization that is being erased.
+pub(super) fn erasure(id: &OrganizationId) -> Vec<u8> {
+    [ERASURES, id.as_str().as_bytes()].concat()
 }
 
 /// What the chunks of a destination begin with.

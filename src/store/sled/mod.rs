@@ -21,6 +21,7 @@ mod listing;
 mod open;
 mod reader;
 mod replay;
+mod retention;
 mod settle;
 #[cfg(test)]
 mod tests;
@@ -34,10 +35,11 @@ use std::thread::JoinHandle;
 
 use tokio::sync::{Semaphore, oneshot, watch};
 
+use super::changes::ChangeFeed;
 use super::directory::Directory;
 use super::{CommitListener, StoreError};
 use crate::clock::SharedClock;
-use crate::domain::id::EventKey;
+use crate::domain::id::{DestinationId, EventKey};
 use disk::Watermark;
 use reader::Reader;
 use replay::Running;
@@ -90,6 +92,7 @@ pub struct SledStore {
 /// What the writer, the readers and the store share.
 struct Shared {
     directory: Arc<Directory>,
+    changes: Arc<ChangeFeed>,
     listener: OnceLock<Arc<dyn CommitListener>>,
     condition: Condition,
     durable_key: Mutex<EventKey>,
@@ -99,6 +102,13 @@ impl Shared {
     /// The key up to which all events are durable.
     fn durable_key(&self) -> EventKey {
         *self.durable_key.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the lane of a destination may hold deliveries that are in memory only.
+    fn may_hold(&self, id: DestinationId) -> bool {
+        let entry = self.directory.destination(id);
+        let lane = entry.map(|entry| entry.status.lane()).unwrap_or_default();
+        lane.waiting_in_memory > 0 || lane.in_flight > 0
     }
 
     fn set_durable_key(&self, key: EventKey) {
@@ -177,9 +187,13 @@ impl SledStore {
             let health = contents.health.get(id).cloned().unwrap_or_default();
             directory.put_destination(Arc::clone(destination), health);
         }
+        for id in &contents.erasing {
+            directory.begin_erasure(id.clone());
+        }
         let last_key = contents.last_key.unwrap_or(EventKey::MIN);
         let shared = Arc::new(Shared {
             directory,
+            changes: Arc::default(),
             listener: OnceLock::new(),
             condition: Condition(watch::Sender::new(State::Working)),
             durable_key: Mutex::new(last_key),
@@ -202,6 +216,7 @@ impl SledStore {
             destinations: contents.destinations,
             organizations: contents.organizations,
             running_replays,
+            erasing: contents.erasing,
             unsynced_since: None,
         };
         let (commands, queued) = mpsc::channel();

@@ -1,6 +1,6 @@
 //! Opening the store: every known way in which it can go wrong has a message, and nothing is ever wiped.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -48,6 +48,7 @@ pub(super) struct Contents {
     pub(super) organizations: BTreeMap<OrganizationId, Arc<Organization>>,
     pub(super) destinations: BTreeMap<DestinationId, Arc<Destination>>,
     pub(super) health: BTreeMap<DestinationId, DestinationHealth>,
+    pub(super) erasing: BTreeSet<OrganizationId>,
 }
 
 /// Opens the store in this folder, or creates one there.
@@ -167,6 +168,12 @@ fn load(db: &Db) -> Result<Contents, StoreError> {
         let id = keys::destination_of(&prefix);
         let id = id.ok_or_else(|| Place::new("destination", &prefix).corrupt("its key is too short"))?;
         contents.destinations.insert(id, Arc::new(decode_destination(id, &chunks)?));
+    }
+    for key in db.scan_prefix(keys::ERASURES).keys() {
+        let key = key.map_err(sled_error)?;
+        let name = key.get(keys::ERASURES.len()..).map(String::from_utf8_lossy).unwrap_or_default();
+        let id = OrganizationId::parse(&name);
+        contents.erasing.insert(id.map_err(|problem| Place::new("erasure", &key).corrupt(problem))?);
     }
     for row in db.scan_prefix(keys::HEALTH) {
         let (key, stored) = row.map_err(sled_error)?;

@@ -175,4 +175,22 @@ impl Reader {
         backlog.dead_letters = dead.take(cap).filter(Result::is_ok).count();
         Ok(backlog)
     }
+
+    pub(super) fn ahead(
+        &self,
+        id: DeliveryId,
+        due: Option<Timestamp>,
+        cap: usize,
+    ) -> Result<usize, StoreError> {
+        let (first, end) = match due {
+            None => (keys::of_destination(FRESH, id.destination_id), keys::by_destination(FRESH, id)),
+            Some(due) => (keys::due_of_destination(id.destination_id), keys::due(id, due)),
+        };
+        let mut count = 0;
+        for key in self.db.range(first..end).keys().take(cap) {
+            key.map_err(|error| unavailable(&error))?;
+            count += 1;
+        }
+        Ok(count)
+    }
 }

@@ -12,6 +12,7 @@ use crate::domain::destination::DestinationHealth;
 use crate::domain::id::{DeliveryId, DestinationId, EventKey};
 use crate::domain::settings::Guarantee;
 use crate::domain::time::Timestamp;
+use crate::store::changes::slim;
 use crate::store::record::{
     EventHead, decode_delivery, decode_head, encode_delivery, encode_due, encode_health,
 };
@@ -28,7 +29,7 @@ pub(super) enum Order {
 
 impl Order {
     /// The order of a delivery that has a record.
-    const fn of(state: &DeliveryState) -> Self {
+    pub(super) const fn of(state: &DeliveryState) -> Self {
         match state {
             DeliveryState::Waiting { due } => Order::Due(*due),
             DeliveryState::DeadLettered { .. } => Order::Dead,
@@ -112,7 +113,7 @@ impl Writer {
         let mut entries = Vec::with_capacity(ids.len());
         for id in lifecycle::distinct(ids) {
             let Some((mut delivery, order)) = self.present(group, id)? else { continue };
-            if !group.contains(&keys::event(id.event_key))? {
+            if !Self::is_sendable(group, id.event_key)? {
                 continue;
             }
             entries.push(lifecycle::requeue(&mut delivery, begin.0, begin.1));
@@ -183,7 +184,7 @@ impl Writer {
     }
 }
 
-fn stored(group: &Group, id: DeliveryId) -> Result<Option<Delivery>, StoreError> {
+pub(super) fn stored(group: &Group, id: DeliveryId) -> Result<Option<Delivery>, StoreError> {
     let key = keys::by_destination(DELIVERY, id);
     group.get(&key)?.map(|stored| decode_delivery(id, &key, &stored)).transpose()
 }
@@ -217,6 +218,7 @@ pub(super) fn place(
         | DeliveryState::Cancelled { .. } => {}
     }
     group.put(keys::by_destination(DELIVERY, id), encode_delivery(delivery));
+    group.effect(Effect::Changed(Box::new(slim(delivery))));
     Ok(())
 }
 

@@ -25,7 +25,7 @@ use crate::store::conformance::{
 };
 use crate::store::{
     CommitListener, DeliveryQuery, DeliveryStore, DestinationStore, DueEntry, EventStore, OrganizationStore,
-    ReplayAction, ReplayStep, ReplayStore, Stage, Store, StoreError,
+    ReplayAction, ReplayStep, ReplayStore, RetentionStore, Stage, Store, StoreError,
 };
 
 fn options(clock: SharedClock) -> SledOptions {
@@ -511,4 +511,34 @@ impl CommitListener for Gate {
 /// Whether the future is not ready when it is polled once.
 async fn is_pending<F: Future + Unpin>(future: &mut F) -> bool {
     std::future::poll_fn(|context| Poll::Ready(Pin::new(&mut *future).poll(context).is_pending())).await
+}
+
+#[tokio::test]
+async fn an_erasure_goes_on_after_a_restart() {
+    let folder = TempDir::new().unwrap();
+    {
+        let (bench, store) = open_bench(folder.path());
+        store.create_organization(organization()).await.unwrap();
+        store.create_destination(destination(1), None).await.unwrap();
+        for _ in 0..5 {
+            bench.accept(new_event("a", &[durable(1)])).await;
+        }
+        store.begin_erasure(&organization_id(), None).await.unwrap();
+        assert!(store.erase_step(&organization_id(), None, 2).await.unwrap().is_some());
+        store.close().await.unwrap();
+    }
+    let (_bench, store) = open_bench(folder.path());
+    assert_eq!(store.directory().erasing(), [organization_id()]);
+    assert!(store.directory().organization(&organization_id()).is_none());
+    let mut from = None;
+    loop {
+        from = store.erase_step(&organization_id(), from, 2).await.unwrap();
+        if from.is_none() {
+            break;
+        }
+    }
+    assert!(store.destinations_with_work().await.unwrap().is_empty());
+    store.close().await.unwrap();
+    drop((_bench, store));
+    assert!(raw(folder.path()).iter().keys().all(|key| key.unwrap().starts_with(b"M")));
 }

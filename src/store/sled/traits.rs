@@ -15,17 +15,23 @@ use crate::domain::id::{DeliveryId, DestinationId, EventId, EventKey, Organizati
 use crate::domain::organization::Organization;
 use crate::domain::replay::Replay;
 use crate::domain::time::Timestamp;
+use crate::store::changes::ChangeFeed;
 use crate::store::directory::Directory;
 use crate::store::record::content_digest;
+use crate::store::retention::{Cuts, EraseFrom, ErasedEvent, SweepFrom, Swept};
 use crate::store::{
     Backlog, CommitListener, CoverPage, CoverQuery, DeliveryPage, DeliveryQuery, DeliveryStore,
     DestinationStore, DueEntry, EventStore, OrganizationStore, Page, ReplayPage, ReplayQuery, ReplayStep,
-    ReplayStore, Settlement, Store, StoreError,
+    ReplayStore, RetentionStore, Settlement, Store, StoreError,
 };
 
 impl Store for SledStore {
     fn directory(&self) -> &Arc<Directory> {
         &self.shared.directory
+    }
+
+    fn changes(&self) -> &Arc<ChangeFeed> {
+        &self.shared.changes
     }
 
     fn listen(&self, listener: Arc<dyn CommitListener>) {
@@ -120,6 +126,10 @@ impl DeliveryStore for SledStore {
     async fn backlog(&self, destination_id: DestinationId, cap: usize) -> Result<Backlog, StoreError> {
         self.read(move |reader| reader.backlog(destination_id, cap)).await
     }
+
+    async fn ahead(&self, id: DeliveryId, due: Option<Timestamp>, cap: usize) -> Result<usize, StoreError> {
+        self.read(move |reader| reader.ahead(id, due, cap)).await
+    }
 }
 
 #[async_trait]
@@ -199,5 +209,43 @@ impl ReplayStore for SledStore {
 
     async fn covered(&self, query: CoverQuery) -> Result<CoverPage, StoreError> {
         self.read(move |reader| reader.covered(&query, listing::ROWS_SCANNED)).await
+    }
+}
+
+#[async_trait]
+impl RetentionStore for SledStore {
+    async fn sweep(&self, cuts: Arc<Cuts>, from: SweepFrom, budget: usize) -> Result<Swept, StoreError> {
+        let looked = Arc::clone(&cuts);
+        let found = self.read(move |reader| reader.sweepable(&looked, from, budget)).await?;
+        if found.expired.is_empty() && found.events.is_empty() {
+            return Ok(Swept { next: found.next, ..Swept::default() });
+        }
+        let found = Box::new(found);
+        self.submit(Patience::Refuse, |reply| Command::Sweep(cuts, found, reply)).await
+    }
+
+    async fn erase_event(&self, key: EventKey, now: Timestamp) -> Result<Option<ErasedEvent>, StoreError> {
+        self.submit(Patience::Refuse, |reply| Command::EraseEvent(key, now, reply)).await
+    }
+
+    async fn begin_erasure(
+        &self,
+        organization_id: &OrganizationId,
+        expected: Option<u64>,
+    ) -> Result<Vec<DestinationId>, StoreError> {
+        let id = organization_id.clone();
+        self.submit(Patience::Wait, |reply| Command::BeginErasure(id, expected, reply)).await
+    }
+
+    async fn erase_step(
+        &self,
+        organization_id: &OrganizationId,
+        from: Option<EraseFrom>,
+        budget: usize,
+    ) -> Result<Option<EraseFrom>, StoreError> {
+        let (id, looked) = (organization_id.clone(), organization_id.clone());
+        let doomed = self.read(move |reader| reader.doomed(&looked, from, budget)).await?;
+        let doomed = Box::new(doomed);
+        self.submit(Patience::Refuse, |reply| Command::EraseRows(id, doomed, reply)).await
     }
 }

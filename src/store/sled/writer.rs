@@ -6,7 +6,7 @@
 //! the store: its memory can't be trusted any more.
 
 use std::any::Any;
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -21,16 +21,18 @@ use super::disk::{SyncHandle, Watermark, sync_folder};
 use super::group::{Effect, Finished, Group};
 use super::open::{CLOSED_FILE, closed_note};
 use super::replay::{ReplayCommand, Running};
+use super::retention::{Doomed, Found};
 use super::{Shared, keys, unavailable};
 use crate::clock::SharedClock;
-use crate::domain::delivery::{CycleCause, DeliveryState, StateKind};
+use crate::domain::delivery::{CycleCause, Delivery, DeliveryState, StateKind};
 use crate::domain::destination::{Destination, DestinationHealth};
 use crate::domain::event::Acceptance;
 use crate::domain::id::{DeliveryId, DestinationId, EventKey, OrganizationId, ReplayId};
 use crate::domain::organization::Organization;
 use crate::domain::time::Timestamp;
 use crate::store::record::EventHead;
-use crate::store::{DueEntry, Settlement, StoreError};
+use crate::store::retention::{Cuts, EraseFrom, ErasedEvent, Swept};
+use crate::store::{DueEntry, Settlement, StoreError, lifecycle};
 
 /// Settlements become durable after this long at the latest; the trait promises half a second.
 const SYNC_AFTER: Duration = Duration::from_millis(400);
@@ -55,6 +57,10 @@ pub(super) enum Command {
     CreateOrganization(Organization, Reply<Arc<Organization>>),
     UpdateOrganization(Organization, u64, Reply<Arc<Organization>>),
     Replay(ReplayCommand),
+    Sweep(Arc<Cuts>, Box<Found>, Reply<Swept>),
+    EraseEvent(EventKey, Timestamp, Reply<Option<ErasedEvent>>),
+    BeginErasure(OrganizationId, Option<u64>, Reply<Vec<DestinationId>>),
+    EraseRows(OrganizationId, Box<Doomed>, Reply<Option<EraseFrom>>),
     Close(Reply<()>),
 }
 
@@ -87,6 +93,7 @@ pub(super) struct Writer {
     pub(super) destinations: BTreeMap<DestinationId, Arc<Destination>>,
     pub(super) organizations: BTreeMap<OrganizationId, Arc<Organization>>,
     pub(super) running_replays: BTreeMap<ReplayId, Running>,
+    pub(super) erasing: BTreeSet<OrganizationId>,
     /// Since when something is applied but not durable.
     pub(super) unsynced_since: Option<Instant>,
 }
@@ -186,8 +193,34 @@ impl Writer {
             }
             Command::Replay(command) => self.take_replay(group, command)?,
             Command::Close(reply) => return Ok(Some(reply)),
+            removal => self.take_removal(group, removal)?,
         }
         Ok(None)
+    }
+
+    fn take_removal(&mut self, group: &mut Group, command: Command) -> Result<(), StoreError> {
+        match command {
+            Command::Sweep(cuts, found, reply) => {
+                let result = self.sweep(group, &cuts, &found);
+                join(group, false, result, reply)
+            }
+            Command::EraseEvent(key, now, reply) => {
+                let result = self.erase_event(group, key, now);
+                join(group, true, result, reply)
+            }
+            Command::BeginErasure(id, expected, reply) => {
+                let result = self.begin_erasure(group, &id, expected);
+                join(group, true, result, reply)
+            }
+            Command::EraseRows(id, doomed, reply) => {
+                // The end of it must be durable before the id is given to somebody else.
+                let ends = doomed.next.is_none();
+                let result = self.erase_rows(group, &id, *doomed);
+                join(group, ends, result, reply)
+            }
+            // `take` has the others.
+            _ => Ok(()),
+        }
     }
 
     fn commit(&mut self, group: Group) -> Result<(), StoreError> {
@@ -199,8 +232,12 @@ impl Writer {
         if durable || self.unsynced_since.is_some_and(|since| since.elapsed() >= SYNC_AFTER) {
             self.make_durable()?;
         }
+        let mut changed = Vec::new();
         for effect in effects {
-            self.publish(effect);
+            self.publish(effect, &mut changed);
+        }
+        if !changed.is_empty() {
+            self.shared.changes.publish(changed);
         }
         for answer in answers {
             answer();
@@ -216,11 +253,18 @@ impl Writer {
         Ok(())
     }
 
-    fn publish(&self, effect: Effect) {
+    fn publish(&self, effect: Effect, changed: &mut Vec<Delivery>) {
         let directory = &self.shared.directory;
         let listener = self.shared.listener.get();
         match effect {
-            Effect::Accepted(events) => listener.inspect(|listener| listener.accepted(&events)),
+            Effect::Changed(delivery) => {
+                changed.push(*delivery);
+                None
+            }
+            Effect::Accepted(events) => {
+                changed.extend(events.iter().flat_map(|event| lifecycle::begun(event)));
+                listener.inspect(|listener| listener.accepted(&events))
+            }
             Effect::Requeued(entries) => listener.inspect(|listener| listener.requeued(&entries)),
             Effect::Ended(ids) => listener.inspect(|listener| listener.ended(&ids)),
             Effect::DestinationPut(destination) => {
@@ -233,6 +277,14 @@ impl Writer {
                 listener.inspect(|listener| listener.destination_changed(id))
             }
             Effect::ReplayChanged(id) => listener.inspect(|listener| listener.replay_changed(id)),
+            Effect::ErasureBegun(id) => {
+                directory.begin_erasure(id);
+                None
+            }
+            Effect::ErasureEnded(id) => {
+                directory.end_erasure(&id);
+                None
+            }
             Effect::OrganizationPut(organization) => {
                 directory.put_organization(organization);
                 None
@@ -286,6 +338,10 @@ pub(super) struct Heads {
 impl Heads {
     pub(super) fn get(&self, key: EventKey) -> Option<EventHead> {
         self.by_key.get(&key).cloned()
+    }
+
+    pub(super) fn remove(&mut self, key: EventKey) {
+        self.by_key.remove(&key);
     }
 
     pub(super) fn insert(&mut self, head: EventHead) {

@@ -4,12 +4,15 @@
 //! It shares no storage code with the embedded store, so that the conformance suite compares two
 //! implementations that can't have the same mistake.
 
+mod retention;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound::{Excluded, Included, Unbounded};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use async_trait::async_trait;
 
+use super::changes::{ChangeFeed, slim};
 use super::directory::Directory;
 use super::lifecycle;
 use super::record::{EventHead, content_digest};
@@ -33,11 +36,14 @@ type Digest = [u8; 16];
 pub struct MemoryStore {
     clock: SharedClock,
     directory: Arc<Directory>,
+    changes: Arc<ChangeFeed>,
     listener: OnceLock<Arc<dyn CommitListener>>,
     tables: Mutex<Tables>,
 }
 
 pub(super) struct Tables {
+    erasing: BTreeSet<OrganizationId>,
+    changes: Arc<ChangeFeed>,
     last_key: EventKey,
     pub(super) events: BTreeMap<EventKey, Arc<Event>>,
     by_id: HashMap<(OrganizationId, EventId), (EventKey, Digest)>,
@@ -52,7 +58,10 @@ impl MemoryStore {
     /// An empty store that gives times by this clock.
     #[must_use]
     pub fn new(clock: SharedClock) -> Self {
+        let changes = Arc::new(ChangeFeed::default());
         let tables = Tables {
+            erasing: BTreeSet::new(),
+            changes: Arc::clone(&changes),
             last_key: EventKey::MIN,
             events: BTreeMap::new(),
             by_id: HashMap::new(),
@@ -64,6 +73,7 @@ impl MemoryStore {
         Self {
             clock,
             directory: Arc::new(Directory::new()),
+            changes: Arc::clone(&changes),
             listener: OnceLock::new(),
             tables: Mutex::new(tables),
         }
@@ -101,6 +111,7 @@ impl Tables {
             self.fresh.insert((route.destination_id, key), ());
         }
         let event = Arc::new(Event {
+            erased_at: None,
             key,
             id,
             organization_id: event.organization_id,
@@ -111,6 +122,7 @@ impl Tables {
             data: event.data,
             routes: event.routes,
         });
+        self.changes.publish(lifecycle::begun(&event));
         self.events.insert(key, Arc::clone(&event));
         Acceptance::Accepted(event)
     }
@@ -161,6 +173,7 @@ impl Tables {
     /// Moves the delivery between the orders of waiting ones.
     fn place(&mut self, old: &DeliveryState, new: &Delivery, durable: bool) {
         let DeliveryId { destination_id, event_key } = new.id;
+        self.changes.publish([slim(new)]);
         self.fresh.remove(&(destination_id, event_key));
         if let DeliveryState::Waiting { due } = old {
             self.due.remove(&(destination_id, *due, event_key));
@@ -172,7 +185,7 @@ impl Tables {
 
     fn requeue(&mut self, id: DeliveryId, cause: CycleCause, now: Timestamp) -> Option<DueEntry> {
         let delivery = self.delivery(id)?;
-        self.events.get(&id.event_key)?;
+        self.events.get(&id.event_key).filter(|event| event.erased_at.is_none())?;
         Some(self.begin(delivery, cause, now))
     }
 
@@ -215,6 +228,10 @@ impl Store for MemoryStore {
         &self.directory
     }
 
+    fn changes(&self) -> &Arc<ChangeFeed> {
+        &self.changes
+    }
+
     fn listen(&self, listener: Arc<dyn CommitListener>) {
         drop(self.listener.set(listener));
     }
@@ -224,6 +241,9 @@ impl Store for MemoryStore {
 impl EventStore for MemoryStore {
     async fn accept(&self, events: Vec<NewEvent>) -> Result<Vec<Acceptance>, StoreError> {
         let mut tables = self.lock();
+        if events.iter().any(|event| tables.erasing.contains(&event.organization_id)) {
+            return Err(StoreError::Erasing);
+        }
         let now = self.clock.now();
         let answers: Vec<_> = events.into_iter().map(|event| tables.accept(event, now)).collect();
         let new = answers.iter().filter_map(|answer| match answer {
@@ -377,6 +397,20 @@ impl DeliveryStore for MemoryStore {
             dead_letters: dead_letters.min(cap),
         })
     }
+
+    async fn ahead(&self, id: DeliveryId, due: Option<Timestamp>, cap: usize) -> Result<usize, StoreError> {
+        let tables = self.lock();
+        let DeliveryId { destination_id, event_key } = id;
+        let first = Timestamp::from_millis(i64::MIN);
+        let count = match due {
+            None => tables.fresh.range((destination_id, EventKey::MIN)..(destination_id, event_key)).count(),
+            Some(due) => {
+                let start = (destination_id, first, EventKey::MIN);
+                tables.due.range(start..(destination_id, due, event_key)).count()
+            }
+        };
+        Ok(count.min(cap))
+    }
 }
 
 #[async_trait]
@@ -386,7 +420,10 @@ impl DestinationStore for MemoryStore {
         destination: Destination,
         limit: Option<u32>,
     ) -> Result<Arc<Destination>, StoreError> {
-        let _commit = self.lock();
+        let commit = self.lock();
+        if commit.erasing.contains(&destination.organization_id) {
+            return Err(StoreError::Erasing);
+        }
         if self.directory.destination(destination.id).is_some() {
             return Err(StoreError::AlreadyExists);
         }
@@ -431,7 +468,10 @@ impl DestinationStore for MemoryStore {
 #[async_trait]
 impl OrganizationStore for MemoryStore {
     async fn create_organization(&self, organization: Organization) -> Result<Arc<Organization>, StoreError> {
-        let _commit = self.lock();
+        let commit = self.lock();
+        if commit.erasing.contains(&organization.id) {
+            return Err(StoreError::Erasing);
+        }
         if self.directory.organization(&organization.id).is_some() {
             return Err(StoreError::AlreadyExists);
         }
