@@ -38,6 +38,7 @@ use crate::domain::contract::{CloudEventsMode, Contract};
 use crate::domain::destination::Destination;
 use crate::domain::event::{Event, EventType, Level};
 use crate::domain::id::{DestinationId, OrganizationId};
+use crate::domain::operational::OPERATIONAL_PREFIX;
 use crate::domain::secret::Secret;
 use crate::domain::settings::EffectivePolicy;
 use crate::domain::subscription::Subscription;
@@ -200,9 +201,13 @@ pub fn has_levels(contract: Contract) -> bool {
 /// Whether a destination gets events of this type and level.
 ///
 /// A closed catalogue is a promise to the receiver: other types never go there, whatever the subscription
-/// says. The level counts only where the contract has levels.
+/// says. The level counts only where the contract has levels. Operational events have to be listed.
 #[must_use]
 pub fn wants(destination: &Destination, event_type: &EventType, level: Level) -> bool {
+    if event_type.as_str().starts_with(OPERATIONAL_PREFIX) {
+        let listed = destination.subscription.operational.contains(event_type);
+        return listed && matches!(catalogue(destination.contract), Catalogue::Open(_));
+    }
     if let Catalogue::Closed(known) = catalogue(destination.contract)
         && !known.contains(&event_type.as_str())
     {

@@ -185,6 +185,9 @@ mod tests {
         assert!(is_wanted(&destination, &event_type, Level::Error));
         destination.contract = Contract::Observer;
         assert!(!is_wanted(&destination, &event_type, Level::Error));
+        destination.contract = Contract::StandardWebhooks;
+        let operational = EventType::parse("signalpost.quota.near").unwrap();
+        assert!(!is_wanted(&destination, &operational, Level::Error), "not listed");
     }
 
     #[test]

@@ -12,7 +12,7 @@ use super::{DueEntry, StoreError};
 use crate::domain::delivery::{CycleCause, Delivery, StateKind};
 use crate::domain::event::Event;
 use crate::domain::id::{DeliveryId, DestinationId, ReplayId};
-use crate::domain::replay::{Replay, ReplayKind};
+use crate::domain::replay::{Replay, ReplayKind, ReplayScope};
 use crate::domain::settings::Guarantee;
 use crate::domain::time::Timestamp;
 
@@ -47,6 +47,7 @@ impl Tables {
             && (query.wants)(&event.event_type, event.level);
         match self.delivery(DeliveryId::new(event.key, destination_id)) {
             Some(delivery) => fits && query.scope.covers(&delivery, query.by),
+            None if !ReplayScope::makes_up_for(&event.event_type) => false,
             None => fits && event.routes.iter().all(|route| route.destination_id != destination_id),
         }
     }
