@@ -38,6 +38,7 @@ use crate::domain::contract::{CloudEventsMode, Contract};
 use crate::domain::destination::Destination;
 use crate::domain::event::{Event, EventType, Level};
 use crate::domain::id::{DestinationId, OrganizationId};
+use crate::domain::operational::OPERATIONAL_PREFIX;
 use crate::domain::secret::Secret;
 use crate::domain::settings::EffectivePolicy;
 use crate::domain::subscription::{Match, Subscription};
@@ -200,7 +201,7 @@ pub fn has_levels(contract: Contract) -> bool {
 /// Whether a destination gets events of this type and level.
 ///
 /// A closed catalogue is a promise to the receiver: other types never go there, whatever the subscription
-/// says. The level counts only where the contract has levels.
+/// says. The level counts only where the contract has levels. Operational events have to be listed.
 #[must_use]
 pub fn wants(destination: &Destination, event_type: &EventType, level: Level) -> bool {
     verdict(destination, event_type, level).is_some_and(Match::is_wanted)
@@ -209,6 +210,11 @@ pub fn wants(destination: &Destination, event_type: &EventType, level: Level) ->
 /// The rule by which a destination wants an event or not; `None` where its contract has no such type.
 #[must_use]
 pub fn verdict(destination: &Destination, event_type: &EventType, level: Level) -> Option<Match> {
+    if event_type.as_str().starts_with(OPERATIONAL_PREFIX) {
+        let listed = destination.subscription.operational.contains(event_type);
+        let open = matches!(catalogue(destination.contract), Catalogue::Open(_));
+        return Some(if listed && open { Match::Included } else { Match::NotIncluded });
+    }
     if let Catalogue::Closed(known) = catalogue(destination.contract)
         && !known.contains(&event_type.as_str())
     {

@@ -180,6 +180,9 @@ mod tests {
         assert!(contract::wants(&destination, &event_type, Level::Error));
         destination.contract = Contract::Observer;
         assert!(!contract::wants(&destination, &event_type, Level::Error));
+        destination.contract = Contract::StandardWebhooks;
+        let operational = EventType::parse("signalpost.quota.near").unwrap();
+        assert!(!contract::wants(&destination, &operational, Level::Error), "not listed");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use super::delivery::{Delivery, StateKind};
 use super::event::EventType;
 use super::id::{DeliveryId, DestinationId, EventKey, OrganizationId, ReplayId};
+use super::operational::OPERATIONAL_PREFIX;
 use super::time::Timestamp;
 
 /// The slowest pace, in deliveries a second.
@@ -68,6 +69,13 @@ impl ReplayScope {
     #[must_use]
     pub fn has_type(&self, event_type: &EventType) -> bool {
         self.event_types.is_empty() || self.event_types.contains(event_type)
+    }
+
+    /// Whether a missed event of this type gets a delivery where there was none. Operational events are
+    /// told when they happen, and never to the destination that they are about.
+    #[must_use]
+    pub fn makes_up_for(event_type: &EventType) -> bool {
+        !event_type.as_str().starts_with(OPERATIONAL_PREFIX)
     }
 
     /// Whether a moment, in the sense of the scope, is in its range.

@@ -269,6 +269,7 @@ async fn what_a_destination_missed_is_what_it_wants_and_never_got() {
         missed.push(stage.emit("agent.offline", None).await);
         // Observer's catalogue is closed: this type never goes there.
         stage.emit("not.of.observer", None).await;
+        stage.emit("signalpost.quota.near", None).await;
     }
     let destination_id = stage.destination(1).await;
     stage.emit("agent.offline", Some(destination_id)).await;

@@ -19,7 +19,7 @@ use super::interceptor::caller;
 use super::page::Pages;
 use super::proto::v1;
 use super::proto::v1::delivery_admin_server::DeliveryAdmin;
-use super::status::{Problem, invalid, status};
+use super::status::{invalid, status};
 use super::watch;
 use crate::control::PageRequest;
 use crate::domain::delivery::Delivery;

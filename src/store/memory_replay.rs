@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::ops::Bound::{Excluded, Unbounded};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 
@@ -10,9 +11,9 @@ use super::memory::{MemoryStore, Tables};
 use super::replay::{CoverPage, CoverQuery, ReplayAction, ReplayPage, ReplayQuery, ReplayStep, ReplayStore};
 use super::{DueEntry, StoreError};
 use crate::domain::delivery::{CycleCause, Delivery, StateKind};
-use crate::domain::event::Event;
+use crate::domain::event::{Event, Route};
 use crate::domain::id::{DeliveryId, DestinationId, ReplayId};
-use crate::domain::replay::{Replay, ReplayKind};
+use crate::domain::replay::{Replay, ReplayKind, ReplayScope};
 use crate::domain::settings::Guarantee;
 use crate::domain::time::Timestamp;
 
@@ -29,6 +30,7 @@ impl Tables {
 
     fn send(&mut self, replay: &Replay, id: DeliveryId, now: Timestamp) -> Option<DueEntry> {
         let head = self.head(id.event_key)?;
+        self.events.get(&id.event_key).filter(|event| event.erased_at.is_none())?;
         let mut delivery = match self.delivery(id) {
             Some(delivery) if replay.scope.kind.takes(delivery.state.kind()) => delivery,
             None if replay.scope.kind == ReplayKind::Missed => {
@@ -37,6 +39,12 @@ impl Tables {
             Some(_) | None => return None,
         };
         delivery.replay_id = Some(replay.id);
+        if let Some(event) = self.events.get_mut(&id.event_key)
+            && event.routes.iter().all(|route| route.destination_id != id.destination_id)
+        {
+            let route = Route { destination_id: id.destination_id, guarantee: Guarantee::AtLeastOnce };
+            Arc::make_mut(event).routes.push(route);
+        }
         Some(self.begin(delivery, CycleCause::Replay, now))
     }
 
@@ -47,6 +55,7 @@ impl Tables {
             && (query.wants)(&event.event_type, event.level);
         match self.delivery(DeliveryId::new(event.key, destination_id)) {
             Some(delivery) => fits && query.scope.covers(&delivery, query.by),
+            None if !ReplayScope::makes_up_for(&event.event_type) => false,
             None => fits && event.routes.iter().all(|route| route.destination_id != destination_id),
         }
     }

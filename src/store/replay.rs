@@ -61,7 +61,7 @@ pub trait ReplayStore: Send + Sync {
     /// rows; [`CoverPage::next`] says where to go on, even if the page is empty.
     ///
     /// A missed event is covered where the destination has no delivery of it, or one that ended without
-    /// success. What still waits is not covered; nor is a best-effort delivery without a record, which may
+    /// success; an operational event only in the second case. What still waits is not covered; nor is a best-effort delivery without a record, which may
     /// be in memory.
     ///
     /// # Errors

@@ -236,12 +236,8 @@ async fn organizations_are_created_read_changed_and_listed() {
 #[tokio::test]
 async fn what_comes_later_says_that_it_is_not_available_yet() {
     let server = Server::start().await;
-    let request = v1::ExplainEventRequest {
-        organization_id: ORGANIZATION.into(),
-        event_id: "x".into(),
-        ..Default::default()
-    };
-    let refusal = Refusal::from(server.deliveries().explain_event(request).await.unwrap_err());
+    let request = v1::ListAuditEntriesRequest::default();
+    let refusal = Refusal::from(server.organizations().list_audit_entries(request).await.unwrap_err());
     assert_eq!((refusal.code, refusal.reason.as_str()), (Code::Unimplemented, "METHOD_NOT_AVAILABLE"));
-    assert_eq!(refusal.metadata["method"], "signalpost.v1.DeliveryAdmin/ExplainEvent");
+    assert_eq!(refusal.metadata["method"], "signalpost.v1.OrganizationAdmin/ListAuditEntries");
 }

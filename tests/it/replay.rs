@@ -19,6 +19,11 @@ fn observer(receiver: &Receiver, path: &str) -> DestinationDraft {
     destination(Contract::Observer).url(receiver.url(path)).one_attempt()
 }
 
+/// A server whose circuits stay closed, so that many dead letters are made at once.
+async fn start() -> Server {
+    Server::with(&[("delivery.circuit_opens_after", "1000")]).await
+}
+
 /// So many events that have become dead letters.
 async fn dead_letters(server: &Server, receiver: &Receiver, path: &str, count: usize) -> Vec<String> {
     receiver.always_answers(path, BROKEN);
@@ -134,7 +139,7 @@ impl Server {
 
 #[tokio::test]
 async fn replaying_all_puts_every_dead_letter_back_once_and_validate_only_counts() {
-    let (server, receiver) = (Server::start().await, Receiver::start().await);
+    let (server, receiver) = (start().await, Receiver::start().await);
     server.create(observer(&receiver, "/hook")).await;
     let emitted = dead_letters(&server, &receiver, "/hook", 5).await;
     let checked = server.replay_dead(DeadLetters::All(true), (None, true)).await.unwrap();
@@ -155,7 +160,7 @@ async fn replaying_all_puts_every_dead_letter_back_once_and_validate_only_counts
 
 #[tokio::test]
 async fn one_replay_at_a_time_runs_for_a_destination_and_cancelling_stops_it() {
-    let (server, receiver) = (Server::start().await, Receiver::start().await);
+    let (server, receiver) = (start().await, Receiver::start().await);
     let busy = server.create(observer(&receiver, "/hook")).await;
     dead_letters(&server, &receiver, "/hook", 4).await;
     let idle = server.create(observer(&receiver, "/idle")).await;
@@ -187,7 +192,7 @@ async fn one_replay_at_a_time_runs_for_a_destination_and_cancelling_stops_it() {
 
 #[tokio::test]
 async fn a_restart_goes_on_with_a_replay_and_doubles_nothing() {
-    let (mut server, receiver) = (Server::start().await, Receiver::start().await);
+    let (mut server, receiver) = (start().await, Receiver::start().await);
     server.create(observer(&receiver, "/hook")).await;
     let emitted = dead_letters(&server, &receiver, "/hook", 30).await;
     let replay = server.replay_dead(DeadLetters::All(true), (Some(20), false)).await.unwrap();
@@ -203,7 +208,7 @@ async fn a_restart_goes_on_with_a_replay_and_doubles_nothing() {
 
 #[tokio::test]
 async fn a_destination_gets_what_it_missed_also_from_before_it_was_created() {
-    let (server, receiver) = (Server::start().await, Receiver::start().await);
+    let (server, receiver) = (start().await, Receiver::start().await);
     let mut emitted = Vec::new();
     for _ in 0..3 {
         emitted.push(server.emit(event("agent.offline")).await.event_id);
@@ -232,7 +237,7 @@ async fn a_destination_gets_what_it_missed_also_from_before_it_was_created() {
 
 #[tokio::test]
 async fn a_succeeded_range_is_sent_once_more_by_each_call() {
-    let (server, receiver) = (Server::start().await, Receiver::start().await);
+    let (server, receiver) = (start().await, Receiver::start().await);
     let hook = server.create(observer(&receiver, "/hook")).await;
     let mut emitted = Vec::new();
     for _ in 0..3 {
@@ -249,7 +254,7 @@ async fn a_succeeded_range_is_sent_once_more_by_each_call() {
 
 #[tokio::test]
 async fn replays_are_listed_latest_first_page_by_page_and_only_to_their_organization() {
-    let (server, receiver) = (Server::start().await, Receiver::start().await);
+    let (server, receiver) = (start().await, Receiver::start().await);
     let mut started = Vec::new();
     for path in ["/a", "/b", "/c"] {
         let one = server.create(observer(&receiver, path)).await;
@@ -282,7 +287,7 @@ async fn replays_are_listed_latest_first_page_by_page_and_only_to_their_organiza
 
 #[tokio::test]
 async fn a_bad_replay_is_refused_with_all_that_is_wrong() {
-    let (server, receiver) = (Server::start().await, Receiver::start().await);
+    let (server, receiver) = (start().await, Receiver::start().await);
     let hook = server.create(observer(&receiver, "/hook")).await;
     let refusal = server.replay_dead(DeadLetters::All(false), (Some(0), false)).await.unwrap_err();
     assert_eq!(refusal.fields(), ["all", "deliveries_per_second"]);

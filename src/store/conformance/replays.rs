@@ -272,6 +272,7 @@ pub async fn succeeded_deliveries_are_covered_by_the_time_of_their_event(bench: 
 pub async fn missed_events_are_those_without_a_delivery_or_with_one_that_ended_in_vain(bench: &Bench) {
     let never = bench.accept(new_event("a", &[durable(2)])).await;
     bench.accept(new_event("unwanted", &[])).await;
+    bench.accept(new_event("signalpost.quota.near", &[durable(2)])).await;
     bench.clock.advance(10);
     let nowhere = bench.accept(new_event("b", &[])).await;
     let foreign = OrganizationId::parse("other").unwrap();

@@ -9,7 +9,7 @@ use super::reader::Reader;
 use super::{replay, unavailable};
 use crate::domain::delivery::Delivery;
 use crate::domain::id::{DeliveryId, DestinationId, EventKey, ReplayId};
-use crate::domain::replay::{Replay, ReplayKind};
+use crate::domain::replay::{Replay, ReplayKind, ReplayScope};
 use crate::store::record::{Place, decode_delivery, decode_outline, decode_replay};
 use crate::store::{CoverPage, CoverQuery, ReplayPage, ReplayQuery, StoreError};
 
@@ -158,7 +158,8 @@ impl Reader {
         if let Some(delivery) = self.recorded(id)? {
             return Ok(is_covered(query, &delivery));
         }
-        if self.get(&keys::by_destination(FRESH, id))?.is_some() {
+        let waits = self.get(&keys::by_destination(FRESH, id))?.is_some();
+        if waits || !ReplayScope::makes_up_for(&head.event_type) {
             return Ok(false);
         }
         let event = self.event(id.event_key)?;

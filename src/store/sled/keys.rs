@@ -26,6 +26,8 @@ use crate::domain::time::Timestamp;
 pub(super) const FRESH: u8 = b'W';
 pub(super) const DELIVERY: u8 = b'D';
 pub(super) const DEAD: u8 = b'X';
+/// What all keys of replays begin with.
+pub(super) const REPLAY: u8 = b'Y';
 pub(super) const DUE: u8 = b'R';
 
 /// The version of the layout above.

@@ -5,17 +5,19 @@
 
 use sled::IVec;
 
+use super::accept::load;
 use super::config::put_chunks;
 use super::group::{Effect, Group};
 use super::keys;
 use super::settle::{Order, place};
 use super::writer::{Reply, Writer, join};
 use crate::domain::delivery::{CycleCause, Delivery, StateKind};
+use crate::domain::event::Route;
 use crate::domain::id::{DeliveryId, OrganizationId, ReplayId};
 use crate::domain::replay::{Replay, ReplayKind, ReplayScope};
 use crate::domain::settings::Guarantee;
 use crate::domain::time::Timestamp;
-use crate::store::record::{decode_replay, encode_replay};
+use crate::store::record::{decode_replay, encode_event, encode_replay, is_erased};
 use crate::store::{DueEntry, ReplayAction, ReplayStep, StoreError, lifecycle};
 
 /// What callers ask of the writer about replays.
@@ -126,6 +128,9 @@ impl Writer {
             Err(error) => return Err(error),
         };
         let Some((mut delivery, order)) = taken else { return Ok(None) };
+        if replay.scope.kind == ReplayKind::Missed {
+            add_route(group, id)?;
+        }
         delivery.replay_id = Some(replay.id);
         let entry = lifecycle::requeue(&mut delivery, CycleCause::Replay, now);
         place(group, order, &delivery, true)?;
@@ -140,6 +145,10 @@ impl Writer {
     ) -> Result<Option<(Delivery, Order)>, StoreError> {
         let kind = replay.scope.kind;
         let Some(head) = self.head(group, id.event_key)? else { return Ok(None) };
+        let stored_event = group.get(&keys::event(id.event_key))?;
+        if stored_event.is_none_or(|stored| is_erased(id.event_key, &stored).unwrap_or(true)) {
+            return Ok(None);
+        }
         match self.present(group, id)? {
             Some((delivery, order)) => Ok(Some((delivery, order)).filter(|(delivery, _)| {
                 kind.takes(delivery.state.kind()) && delivery.organization_id == replay.organization_id
@@ -174,6 +183,21 @@ impl Writer {
         }
         Ok(())
     }
+}
+
+/// Notes with the event that it goes to this destination, too: what removes events finds deliveries by it.
+fn add_route(group: &mut Group, id: DeliveryId) -> Result<(), StoreError> {
+    let Some(mut event) = load(group, id.event_key)? else { return Ok(()) };
+    if event.routes.iter().any(|route| route.destination_id == id.destination_id) {
+        return Ok(());
+    }
+    event.routes.push(Route { destination_id: id.destination_id, guarantee: Guarantee::AtLeastOnce });
+    let stored = encode_event(&event);
+    group.put(keys::event(event.key), stored.record);
+    for (number, chunk) in (0_u16..).zip(stored.chunks) {
+        group.put(keys::chunk(event.key, number), chunk);
+    }
+    Ok(())
 }
 
 /// Tells the replay that put the delivery in its lane how it has ended, if it has.

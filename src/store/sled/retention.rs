@@ -8,7 +8,7 @@ use std::ops::Bound::{Excluded, Included};
 
 use super::accept::load;
 use super::group::{Effect, Group};
-use super::keys::{self, DEAD, DELIVERY, FRESH};
+use super::keys::{self, DEAD, DELIVERY, FRESH, REPLAY};
 use super::reader::Reader;
 use super::settle::{Order, place, stored};
 use super::unavailable;
@@ -130,8 +130,11 @@ impl Reader {
         let start = from.map_or_else(|| keys::EVENTS.to_vec(), |EraseFrom(start)| start);
         let table = start.first().copied().unwrap_or_default();
         let notes = keys::idempotency_of(organization_id);
-        let rows =
-            if table == b'I' { self.db.scan_prefix(&notes) } else { self.db.range(start..vec![table + 1]) };
+        let rows = match table {
+            b'I' => self.db.scan_prefix(&notes),
+            REPLAY => self.db.scan_prefix(keys::replays_of(organization_id)),
+            _ => self.db.range(start..vec![table + 1]),
+        };
         for (position, row) in rows.enumerate() {
             let (key, stored) = row.map_err(|error| unavailable(&error))?;
             self.doom(&mut doomed, organization_id, &key, &stored);
@@ -145,6 +148,7 @@ impl Reader {
         doomed.next = match table {
             b'E' => Some(EraseFrom(vec![DELIVERY])),
             DELIVERY => Some(EraseFrom(vec![b'I'])),
+            b'I' => Some(EraseFrom(vec![REPLAY])),
             _ => None,
         };
         Ok(doomed)
@@ -164,6 +168,14 @@ impl Reader {
                 if decode_delivery(id, key, stored).is_ok_and(|one| one.organization_id == *organization_id) {
                     doomed.deliveries.push(id);
                 }
+            }
+            Some(&REPLAY) => {
+                doomed.keys.push(key.to_vec());
+                let Some(id) = keys::replay_id_of(key) else { return };
+                doomed.keys.push(keys::running_replay(id));
+                doomed
+                    .keys
+                    .extend(self.db.scan_prefix(keys::replay(id)).keys().flatten().map(|key| key.to_vec()));
             }
             _ => doomed.keys.push(key.to_vec()),
         }
