@@ -47,21 +47,22 @@ impl App {
     /// certificate file that can't be read. Nothing keeps running then but what `tasks` stops.
     pub async fn start(config: &Config, tasks: &Tasks) -> anyhow::Result<Self> {
         let clock: SharedClock = Arc::new(SystemClock);
+        // What is wrong with the configuration shows before anything is created.
+        let couriers = Couriers::new(config, &clock)?;
         let store = open_store(config, &clock).await?;
         watch_store(&store, tasks);
         let grpc_listener = bind("listen.grpc", config.listen.grpc).await?;
         let health_listener = bind("listen.health", config.listen.health).await?;
-        let couriers = Couriers::new(config, &clock)?;
 
-        let calls_ended = CancellationToken::new();
-        start_engine(config, (&store, &clock), &couriers, (tasks, &calls_ended)).await?;
+        let stages = StopStages::default();
+        start_engine(config, (&store, &clock), &couriers, (tasks, &stages)).await?;
         let control = Arc::new(make_control(config, &store, &couriers, clock)?);
         let app = Self {
             grpc_address: grpc_listener.local_addr()?,
             health_address: health_listener.local_addr()?,
             store,
         };
-        serve(config, control, (grpc_listener, health_listener), (tasks, &calls_ended));
+        serve(config, control, (grpc_listener, health_listener), (tasks, &stages));
         Ok(app)
     }
 
@@ -72,6 +73,15 @@ impl App {
     pub async fn close(self) -> anyhow::Result<()> {
         self.store.close().await.context("closing the store")
     }
+}
+
+/// What has ended on the way to a stop; each waits for the one before.
+#[derive(Clone, Default)]
+struct StopStages {
+    /// No call comes any more.
+    calls_ended: CancellationToken,
+    /// No attempt is under way, and nothing begins any more.
+    lanes_ended: CancellationToken,
 }
 
 async fn open_store(config: &Config, clock: &SharedClock) -> anyhow::Result<Arc<SledStore>> {
@@ -120,6 +130,8 @@ impl Couriers {
         let options = HttpOptions {
             address_policy: Arc::new(address_policy),
             extra_root_certificates: config.egress.ca_file.as_deref().map_or(Ok(Vec::new()), read_roots)?,
+            // Destinations may share a host: what is kept open must be enough for all that may be in flight.
+            pool_max_idle_per_host: config.delivery.max_in_flight,
             plain_http: !config.delivery.plain_http_contracts.is_empty(),
             ..HttpOptions::default()
         };
@@ -154,7 +166,7 @@ async fn start_engine(
     config: &Config,
     (store, clock): (&Arc<SledStore>, &SharedClock),
     couriers: &Couriers,
-    (tasks, calls_ended): (&Tasks, &CancellationToken),
+    (tasks, stages): (&Tasks, &StopStages),
 ) -> anyhow::Result<()> {
     let engine = Engine::new(config.delivery.thread_count());
     store.listen(engine.listener());
@@ -172,15 +184,26 @@ async fn start_engine(
     let couriers = (0..config.delivery.thread_count()).map(|_| couriers.make());
     let couriers = couriers.collect::<anyhow::Result<Vec<_>>>()?;
     let shards = engine.shards((&shared_store, clock), options, &backlog, couriers);
+    // Where nothing is delivered replays wait, too.
+    if config.delivery.enabled {
+        let semaphor_enabled = config.delivery.enterprise_telemetry_enabled;
+        let replayer = engine.replayer(&shared_store, clock, semaphor_enabled);
+        tasks.spawn("replayer", OnExit::StopProcess, replayer.run(tasks.soft()));
+    }
     // Lanes stop after the last call has ended: an event that was accepted late must still reach them.
-    let stop = StopSignals { soft: calls_ended.clone(), hard: tasks.hard() };
+    let stop = StopSignals { soft: stages.calls_ended.clone(), hard: tasks.hard() };
     let running = RunningEngine::start(shards.into_iter(), &stop).context("starting the delivery threads")?;
-    let tasks_to_fail = tasks.clone();
-    tasks.spawn("engine", OnExit::StopProcess, async move {
-        if let Err(reason) = running.ended().await {
-            tasks_to_fail.fail("engine", &reason);
-        }
-    });
+    // Cancelled when the last of the tasks below has dropped it.
+    let lanes_ended = Arc::new(stages.lanes_ended.clone().drop_guard());
+    for end in running.ends() {
+        let (tasks_to_fail, lanes_ended) = (tasks.clone(), Arc::clone(&lanes_ended));
+        tasks.spawn("engine", OnExit::StopProcess, async move {
+            if let Err(reason) = end.await {
+                tasks_to_fail.fail("engine", &reason);
+            }
+            drop(lanes_ended);
+        });
+    }
     Ok(())
 }
 
@@ -196,6 +219,7 @@ fn make_control(
         payload: config.limits.payload,
         require_organizations: config.organizations.require_create,
         plain_http_contracts: config.delivery.plain_http_contracts.iter().copied().collect(),
+        address_policy: Arc::clone(&couriers.options.address_policy),
         delivery_enabled: config.delivery.enabled,
         enterprise_telemetry_enabled: config.delivery.enterprise_telemetry_enabled,
         batch_max_events: config.limits.batch_events,
@@ -208,7 +232,7 @@ fn serve(
     config: &Config,
     control: Arc<Control>,
     (grpc_listener, health_listener): (TcpListener, TcpListener),
-    (tasks, calls_ended): (&Tasks, &CancellationToken),
+    (tasks, stages): (&Tasks, &StopStages),
 ) {
     let health = HealthState::new();
     let limits = Limits {
@@ -219,9 +243,9 @@ fn serve(
         ..Limits::default()
     };
     let server = GrpcServer::new(control, health.clone(), limits);
-    let (stop, ended, drain) = (tasks.soft(), calls_ended.clone(), health.clone());
+    let (stop, ended, drain) = (tasks.soft(), stages.calls_ended.clone(), health.clone());
     let tasks_to_fail = tasks.clone();
-    let (soft, hard) = (tasks.soft(), tasks.hard());
+    let hard = tasks.hard();
     tasks.spawn("grpc", OnExit::StopProcess, async move {
         // Probes learn of the stop before calls are refused.
         let stopping = async move {
@@ -237,9 +261,10 @@ fn serve(
         // However the server ended, no call comes any more.
         ended.cancel();
     });
-    let (probes, tasks_to_fail) = (health.clone(), tasks.clone());
+    // Probes are answered until the lanes have drained: the process lives for so long.
+    let (probes, tasks_to_fail, drained) = (health.clone(), tasks.clone(), stages.lanes_ended.clone());
     tasks.spawn("health", OnExit::StopProcess, async move {
-        if let Err(error) = serve_health(probes, health_listener, soft.cancelled_owned()).await {
+        if let Err(error) = serve_health(probes, health_listener, drained.cancelled_owned()).await {
             tasks_to_fail.fail("health", &error.to_string());
         }
     });

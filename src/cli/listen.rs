@@ -13,6 +13,7 @@ use http::StatusCode;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::clock::SystemClock;
+use crate::contract::check_signing_secret;
 use crate::domain::contract::Contract;
 use crate::domain::secret::Secret;
 use crate::receiver::listen::{Form, Listen, ListenOptions};
@@ -63,6 +64,20 @@ pub struct ListenArguments {
     /// Show no colours; the same as the environment variable NO_COLOR with any value.
     #[arg(long, env = "NO_COLOR", hide_env = true, num_args = 0..=1, require_equals = true, default_missing_value = "1", value_name = "ANY")]
     no_color: Option<String>,
+}
+
+impl ListenArguments {
+    /// A secret with which no request could ever be genuine is a mistake of the arguments.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn check(&self) -> anyhow::Result<()> {
+        let Some(secret) = self.secret.as_ref().filter(|secret| !secret.expose().starts_with("whpk_")) else {
+            return Ok(());
+        };
+        let checked = check_signing_secret(self.contract, secret);
+        checked.map_err(|problem| anyhow::anyhow!("--secret {problem}"))
+    }
 }
 
 // clap wants a `Result`.

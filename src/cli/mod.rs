@@ -57,9 +57,10 @@ fn execute(command: Command) -> Exit {
     match command {
         Command::Serve(arguments) => serve::run(&arguments),
         Command::Demo(arguments) => block_on(demo::run(arguments)),
-        Command::Listen(arguments) => {
-            block_on(async { listen::run(*arguments).await.map(|()| Exit::Success) })
-        }
+        Command::Listen(arguments) => match arguments.check() {
+            Ok(()) => block_on(async { listen::run(*arguments).await.map(|()| Exit::Success) }),
+            Err(mistake) => output::complain(mistake.as_ref(), Exit::Usage),
+        },
         Command::Bench(arguments) => block_on(bench::run(arguments)),
         Command::BenchSink(arguments) => block_on(bench::sink::run(arguments)),
         Command::Config(command) => config::run(&command),

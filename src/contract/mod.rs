@@ -14,6 +14,7 @@ mod json;
 mod key;
 mod members;
 mod observer;
+mod operational;
 mod semaphor;
 mod signature;
 mod stalwart;
@@ -27,13 +28,15 @@ mod golden;
 #[cfg(test)]
 mod promises;
 
+pub use operational::operational_event;
+
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use url::Url;
 
 use crate::domain::contract::{CloudEventsMode, Contract};
 use crate::domain::destination::Destination;
-use crate::domain::event::Event;
+use crate::domain::event::{Event, EventType, Level};
 use crate::domain::id::{DestinationId, OrganizationId};
 use crate::domain::secret::Secret;
 use crate::domain::settings::EffectivePolicy;
@@ -192,6 +195,21 @@ pub fn groups(contract: Contract, mode: CloudEventsMode) -> bool {
 #[must_use]
 pub fn has_levels(contract: Contract) -> bool {
     contract == Contract::Stalwart
+}
+
+/// Whether a destination gets events of this type and level.
+///
+/// A closed catalogue is a promise to the receiver: other types never go there, whatever the subscription
+/// says. The level counts only where the contract has levels.
+#[must_use]
+pub fn wants(destination: &Destination, event_type: &EventType, level: Level) -> bool {
+    if let Catalogue::Closed(known) = catalogue(destination.contract)
+        && !known.contains(&event_type.as_str())
+    {
+        return false;
+    }
+    let level = if has_levels(destination.contract) { level } else { Level::Error };
+    destination.subscription.verdict(event_type, level).is_wanted()
 }
 
 /// A request that is complete: signed, with all headers, ready to be sent once.

@@ -1,12 +1,10 @@
-//! Dead letters: list, replay, delete.
-
-use std::collections::BTreeMap;
+//! Dead letters: list, replay one, delete; `replay` has the replays of many.
 
 use super::delivery::{Deliveries, DeliveryFilter};
 use super::{Condition, Control, Error, PageRequest};
 use crate::auth::{Caller, Role};
 use crate::domain::delivery::{CycleCause, Delivery, DeliveryState, EndReason, StateKind};
-use crate::domain::id::{DeliveryId, DestinationId, OrganizationId};
+use crate::domain::id::{DeliveryId, OrganizationId};
 
 /// How many dead letters are worked on at a time, so that no call holds many in memory.
 const PAGE: usize = 500;
@@ -20,16 +18,6 @@ pub enum DeadLetters {
     Matching(DeliveryFilter),
     /// These, by the ids of their deliveries; unknown ones are passed over.
     Ids(Vec<String>),
-}
-
-/// What came of a replay.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Replayed {
-    /// How many wait again, or would.
-    pub replayed: u64,
-    /// How many were passed over, because their destination is deleted, disabled or not delivered to, or
-    /// because their event is no longer stored.
-    pub skipped: u64,
 }
 
 impl Control {
@@ -70,67 +58,6 @@ impl Control {
             });
         }
         self.send_again(&delivery, CycleCause::Replay).await
-    }
-
-    /// Puts all dead letters that fit back in their lanes; with `validate_only` they are only counted.
-    ///
-    /// # Errors
-    /// [`Error::Invalid`]; [`Error::NotFound`] or [`Error::Precondition`] where the filter names a
-    /// destination that can't be sent to; [`Error::Precondition`] where nothing is delivered at all.
-    /// After an error from the store some may wait again; repeating the call takes the rest.
-    pub async fn replay_dead_letters(
-        &self,
-        caller: &Caller,
-        organization_id: &str,
-        filter: DeliveryFilter,
-        validate_only: bool,
-    ) -> Result<Replayed, Error> {
-        let id = self.enter(caller, Role::Admin, organization_id)?;
-        self.known(&id)?;
-        if !self.settings.delivery_enabled {
-            return Err(Error::not_available(super::DELIVERY_SETTING, id));
-        }
-        if let Some(text) = &filter.destination_id {
-            let destination_id = self.find_destination(&id, text)?.destination.id;
-            self.check_receptive(&id, destination_id)?;
-        }
-        let filter = dead_lettered(filter)?;
-        let mut replayed = Replayed::default();
-        let mut receptive = BTreeMap::new();
-        let mut after = None;
-        loop {
-            let page = self.find_deliveries(&id, &filter, PageRequest { after, limit: PAGE }).await?;
-            after = page.next;
-            let found = page.rows.len();
-            let ids = self.receptive_ids(&id, &page.rows, &mut receptive);
-            let done = if validate_only { ids.len() } else { self.replay(ids).await? };
-            replayed.replayed += to_u64(done);
-            replayed.skipped += to_u64(found.saturating_sub(done));
-            if after.is_none() {
-                return Ok(replayed);
-            }
-        }
-    }
-
-    fn receptive_ids(
-        &self,
-        id: &OrganizationId,
-        rows: &[Delivery],
-        known: &mut BTreeMap<DestinationId, bool>,
-    ) -> Vec<DeliveryId> {
-        let mut is_receptive = |destination_id: DestinationId| {
-            let judge = || self.check_receptive(id, destination_id).is_ok();
-            *known.entry(destination_id).or_insert_with(judge)
-        };
-        let ids = rows.iter().map(|delivery| delivery.id);
-        ids.filter(|delivery_id| is_receptive(delivery_id.destination_id)).collect()
-    }
-
-    async fn replay(&self, ids: Vec<DeliveryId>) -> Result<usize, Error> {
-        if ids.is_empty() {
-            return Ok(0);
-        }
-        Ok(self.store.requeue(ids, CycleCause::Replay, self.clock.now()).await?.len())
     }
 
     /// Deletes dead letters for good and answers how many; with `validate_only` they are only counted.

@@ -23,9 +23,9 @@ pub struct DeliveryFilter {
     pub event_types: Vec<EventType>,
     /// Of this event; the id as the caller wrote it.
     pub event_id: Option<String>,
-    /// Of events accepted at or after this.
+    /// Of events accepted at or after this; dead letters that became one then.
     pub from: Option<Timestamp>,
-    /// Of events accepted before this.
+    /// Of events accepted before this; dead letters that became one before.
     pub until: Option<Timestamp>,
 }
 
@@ -99,9 +99,14 @@ impl Control {
         let mut found = Listing { rows: Vec::new(), next: None };
         let Ok(event_id) = EventId::parse(event_id) else { return Ok(found) };
         let Some(event) = self.store.find_event(id, &event_id).await? else { return Ok(found) };
+        // A replay may have created deliveries to destinations that the event was not routed to.
+        let present = self.directory().destinations(id);
+        let present = present.iter().map(|entry| entry.destination.id);
+        let routed = event.routes.iter().map(|route| route.destination_id);
         let mut ids: Vec<DeliveryId> =
-            event.routes.iter().map(|route| DeliveryId::new(event.key, route.destination_id)).collect();
+            routed.chain(present).map(|to| DeliveryId::new(event.key, to)).collect();
         ids.sort_unstable();
+        ids.dedup();
         ids.retain(|id| page.after.is_none_or(|after| *id > after));
         for delivery_id in ids {
             let Some(delivery) = self.store.delivery(delivery_id).await? else { continue };
@@ -238,8 +243,16 @@ impl DeliveryFilter {
         destination.is_none_or(|id| *id == delivery.id.destination_id.to_string())
             && (self.states.is_empty() || self.states.contains(&delivery.state.kind()))
             && (self.event_types.is_empty() || self.event_types.contains(&delivery.event_type))
-            && self.from.is_none_or(|from| delivery.created_at >= from)
-            && self.until.is_none_or(|until| delivery.created_at < until)
+            && self.from.is_none_or(|from| self.moment(delivery) >= from)
+            && self.until.is_none_or(|until| self.moment(delivery) < until)
+    }
+}
+
+impl DeliveryFilter {
+    /// What the range of time is about: for dead letters when they became one.
+    fn moment(&self, delivery: &Delivery) -> Timestamp {
+        let ended_at = delivery.state.finished_at().filter(|_| self.states == [StateKind::DeadLettered]);
+        ended_at.unwrap_or(delivery.created_at)
     }
 }
 

@@ -10,8 +10,11 @@ use super::destination_patch::DestinationPatch;
 use super::{Condition, Control, Error, Listing, PageRequest, Quota, Resource, random};
 use crate::auth::{Caller, Role};
 use crate::contract;
-use crate::domain::destination::{Destination, DestinationDraft, DestinationHealth, DestinationState};
+use crate::domain::destination::{
+    Destination, DestinationDraft, DestinationHealth, DestinationState, DestinationUrl,
+};
 use crate::domain::id::{DestinationId, OrganizationId};
+use crate::domain::operational::OperationalEvent;
 use crate::domain::plan::Plan;
 use crate::domain::secret::SecretSource;
 use crate::domain::settings::EffectivePolicy;
@@ -19,6 +22,7 @@ use crate::domain::time::Timestamp;
 use crate::domain::violation::Violations;
 use crate::store::directory::{DestinationEntry, LaneStatus};
 use crate::store::{Backlog, StoreError};
+use crate::transport::resolve::vet;
 
 /// Counting what waits for a destination stops here, so that reading a destination stays cheap.
 const BACKLOG_CAP: usize = 10_000;
@@ -79,9 +83,15 @@ impl Control {
         draft: DestinationDraft,
         validate_only: bool,
     ) -> Result<DestinationView, Error> {
-        let id = self.enter(caller, Role::Admin, organization_id)?;
-        let checked = self.check_draft(draft).map_err(under_destination)?;
-        self.store_new(id, checked, validate_only).await
+        let checked = self.check_draft(draft).map_err(under_destination);
+        let id = match (self.enter(caller, Role::Admin, organization_id), &checked) {
+            (Err(Error::Invalid(mut found)), Err(Error::Invalid(more))) => {
+                found.extend(more.clone());
+                return Err(Error::Invalid(found));
+            }
+            (entered, _) => entered?,
+        };
+        self.store_new(id, checked?, validate_only).await
     }
 
     pub(super) async fn store_new(
@@ -106,11 +116,23 @@ impl Control {
         }
         self.used(&organization_id).await?;
         match self.store.create_destination(destination, limit).await {
-            Ok(created) => Ok(DestinationView::unknown(created)),
+            Ok(created) => {
+                self.announce_quota(&organization_id, limit).await;
+                Ok(DestinationView::unknown(created))
+            }
             Err(StoreError::LimitReached { limit, usage }) => {
                 Err(destination_quota(&organization_id, plan, limit, usage))
             }
             Err(error) => Err(Error::about(Resource::Destination, destination_id)(error)),
+        }
+    }
+
+    /// Says that the plan's destinations are nearly used up: from four fifths on, with each new one.
+    async fn announce_quota(&self, organization_id: &OrganizationId, limit: Option<u32>) {
+        let usage = self.directory().destinations(organization_id).len();
+        let usage = u32::try_from(usage).unwrap_or(u32::MAX);
+        if let Some(limit) = limit.filter(|limit| usage.saturating_mul(5) >= limit.saturating_mul(4)) {
+            self.announce(organization_id, &OperationalEvent::QuotaNear { limit, usage }).await;
         }
     }
 
@@ -181,20 +203,42 @@ impl Control {
         } else {
             let (id, expected) = (changed.id, entry.destination.revision);
             let stored = self.store.update_destination(changed, expected).await;
-            stored.map_err(Error::about(Resource::Destination, id))?
+            let stored = stored.map_err(Error::about(Resource::Destination, id))?;
+            self.reset_health(entry, &stored).await?;
+            stored
         };
         let (health, lane) = (entry.status.health(), entry.status.lane());
         Ok(DestinationView { health, lane, ..DestinationView::unknown(destination) })
     }
 
-    /// Deletes a destination with its secrets.
+    /// What deliveries said of another URL says nothing of this one; and a destination that was switched on
+    /// again gets a new start.
+    async fn reset_health(&self, before: &DestinationEntry, after: &Destination) -> Result<(), Error> {
+        let moved = before.destination.url != after.url;
+        let revived = !before.destination.state.is_routed_to() && after.state.is_routed_to();
+        if !moved && !revived {
+            return Ok(());
+        }
+        let health = before.status.update_health(|health| {
+            if moved {
+                *health = DestinationHealth::default();
+            }
+            (health.consecutive_failures, health.failing_since) = (0, None);
+        });
+        Ok(self.store.settle(Vec::new(), vec![(after.id, health)]).await?)
+    }
+
+    /// Deletes a destination with its secrets, and answers how many deliveries waited for it (counting stops
+    /// at 10,000); the engine ends them as discarded.
     ///
     /// # Errors
     /// [`Error::NotFound`], [`Error::Stale`].
-    pub async fn delete_destination(&self, caller: &Caller, target: Target<'_>) -> Result<(), Error> {
+    pub async fn delete_destination(&self, caller: &Caller, target: Target<'_>) -> Result<usize, Error> {
         let id = self.find_target(caller, target)?.destination.id;
+        let backlog = self.store.backlog(id, BACKLOG_CAP).await?;
         let deleted = self.store.delete_destination(id, target.expected).await;
-        deleted.map_err(Error::about(Resource::Destination, id))
+        deleted.map_err(Error::about(Resource::Destination, id))?;
+        Ok(backlog.count)
     }
 
     /// Holds a destination: its events are kept and none is sent. Pausing a paused one changes nothing.
@@ -284,8 +328,16 @@ impl Control {
 
     pub(super) fn check_draft(&self, draft: DestinationDraft) -> Result<CheckedDraft, Violations> {
         let secret_allowed = |source: &SecretSource| self.secrets.check_allowed(source);
-        let plain_http_contracts = &self.settings.plain_http_contracts;
-        destination_draft::check(draft, DraftRules { plain_http_contracts, secret_allowed: &secret_allowed })
+        let address_allowed = |url: &DestinationUrl| {
+            let judged = vet(url.as_url(), &self.settings.address_policy);
+            judged.map_err(|refused| format!("can't be called: {refused}; ask the operator to allow it"))
+        };
+        let rules = DraftRules {
+            plain_http_contracts: &self.settings.plain_http_contracts,
+            secret_allowed: &secret_allowed,
+            address_allowed: &address_allowed,
+        };
+        destination_draft::check(draft, rules)
     }
 }
 

@@ -13,10 +13,11 @@ use crate::domain::destination::{
     HEADERS_MAX, Header,
 };
 use crate::domain::id::{DestinationId, OrganizationId};
+use crate::domain::operational::OperationalEvent;
 use crate::domain::secret::{HttpAuth, SECRET_MAX_BYTES, SecretSource, SigningSecrets};
 use crate::domain::subscription::{Subscription, SubscriptionPolicy};
 use crate::domain::time::Timestamp;
-use crate::domain::violation::Violations;
+use crate::domain::violation::{Rule, Violations};
 
 /// The most event types in a subscription.
 pub const EVENT_TYPES_MAX: usize = 1000;
@@ -30,6 +31,8 @@ pub struct DraftRules<'a> {
     pub plain_http_contracts: &'a [Contract],
     /// Whether a secret may be read from there.
     pub secret_allowed: &'a dyn Fn(&SecretSource) -> Result<(), String>,
+    /// Whether requests may go where the URL says by itself: its port, and its address if it is one.
+    pub address_allowed: &'a dyn Fn(&DestinationUrl) -> Result<(), String>,
 }
 
 /// A draft that keeps all rules.
@@ -48,9 +51,17 @@ pub fn check(draft: DestinationDraft, rules: DraftRules<'_>) -> Result<CheckedDr
     let mut found = Violations::new();
     check_display_name(&mut found, &draft.display_name);
     let plain_http = rules.plain_http_contracts.contains(&draft.contract);
-    let url = found.check("url", DestinationUrl::parse(&draft.url, plain_http));
+    let url = found.check_as(url_rule(&draft.url), "url", DestinationUrl::parse(&draft.url, plain_http));
     let subscription = draft.subscription.clone();
-    let subscription = subscription.unwrap_or_else(|| contract::default_subscription(draft.contract));
+    let default = contract::default_subscription(draft.contract);
+    let mut subscription = subscription.unwrap_or_else(|| default.clone());
+    subscription.minimum_level = subscription.minimum_level.or(default.minimum_level);
+    if let Some(url) = &url
+        && let Err(problem) = (rules.address_allowed)(url)
+    {
+        found.add_as(Rule::UrlAddress, "url", problem);
+        found.with("host", url.as_url().host_str().unwrap_or_default());
+    }
     found.extend_under("subscription", check_subscription(&subscription, draft.contract));
     found.extend_under("settings", destination_settings::check(&draft.settings, draft.contract));
     if let Some(secret) = &draft.signing_secret {
@@ -136,10 +147,15 @@ pub(super) fn check_display_name(found: &mut Violations, name: &str) {
     let length = name.chars().count();
     if length > DISPLAY_NAME_MAX_CHARS {
         let limit = DISPLAY_NAME_MAX_CHARS;
-        found.add("display_name", format!("has {length} characters; at most {limit} are allowed"));
+        found.add_as(
+            Rule::TooLong,
+            "display_name",
+            format!("has {length} characters; at most {limit} are allowed"),
+        );
+        found.with("limit", limit).with("actual", length);
     }
     if name.chars().any(char::is_control) {
-        found.add("display_name", "contains a control character; remove it");
+        found.add_as(Rule::Malformed, "display_name", "contains a control character; remove it");
     }
 }
 
@@ -148,30 +164,53 @@ fn check_subscription(subscription: &Subscription, contract: Contract) -> Violat
     let listed = &subscription.event_types;
     if listed.len() > EVENT_TYPES_MAX {
         let length = listed.len();
-        found.add("event_types", format!("has {length} types; at most {EVENT_TYPES_MAX} are allowed"));
+        let problem = format!("has {length} types; at most {EVENT_TYPES_MAX} are allowed");
+        found.add_as(Rule::TooLong, "event_types", problem);
+        found.with("limit", EVENT_TYPES_MAX).with("actual", length);
     }
-    if subscription.policy == SubscriptionPolicy::Include && listed.is_empty() {
-        found.add("event_types", "is empty, so nothing would be delivered; include at least one type");
+    check_operational(&mut found, subscription, contract);
+    let nothing = listed.is_empty() && subscription.operational.is_empty();
+    if subscription.policy == SubscriptionPolicy::Include && nothing {
+        let problem = "is empty, so nothing would be delivered; include at least one type";
+        found.add_as(Rule::SubscriptionEmpty, "event_types", problem);
     }
     if let Catalogue::Closed(known) = contract::catalogue(contract) {
         let names: BTreeSet<&str> = listed.iter().map(|listed| listed.as_str()).collect();
         for stranger in names.iter().filter(|name| !known.contains(name)) {
-            let known = known.join(", ");
-            let problem = format!("contains `{stranger}`, which {contract} does not have; use {known}");
-            found.add("event_types", problem);
+            let list = known.join(", ");
+            let problem = format!("contains `{stranger}`, which {contract} does not have; use {list}");
+            found.add_as(Rule::NotInCatalogue, "event_types", problem);
+            found.with("event_type", stranger).with("known_event_types", known.join(","));
         }
         let nothing_left = known.iter().all(|name| names.contains(name));
         if subscription.policy == SubscriptionPolicy::Exclude && nothing_left {
-            found.add("event_types", "excludes every type; at least one must stay: pause it instead");
+            let problem = "excludes every type; at least one must stay: pause it instead";
+            found.add_as(Rule::SubscriptionEmpty, "event_types", problem);
         }
     }
     if subscription.minimum_level.is_some() && !contract::has_levels(contract) {
-        found.add(
+        found.add_as(
+            Rule::NotSupported,
             "minimum_level",
             format!("has no meaning: events of {contract} have no level; leave it out"),
         );
     }
     found
+}
+
+fn check_operational(found: &mut Violations, subscription: &Subscription, contract: Contract) {
+    let field = "operational_event_types";
+    if matches!(contract::catalogue(contract), Catalogue::Closed(_)) && !subscription.operational.is_empty() {
+        let problem = format!("is not for {contract}, whose receivers were promised a closed catalogue");
+        found.add_as(Rule::NotSupported, field, problem);
+        return;
+    }
+    let known = OperationalEvent::TYPES;
+    for stranger in subscription.operational.iter().filter(|one| !known.contains(&one.as_str())) {
+        let problem = format!("contains `{stranger}`, which is none; use {}", known.join(", "));
+        found.add_as(Rule::NotInCatalogue, field, problem);
+        found.with("event_type", stranger).with("known_event_types", known.join(","));
+    }
 }
 
 fn check_signing_secret(
@@ -182,10 +221,11 @@ fn check_signing_secret(
 ) {
     match secret {
         SecretSource::Value(value) => {
-            found.check("signing_secret", contract::check_signing_secret(contract, value));
+            let checked = contract::check_signing_secret(contract, value);
+            found.check_as(Rule::SecretMalformed, "signing_secret", checked);
         }
         SecretSource::EnvironmentVariable(_) | SecretSource::File(_) => {
-            found.check("signing_secret", (rules.secret_allowed)(secret));
+            found.check_as(Rule::SecretSourceNotAllowed, "signing_secret", (rules.secret_allowed)(secret));
         }
     }
 }
@@ -194,12 +234,30 @@ fn check_http_auth(found: &mut Violations, http_auth: &HttpAuth, rules: DraftRul
     match http_auth {
         HttpAuth::Unauthenticated => {}
         HttpAuth::Basic { username, secret } => {
-            found.check("http_auth.basic.username", check_username(username));
-            found.check("http_auth.basic.password", check_credential(secret, no_control, rules));
+            found.check_as(Rule::Malformed, "http_auth.basic.username", check_username(username));
+            let checked = check_credential(secret, no_control, rules);
+            found.check_as(rule_of_secret(secret), "http_auth.basic.password", checked);
         }
         HttpAuth::Bearer { token } => {
-            found.check("http_auth.bearer.token", check_credential(token, visible_ascii, rules));
+            let checked = check_credential(token, visible_ascii, rules);
+            found.check_as(rule_of_secret(token), "http_auth.bearer.token", checked);
         }
+    }
+}
+
+const fn rule_of_secret(secret: &SecretSource) -> Rule {
+    match secret {
+        SecretSource::Value(_) => Rule::SecretMalformed,
+        SecretSource::EnvironmentVariable(_) | SecretSource::File(_) => Rule::SecretSourceNotAllowed,
+    }
+}
+
+/// The rule that a URL breaks, if it breaks one.
+fn url_rule(text: &str) -> Rule {
+    match url::Url::parse(text) {
+        _ if text.is_empty() => Rule::Required,
+        Ok(url) if url.scheme() != "https" => Rule::UrlScheme,
+        Ok(_) | Err(_) => Rule::UrlMalformed,
     }
 }
 
@@ -246,14 +304,20 @@ fn visible_ascii(text: &str) -> Result<(), &'static str> {
 fn check_headers(found: &mut Violations, headers: &[Header], contract: Contract) {
     if headers.len() > HEADERS_MAX {
         let length = headers.len();
-        found.add("headers", format!("has {length} headers; at most {HEADERS_MAX} are allowed"));
+        let problem = format!("has {length} headers; at most {HEADERS_MAX} are allowed");
+        found.add_as(Rule::TooLong, "headers", problem);
+        found.with("limit", HEADERS_MAX).with("actual", length);
     }
     let mut seen = BTreeSet::new();
     for (position, header) in headers.iter().enumerate() {
         let path = format!("headers[{position}]");
-        found.check(&path, contract::check_header(contract, &header.name, header.value.expose()));
+        let checked = contract::check_header(contract, &header.name, header.value.expose());
+        if found.check_as(Rule::HeaderNotAllowed, &path, checked).is_none() {
+            found.with("header", &header.name);
+        }
         if !seen.insert(header.name.to_ascii_lowercase()) {
-            found.add(format!("{path}.name"), "occurs twice, regardless of case; give each name once");
+            let problem = "occurs twice, regardless of case; give each name once";
+            found.add_as(Rule::HeaderNotAllowed, format!("{path}.name"), problem);
         }
     }
 }

@@ -35,7 +35,11 @@ fn types(names: &[&str]) -> Subscription {
 
 fn judge(draft: DestinationDraft) -> Result<CheckedDraft, Violations> {
     let secret_allowed = |_: &SecretSource| Err("is not allowed by the operator".to_owned());
-    let rules = DraftRules { plain_http_contracts: &[Contract::Stalwart], secret_allowed: &secret_allowed };
+    let rules = DraftRules {
+        plain_http_contracts: &[Contract::Stalwart],
+        secret_allowed: &secret_allowed,
+        address_allowed: &|_| Ok(()),
+    };
     check(draft, rules)
 }
 

@@ -14,7 +14,7 @@ use crate::domain::event::{EventType, Level};
 use crate::domain::secret::{HttpAuth, Secret, SecretSource};
 use crate::domain::settings::{DeliverySettings, Guarantee, RetryPolicy};
 use crate::domain::subscription::{Subscription, SubscriptionPolicy};
-use crate::domain::violation::Violations;
+use crate::domain::violation::{Rule, Violations};
 
 /// What to change; `None` leaves a path as it is.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -52,6 +52,8 @@ pub enum SubscriptionChange {
         event_types: Option<BTreeSet<EventType>>,
         /// `subscription.minimum_level`.
         minimum_level: Option<Option<Level>>,
+        /// `subscription.operational_event_types`.
+        operational: Option<BTreeSet<EventType>>,
     },
 }
 
@@ -215,12 +217,13 @@ fn apply_subscription(change: Option<SubscriptionChange>, old: Option<Subscripti
         None => old,
         Some(SubscriptionChange::Default) => None,
         Some(SubscriptionChange::Replace(subscription)) => Some(subscription),
-        Some(SubscriptionChange::Parts { policy, event_types, minimum_level }) => {
+        Some(SubscriptionChange::Parts { policy, event_types, minimum_level, operational }) => {
             let old = old.unwrap_or_default();
             Some(Subscription {
                 policy: policy.unwrap_or(old.policy),
                 event_types: event_types.unwrap_or(old.event_types),
                 minimum_level: minimum_level.unwrap_or(old.minimum_level),
+                operational: operational.unwrap_or(old.operational),
             })
         }
     }
@@ -255,7 +258,7 @@ fn apply_http_auth(
 ) -> HttpAuth {
     let Some(change) = change else {
         if moved && old != HttpAuth::Unauthenticated {
-            found.add("http_auth", GIVE_AGAIN);
+            found.add_as(Rule::CredentialsNeededAgain, "http_auth", GIVE_AGAIN);
         }
         return old;
     };
@@ -276,7 +279,7 @@ fn apply_http_auth(
     };
     match kept {
         None => found.add(field, "is left out, and none is stored; give the secret"),
-        Some(_) if moved => found.add("http_auth", GIVE_AGAIN),
+        Some(_) if moved => found.add_as(Rule::CredentialsNeededAgain, "http_auth", GIVE_AGAIN),
         Some(_) => {}
     }
     kept.unwrap_or(old)
@@ -290,7 +293,7 @@ fn apply_headers(
 ) -> Vec<Header> {
     let Some(changes) = change else {
         if moved && !old.is_empty() {
-            found.add("headers", GIVE_AGAIN);
+            found.add_as(Rule::CredentialsNeededAgain, "headers", GIVE_AGAIN);
         }
         return old;
     };
@@ -303,7 +306,10 @@ fn apply_headers(
                 format!("headers[{position}].value"),
                 "is left out, and no header of this name is stored; give the value",
             ),
-            Some(_) if kept && moved => found.add(format!("headers[{position}].value"), GIVE_AGAIN),
+            Some(_) if kept && moved => {
+                let field = format!("headers[{position}].value");
+                found.add_as(Rule::CredentialsNeededAgain, field, GIVE_AGAIN);
+            }
             Some(value) => headers.push(Header { name, value }),
         }
     }

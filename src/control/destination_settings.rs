@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::contract;
 use crate::domain::contract::{CloudEventsMode, Contract};
 use crate::domain::settings::{DeliverySettings, RetryPolicy, RetrySchedule};
-use crate::domain::violation::Violations;
+use crate::domain::violation::{Rule, Violations};
 
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(60 * 60);
@@ -57,7 +57,7 @@ pub fn check(settings: &DeliverySettings, contract: Contract) -> Violations {
     check_range(&mut found, "disable_after", settings.disable_after, DISABLE_AFTER);
     check_range(&mut found, "max_concurrency", settings.max_concurrency, CONCURRENCY);
     if settings.ordered == Some(true) && settings.max_concurrency.is_some_and(|most| most > 1) {
-        found.add("max_concurrency", "must be 1 or absent where `ordered` is set");
+        found.add_as(Rule::NotAllowed, "max_concurrency", "must be 1 or absent where `ordered` is set");
     }
     check_batches(&mut found, settings, contract);
     check_cloudevents(&mut found, settings, contract);
@@ -79,7 +79,11 @@ fn check_batches(found: &mut Violations, settings: &DeliverySettings, contract: 
                 Contract::CloudEvents => "; set the CloudEvents mode to batch, or leave it out",
                 _ => "; leave it out",
             };
-            found.add(field, format!("has no meaning: {contract} sends one event a request{hint}"));
+            found.add_as(
+                Rule::NotSupported,
+                field,
+                format!("has no meaning: {contract} sends one event a request{hint}"),
+            );
         } else {
             check_range(found, field, value, range);
         }
@@ -89,7 +93,11 @@ fn check_batches(found: &mut Violations, settings: &DeliverySettings, contract: 
 fn check_cloudevents(found: &mut Violations, settings: &DeliverySettings, contract: Contract) {
     let foreign = contract != Contract::CloudEvents;
     if foreign && settings.cloudevents_mode.is_some_and(|mode| mode != CloudEventsMode::Structured) {
-        found.add("cloud_events_mode", format!("is for CLOUDEVENTS only, not for {contract}; leave it out"));
+        found.add_as(
+            Rule::NotSupported,
+            "cloud_events_mode",
+            format!("is for CLOUDEVENTS only, not for {contract}; leave it out"),
+        );
     }
     let Some(source) = &settings.cloudevents_source else { return };
     let length = source.chars().count();
@@ -164,7 +172,14 @@ where
     if let Some(value) = value
         && !range.contains(&value)
     {
-        found.add(field, format!("is {value:?}; give {:?} to {:?}", range.start(), range.end()));
+        found.add_as(
+            Rule::OutOfRange,
+            field,
+            format!("is {value:?}; give {:?} to {:?}", range.start(), range.end()),
+        );
+        let debug = |bound: &T| format!("{bound:?}");
+        found.with("minimum", debug(range.start())).with("maximum", debug(range.end()));
+        found.with("actual", debug(&value));
     }
 }
 

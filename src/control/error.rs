@@ -7,6 +7,8 @@ use std::time::Duration;
 use crate::auth::Denied;
 use crate::domain::contract::Contract;
 use crate::domain::delivery::StateKind;
+use crate::domain::id::ReplayId;
+use crate::domain::replay::ReplayStateKind;
 use crate::domain::violation::Violations;
 use crate::store::StoreError;
 
@@ -24,6 +26,8 @@ pub enum Resource {
     Event,
     /// A delivery.
     Delivery,
+    /// A replay.
+    Replay,
 }
 
 impl Resource {
@@ -35,6 +39,7 @@ impl Resource {
             Resource::Destination => "destination",
             Resource::Event => "event",
             Resource::Delivery => "delivery",
+            Resource::Replay => "replay",
         }
     }
 }
@@ -105,6 +110,11 @@ pub enum Condition {
     },
     /// The event's data is no longer stored.
     EventGone,
+    /// The replay has come to its end.
+    ReplayFinished {
+        /// In which state.
+        state: ReplayStateKind,
+    },
 }
 
 /// Why a use case did not do what it was asked.
@@ -117,7 +127,7 @@ pub enum Error {
     #[error(transparent)]
     Denied(#[from] Denied),
     /// There is no such thing in this organization.
-    #[error("there is no {kind} `{id}` in this organization; check the id and the organization")]
+    #[error("there is no {kind} `{id}`{}; check the id", if *kind == Resource::Organization { "" } else { " in this organization" })]
     NotFound {
         /// What kind of thing.
         kind: Resource,
@@ -167,6 +177,12 @@ pub enum Error {
         subject: String,
         /// What to do.
         message: String,
+    },
+    /// Another replay covers the same destination.
+    #[error("the replay `{running}` covers the same destination; wait for it, or cancel it")]
+    ReplayRunning {
+        /// The one that runs.
+        running: ReplayId,
     },
     /// Too much waits to be written; nothing of the call was.
     #[error("the server has more work than it can queue; repeat the call after a short while")]
@@ -245,6 +261,7 @@ impl From<StoreError> for Error {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::Busy => Self::Busy { retry_after: BUSY_RETRY_AFTER },
+            StoreError::ReplayRunning(running) => Self::ReplayRunning { running },
             StoreError::Full { free_bytes, needed_bytes } => Self::StoreFull { free_bytes, needed_bytes },
             StoreError::Unavailable(detail) | StoreError::CannotOpen(detail) => Self::Unavailable { detail },
             error @ (StoreError::NotFound

@@ -2,15 +2,14 @@
 
 use std::time::Duration;
 
-use crate::contract::{self, Catalogue};
+use crate::contract;
 use crate::domain::destination::Destination;
-use crate::domain::event::{EventDraft, EventType, Level, NewEvent, Route};
-use crate::domain::id::{EventId, OrganizationId};
+use crate::domain::event::{EVENT_TYPE_MAX_CHARS, EventDraft, EventType, Level, NewEvent, Route};
+use crate::domain::id::{EVENT_ID_MAX_CHARS, EventId, OrganizationId};
 use crate::domain::payload::{Payload, PayloadLimits};
 use crate::domain::plan::Plan;
-use crate::domain::subscription::Match;
 use crate::domain::time::Timestamp;
-use crate::domain::violation::Violations;
+use crate::domain::violation::{Rule, Violations};
 
 /// How far ahead of our clock an event may have happened, so that a wrong clock is noticed.
 pub const OCCURRED_AHEAD_MAX: Duration = Duration::from_secs(24 * 60 * 60);
@@ -36,12 +35,15 @@ pub fn validate(
     now: Timestamp,
 ) -> Result<NewEvent, Violations> {
     let mut violations = Violations::new();
-    let event_id = draft.event_id.and_then(|id| violations.check("event_id", EventId::parse(&id)));
-    let event_type = violations.check("type", parse_type(&draft.event_type));
+    let event_id = draft.event_id.and_then(|id| {
+        violations.check_as(Rule::of_name(&id, EVENT_ID_MAX_CHARS), "event_id", EventId::parse(&id))
+    });
+    let event_type = check_type(&mut violations, &draft.event_type);
     if let Some(moment) = draft.occurred_at {
-        violations.check("occurred_at", check_occurred_at(moment, now));
+        violations.check_as(Rule::OutOfRange, "occurred_at", check_occurred_at(moment, now));
     }
-    let data = violations.check("json_data", Payload::parse(draft.data, limits));
+    let data = Payload::parse(draft.data, limits);
+    let data = data.map_err(|problem| problem.note(&mut violations, "json_data")).ok();
     match (event_type, data) {
         (Some(event_type), Some(data)) if violations.is_empty() => Ok(NewEvent {
             organization_id: organization_id.clone(),
@@ -56,13 +58,16 @@ pub fn validate(
     }
 }
 
-fn parse_type(text: &str) -> Result<EventType, String> {
+fn check_type(violations: &mut Violations, text: &str) -> Option<EventType> {
     if text.starts_with(RESERVED_TYPE_PREFIX) {
-        return Err(format!(
+        let problem = format!(
             "begins with `{RESERVED_TYPE_PREFIX}`, which is for the server's own; choose another type"
-        ));
+        );
+        violations.add_as(Rule::EventTypeReserved, "type", problem);
+        violations.with("event_type", text);
+        return None;
     }
-    EventType::parse(text)
+    violations.check_as(Rule::of_name(text, EVENT_TYPE_MAX_CHARS), "type", EventType::parse(text))
 }
 
 fn check_occurred_at(moment: Timestamp, now: Timestamp) -> Result<(), String> {
@@ -78,19 +83,9 @@ fn check_occurred_at(moment: Timestamp, now: Timestamp) -> Result<(), String> {
 }
 
 /// Whether a destination gets events of this type and level.
-///
-/// A closed catalogue is a promise to the receiver: other types never go there, whatever the subscription
-/// says. The level counts only where the contract has levels.
 #[must_use]
 pub fn is_wanted(destination: &Destination, event_type: &EventType, level: Level) -> bool {
-    if let Catalogue::Closed(known) = contract::catalogue(destination.contract)
-        && !known.contains(&event_type.as_str())
-    {
-        return false;
-    }
-    let level = if contract::has_levels(destination.contract) { level } else { Level::Error };
-    let verdict: Match = destination.subscription.verdict(event_type, level);
-    verdict.is_wanted()
+    contract::wants(destination, event_type, level)
 }
 
 /// The route to a destination, with the guarantee that is in force there.
@@ -173,7 +168,11 @@ mod tests {
             headers: Vec::new(),
             enabled: true,
         };
-        let rules = DraftRules { plain_http_contracts: &[], secret_allowed: &|_| Ok(()) };
+        let rules = DraftRules {
+            plain_http_contracts: &[],
+            secret_allowed: &|_| Ok(()),
+            address_allowed: &|_| Ok(()),
+        };
         let organization_id = OrganizationId::parse("org_a").unwrap();
         let id = DestinationId::from_bytes([1; 16]);
         let checked = destination_draft::check(draft, rules).unwrap();

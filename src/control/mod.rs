@@ -3,7 +3,7 @@
 //! Each use case takes a [`Caller`] first, checks its input completely, and then calls the store or the
 //! courier. It starts no tasks and knows nothing of gRPC; the engine learns of changes through the store's
 //! listener. A file is a noun: `event` (emit), `destination` with its draft, patch, secret, test and
-//! Stalwart object, `delivery`, `dead_letter`, `organization`.
+//! Stalwart object, `delivery`, `dead_letter`, `replay`, `organization`.
 //!
 //! Whatever belongs to another organization is answered exactly like what does not exist.
 
@@ -19,6 +19,7 @@ pub mod event;
 pub mod event_draft;
 pub mod exchange;
 pub mod organization;
+pub mod replay;
 pub mod secret;
 pub mod stalwart;
 #[cfg(test)]
@@ -31,11 +32,14 @@ use ring::rand::{SecureRandom, SystemRandom};
 
 use crate::auth::{Caller, Role};
 use crate::clock::SharedClock;
+use crate::contract;
 use crate::domain::contract::Contract;
 use crate::domain::id::OrganizationId;
+use crate::domain::operational::OperationalEvent;
 use crate::domain::organization::Organization;
 use crate::domain::payload::PayloadLimits;
 use crate::domain::plan::Plan;
+use crate::policy::address::AddressPolicy;
 use crate::policy::rate::TokenBucket;
 use crate::store::directory::Directory;
 use crate::store::{Store, StoreError};
@@ -61,6 +65,8 @@ pub struct ControlSettings {
     pub require_organizations: bool,
     /// The contracts whose destinations may use `http://`.
     pub plain_http_contracts: Vec<Contract>,
+    /// Where requests may go; checked here for what a URL tells by itself, and at each attempt for all.
+    pub address_policy: Arc<AddressPolicy>,
     /// Whether anything is delivered at all.
     pub delivery_enabled: bool,
     /// Whether anything is delivered to `SEMAPHOR` destinations (seed 000).
@@ -186,6 +192,18 @@ impl Control {
         }
     }
 
+    /// Tells the organization of something by an operational event, where a destination listens for it. The
+    /// call that it comes from is done either way.
+    async fn announce(&self, id: &OrganizationId, told: &OperationalEvent) {
+        let destinations = self.directory().destinations(id);
+        let listed = destinations.iter().map(|entry| entry.destination.as_ref());
+        if let Some(event) = contract::operational_event(id, told, listed)
+            && let Err(error) = self.store.accept(vec![event]).await
+        {
+            tracing::warn!(%error, event.type = told.event_type(), "an operational event was not accepted");
+        }
+    }
+
     /// Refuses a call that would deliver to a destination to which nothing is delivered.
     fn available(&self, contract: Contract, subject: impl ToString) -> Result<(), Error> {
         match self.settings.unavailable(contract) {
@@ -225,6 +243,7 @@ mod tests {
             payload: PayloadLimits::default(),
             require_organizations: false,
             plain_http_contracts: Vec::new(),
+            address_policy: Arc::default(),
             delivery_enabled: true,
             enterprise_telemetry_enabled: false,
             batch_max_events: 1000,

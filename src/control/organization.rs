@@ -8,7 +8,7 @@ use super::{Control, Error, Listing, PageRequest, Resource};
 use crate::auth::{Caller, Role};
 use crate::domain::id::OrganizationId;
 use crate::domain::organization::Organization;
-use crate::domain::violation::Violations;
+use crate::domain::violation::{Rule, Violations};
 
 /// What to change about an organization, or to create it with.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -149,7 +149,11 @@ impl Control {
             && !self.settings.plans.contains_key(plan)
         {
             let known: Vec<&str> = self.settings.plans.keys().map(String::as_str).collect();
-            found.add("plan", format!("`{plan}` is not configured; use one of {}", known.join(", ")));
+            found.add_as(
+                Rule::PlanUnknown,
+                "plan",
+                format!("`{plan}` is not configured; use one of {}", known.join(", ")),
+            );
         }
         found
     }

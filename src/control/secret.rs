@@ -8,6 +8,7 @@ use crate::auth::Caller;
 use crate::contract;
 use crate::domain::contract::Contract;
 use crate::domain::destination::Destination;
+use crate::domain::operational::OperationalEvent;
 use crate::domain::secret::{RetiringSecret, Secret, SecretSource, SigningSecrets};
 use crate::domain::time::Timestamp;
 
@@ -63,6 +64,11 @@ impl Control {
         let signing = rotate(&stored, current, overlap, now);
         let changed = Destination { signing, updated_at: now, ..stored };
         let view = self.store_changed(&entry, changed, false).await?;
+        let told = OperationalEvent::SecretRotated {
+            destination_id: view.destination.id,
+            overlap_ends: now + overlap,
+        };
+        self.announce(&view.destination.organization_id, &told).await;
         Ok(Rotated { view, generated })
     }
 

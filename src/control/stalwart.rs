@@ -11,6 +11,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
 use super::destination_patch::{
@@ -19,8 +20,9 @@ use super::destination_patch::{
 use crate::contract;
 use crate::domain::destination::Destination;
 use crate::domain::event::{EventType, Level};
+use crate::domain::payload::{Payload, PayloadLimits};
 use crate::domain::secret::{HttpAuth, Secret, SecretSource};
-use crate::domain::subscription::{Subscription, SubscriptionPolicy};
+use crate::domain::subscription::SubscriptionPolicy;
 use crate::domain::violation::Violations;
 
 /// The largest document, in bytes.
@@ -53,6 +55,13 @@ pub fn parse(json: &[u8]) -> Result<DestinationPatch, Violations> {
     if json.len() > DOCUMENT_MAX_BYTES {
         let problem = format!("has {} bytes; at most {DOCUMENT_MAX_BYTES} are allowed", json.len());
         return Err(Violations::one("", problem));
+    }
+    // The same check as for an event's data, so that the place is told in the same way.
+    let limits = PayloadLimits { max_bytes: DOCUMENT_MAX_BYTES, ..PayloadLimits::default() };
+    if let Err(problem) = Payload::parse(Bytes::copy_from_slice(json), limits) {
+        let mut found = Violations::new();
+        problem.note(&mut found, "");
+        return Err(found);
     }
     let value: Value = serde_json::from_slice(json)
         .map_err(|error| Violations::one("", format!("is not valid JSON: {error}")))?;
@@ -231,8 +240,13 @@ fn replace(
     event_types: Vec<EventType>,
     minimum_level: Option<Level>,
 ) -> SubscriptionChange {
-    let event_types = event_types.into_iter().collect();
-    SubscriptionChange::Replace(Subscription { policy, event_types, minimum_level })
+    // The object knows no operational events; what is set of them stays.
+    SubscriptionChange::Parts {
+        policy: Some(policy),
+        event_types: Some(event_types.into_iter().collect()),
+        minimum_level: Some(minimum_level),
+        operational: None,
+    }
 }
 
 fn tag_of(value: &Value) -> Option<&str> {

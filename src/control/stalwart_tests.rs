@@ -2,8 +2,10 @@ use super::*;
 use crate::control::destination_draft::{DraftRules, check, draft_of};
 use crate::domain::contract::Contract;
 use crate::domain::destination::DestinationDraft;
+use crate::domain::event::Level;
 use crate::domain::id::{DestinationId, OrganizationId};
 use crate::domain::settings::DeliverySettings;
+use crate::domain::subscription::Subscription;
 use crate::domain::time::Timestamp;
 
 /// As the seed prints it.
@@ -40,7 +42,8 @@ fn blank() -> DestinationDraft {
 
 fn import(json: &str, onto: DestinationDraft) -> Result<Destination, Violations> {
     let draft = parse(json.as_bytes())?.apply(onto)?;
-    let rules = DraftRules { plain_http_contracts: &[], secret_allowed: &|_| Ok(()) };
+    let rules =
+        DraftRules { plain_http_contracts: &[], secret_allowed: &|_| Ok(()), address_allowed: &|_| Ok(()) };
     let organization_id = OrganizationId::parse("org_a").unwrap();
     let id = DestinationId::from_bytes([1; 16]);
     Ok(check(draft, rules)?.into_new(id, organization_id, Timestamp::from_millis(0)))
@@ -105,7 +108,8 @@ fn missing_keys_mean_their_defaults() {
     old.settings.timeout = Some(Duration::from_secs(7));
     let destination = import(r#"{"url":"https://example.com/"}"#, draft_of(&old)).unwrap();
     assert_eq!(destination.settings, DeliverySettings::default());
-    assert_eq!(destination.subscription, Subscription::default());
+    let default = Subscription { minimum_level: Some(Level::Info), ..Subscription::default() };
+    assert_eq!(destination.subscription, default);
     assert_eq!((destination.signing.current, destination.http_auth), (None, HttpAuth::Unauthenticated));
     assert!(destination.headers.is_empty() && destination.state.is_active());
 }

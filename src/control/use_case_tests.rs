@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::dead_letter::{DeadLetters, Replayed};
+use super::dead_letter::DeadLetters;
 use super::delivery::DeliveryFilter;
 use super::destination::{DestinationView, Target};
 use super::destination_patch::DestinationPatch;
 use super::destination_test::TestSubject;
 use super::exchange::ImportInto;
 use super::organization::OrganizationPatch;
+use super::replay::ReplayOrder;
 use super::secret::Rotation;
 use super::*;
 use crate::clock::SystemClock;
@@ -48,6 +49,7 @@ fn house_with(change: impl FnOnce(&mut ControlSettings)) -> House {
         payload: PayloadLimits::default(),
         require_organizations: false,
         plain_http_contracts: Vec::new(),
+        address_policy: Arc::default(),
         delivery_enabled: true,
         enterprise_telemetry_enabled: false,
         batch_max_events: 1000,
@@ -350,8 +352,9 @@ async fn dead_letters_are_counted_replayed_once_and_deleted() {
     let ids = house.give_up_all().await;
     let (caller, control) = (&house.caller, &house.control);
     let all = DeliveryFilter::default;
-    let counted = control.replay_dead_letters(caller, ORG, all(), true).await.unwrap();
-    assert_eq!(counted, Replayed { replayed: 3, skipped: 0 });
+    let check = ReplayOrder { validate_only: true, ..ReplayOrder::default() };
+    let counted = control.replay_dead_letters(caller, ORG, all(), check).await.unwrap();
+    assert_eq!((counted.total, counted.skipped), (3, 0));
     let one = control.replay_dead_letter(caller, ORG, &ids[0].to_string()).await.unwrap();
     assert_eq!((one.state.kind(), one.cycle.cause), (StateKind::Waiting, CycleCause::Replay));
     let again = control.replay_dead_letter(caller, ORG, &ids[0].to_string()).await;
@@ -359,10 +362,21 @@ async fn dead_letters_are_counted_replayed_once_and_deleted() {
     assert!(matches!(again, Err(Error::Precondition { kind: found, .. }) if found == kind));
     let which = DeadLetters::Ids(vec![ids[1].to_string(), "unknown".into()]);
     assert_eq!(control.delete_dead_letters(caller, ORG, which, false).await, Ok(1));
-    let rest = control.replay_dead_letters(caller, ORG, all(), false).await.unwrap();
-    assert_eq!(rest.replayed, 1);
+    let counted = control.replay_dead_letters(caller, ORG, all(), check).await.unwrap();
+    assert_eq!(counted.total, 1);
+    let order = ReplayOrder::default();
+    let replay = control.replay_dead_letters(caller, ORG, all(), order).await.unwrap();
+    assert_eq!((replay.per_second, replay.state.is_running()), (100, true));
+    let second = control.replay_dead_letters(caller, ORG, all(), order).await;
+    assert_eq!(second, Err(Error::ReplayRunning { running: replay.id }));
+    let replay_id = replay.id.to_string();
+    assert_eq!(control.get_replay(caller, ORG, &replay_id).await.as_ref(), Ok(&replay));
+    let stranger = control.get_replay(caller, "org_b", &replay_id).await;
+    assert_eq!(stranger, Err(Error::not_found(super::Resource::Replay, &replay_id)));
+    let cancelled = control.cancel_replay(caller, ORG, &replay_id).await.unwrap();
+    assert_eq!(control.cancel_replay(caller, ORG, &replay_id).await, Ok(cancelled));
     let left = control.list_dead_letters(caller, ORG, all(), first_page()).await.unwrap();
-    assert!(left.rows.is_empty());
+    assert_eq!(left.rows.len(), 1);
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use super::attempt::Attempt;
 use super::event::EventType;
-use super::id::{DeliveryId, EventId, OrganizationId};
+use super::id::{DeliveryId, EventId, OrganizationId, ReplayId};
 use super::settings::Guarantee;
 use super::time::Timestamp;
 
@@ -157,6 +157,8 @@ pub struct Delivery {
     pub cycle: Cycle,
     /// The latest attempts, oldest first, at most [`ATTEMPTS_KEPT`].
     pub attempts: Vec<Attempt>,
+    /// The replay that put it in its lane and waits to hear how it ends.
+    pub replay_id: Option<ReplayId>,
 }
 
 /// One run through the retry policy.
@@ -177,7 +179,7 @@ pub enum CycleCause {
     Routed,
     /// A caller asked for a resend.
     Resend,
-    /// A dead letter was replayed.
+    /// A replay, of a dead letter or of many deliveries.
     Replay,
 }
 

@@ -30,7 +30,7 @@ impl DestinationUrl {
     /// `plain_http` allows `http://` besides `https://`.
     ///
     /// # Errors
-    /// A sentence that says what would be right.
+    /// Sentences that say what would be right: all that is wrong with a URL that can be read.
     pub fn parse(text: &str, plain_http: bool) -> Result<Self, String> {
         if text.is_empty() {
             return Err("is empty; give the receiver's URL, for example https://example.com/webhooks".into());
@@ -42,18 +42,21 @@ impl DestinationUrl {
             return Err("contains white space, a control character or a backslash; encode it".into());
         }
         let mut url = Url::parse(text).map_err(|error| format!("is no URL: {error}"))?;
-        check_scheme(&url, plain_http)?;
+        let mut problems: Vec<String> = check_scheme(&url, plain_http).err().into_iter().collect();
         if !text.split_once(':').is_some_and(|(_, rest)| rest.starts_with("//")) {
-            return Err("has no `//` after the scheme; write https://host/path".into());
+            problems.push("has no `//` after the scheme; write https://host/path".into());
         }
         if !url.username().is_empty() || url.password().is_some() {
-            return Err("contains credentials; set http_auth instead".into());
+            problems.push("contains credentials; set http_auth instead".into());
         }
         if url.fragment().is_some() {
-            return Err("contains a fragment (#…), which is never sent; remove it".into());
+            problems.push("contains a fragment (#…), which is never sent; remove it".into());
         }
-        check_host(&mut url)?;
-        Ok(Self(url))
+        problems.extend(check_host(&mut url).err());
+        if url.as_str().len() > URL_MAX_BYTES {
+            problems.push(format!("has more than {URL_MAX_BYTES} bytes once it is percent-encoded"));
+        }
+        if problems.is_empty() { Ok(Self(url)) } else { Err(problems.join("; it ")) }
     }
 
     /// The parsed URL, in its normal form.
@@ -300,6 +303,14 @@ mod tests {
         let long = format!("https://example.com/{}", "x".repeat(URL_MAX_BYTES));
         assert!(DestinationUrl::parse(&long, false).unwrap_err().contains("2048"));
         assert!(DestinationUrl::parse("http://127.0.0.1:8080/hook", true).is_ok());
+    }
+
+    #[test]
+    fn everything_that_is_wrong_with_a_url_is_said_at_once() {
+        let problem = DestinationUrl::parse("http://user:pw@example.com:0/#top", false).unwrap_err();
+        for part in ["https://", "http_auth", "fragment", "port 0"] {
+            assert!(problem.contains(part), "{part} is not in {problem}");
+        }
     }
 
     #[test]

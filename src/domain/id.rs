@@ -255,6 +255,66 @@ impl fmt::Display for DeliveryId {
     }
 }
 
+/// The id of a replay: `rpl_` and 26 characters of Crockford's base 32, in order of time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ReplayId(Uuid);
+
+impl ReplayId {
+    const PREFIX: &'static str = "rpl_";
+    const ALPHABET: &'static str = "0123456789abcdefghjkmnpqrstvwxyz";
+    const DIGITS: u32 = 26;
+
+    /// An id out of its 16 bytes.
+    #[must_use]
+    pub const fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(Uuid::from_bytes(bytes))
+    }
+
+    /// The 16 bytes; their order is the order of time.
+    #[must_use]
+    pub const fn as_bytes(&self) -> &[u8; 16] {
+        self.0.as_bytes()
+    }
+
+    /// Makes a new, time-ordered id out of the moment and random bytes.
+    #[must_use]
+    pub fn make(now: Timestamp, random: [u8; 10]) -> Self {
+        let millis = u64::try_from(now.as_millis()).unwrap_or(0);
+        Self(uuid::Builder::from_unix_timestamp_millis(millis, &random).into_uuid())
+    }
+
+    /// Reads `rpl_` and 26 lower-case characters.
+    ///
+    /// # Errors
+    /// A sentence that shows the form.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let value = text.strip_prefix(Self::PREFIX).and_then(Self::value_of);
+        let id = value.map(|value| Self(Uuid::from_u128(value)));
+        id.ok_or_else(|| format!("`{text}` is no replay id; it looks like rpl_ and 26 letters and digits"))
+    }
+
+    fn value_of(digits: &str) -> Option<u128> {
+        let mut value = 0_u128;
+        for digit in digits.chars() {
+            let digit = Self::ALPHABET.find(digit)?;
+            value = value.checked_mul(32)?.checked_add(u128::try_from(digit).ok()?)?;
+        }
+        (digits.len() == usize::try_from(Self::DIGITS).ok()?).then_some(value)
+    }
+}
+
+impl fmt::Display for ReplayId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(Self::PREFIX)?;
+        for place in (0..Self::DIGITS).rev() {
+            let digit = (self.0.as_u128() >> (5 * place)) & 31;
+            let digit = usize::try_from(digit).ok().and_then(|digit| Self::ALPHABET.chars().nth(digit));
+            write!(f, "{}", digit.unwrap_or('0'))?;
+        }
+        Ok(())
+    }
+}
+
 fn parse_hex_id(text: &str, prefix: &str) -> Option<Uuid> {
     let digits = text.strip_prefix(prefix)?;
     let plain = digits.len() == 32 && digits.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
@@ -288,6 +348,11 @@ mod tests {
             DeliveryId::new(EventKey::MIN.next(Timestamp::from_millis(1_700_000_000_001), 7), destination);
         assert_eq!(DestinationId::parse(&destination.to_string()), Ok(destination));
         assert_eq!(DeliveryId::parse(&delivery.to_string()), Ok(delivery));
+        for bytes in [[0; 16], [7; 16], [u8::MAX; 16]] {
+            let replay = ReplayId::from_bytes(bytes);
+            assert_eq!(ReplayId::parse(&replay.to_string()), Ok(replay));
+            assert_eq!(replay.to_string().len(), 30);
+        }
         let id = EventId::from_key(delivery.event_key);
         assert_eq!(id.as_key(), Some(delivery.event_key));
     }
@@ -298,6 +363,10 @@ mod tests {
             assert!(DestinationId::parse(wrong).unwrap_err().contains("dest_"), "{wrong}");
         }
         assert!(DeliveryId::parse("dlv_äöü").unwrap_err().contains("dlv_"));
+        for wrong in ["", "rpl_", "rpl_8zzzzzzzzzzzzzzzzzzzzzzzzz", "rpl_0000000000000000000000000u", "rpl_0"]
+        {
+            assert!(ReplayId::parse(wrong).unwrap_err().contains("rpl_"), "{wrong}");
+        }
         assert!(EventId::parse("a.b").unwrap_err().contains("'.'"));
         assert!(OrganizationId::parse(&"x".repeat(129)).unwrap_err().contains("at most 128"));
     }

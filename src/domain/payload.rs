@@ -5,6 +5,8 @@ use std::fmt;
 use bytes::Bytes;
 use serde_json::value::RawValue;
 
+use super::violation::{Rule, Violations};
+
 /// A JSON object as the caller wrote it: numbers, key order, duplicate keys and white space kept.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Payload(Bytes);
@@ -64,6 +66,31 @@ pub enum PayloadProblem {
         /// What was found instead.
         found: &'static str,
     },
+}
+
+impl PayloadProblem {
+    /// Notes the problem as a violation of its rule, with its facts.
+    pub fn note(&self, violations: &mut Violations, field: &str) {
+        let rule = match self {
+            PayloadProblem::TooLarge { .. } => Rule::PayloadTooLarge,
+            PayloadProblem::TooDeep { .. } => Rule::PayloadTooDeep,
+            PayloadProblem::NotUtf8 { .. } | PayloadProblem::NotJson { .. } => Rule::PayloadNotJson,
+            PayloadProblem::NotAnObject { .. } => Rule::PayloadNotObject,
+        };
+        violations.add_as(rule, field, self.to_string());
+        match self {
+            PayloadProblem::TooLarge { size, limit } => {
+                violations.with("limit_bytes", limit).with("actual_bytes", size)
+            }
+            PayloadProblem::TooDeep { limit, offset } => {
+                violations.with("limit", limit).with("byte_offset", offset)
+            }
+            PayloadProblem::NotUtf8 { offset } | PayloadProblem::NotJson { offset, .. } => {
+                violations.with("byte_offset", offset)
+            }
+            PayloadProblem::NotAnObject { found } => violations.with("actual_kind", found),
+        };
+    }
 }
 
 impl Payload {

@@ -25,6 +25,8 @@ pub struct Subscription {
     pub event_types: BTreeSet<EventType>,
     /// Events below this level are not delivered, where the contract has levels.
     pub minimum_level: Option<Level>,
+    /// The operational events that it wants besides, each by its type, whatever `policy` says.
+    pub operational: BTreeSet<EventType>,
 }
 
 /// Why a destination gets an event, or why not.
@@ -58,6 +60,7 @@ impl Subscription {
             policy: SubscriptionPolicy::Include,
             event_types: event_types.into_iter().collect(),
             minimum_level: None,
+            operational: BTreeSet::new(),
         }
     }
 

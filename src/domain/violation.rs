@@ -28,6 +28,50 @@ pub enum Rule {
     BatchSize,
     /// A setting that this server, the contract or the operator does not offer.
     NotSupported,
+    /// An event type that is for the server's own events.
+    EventTypeReserved,
+    /// An event's data has too many bytes.
+    PayloadTooLarge,
+    /// An event's data is not JSON in UTF-8.
+    PayloadNotJson,
+    /// An event's data is JSON, but no object.
+    PayloadNotObject,
+    /// An event's data is nested too deeply.
+    PayloadTooDeep,
+    /// It is no URL that can be called.
+    UrlMalformed,
+    /// The URL's scheme is not one that is allowed here.
+    UrlScheme,
+    /// The URL's host or port is not one that the operator's egress policy allows.
+    UrlAddress,
+    /// An event type that the contract's closed catalogue does not have.
+    NotInCatalogue,
+    /// A subscription that nothing could match.
+    SubscriptionEmpty,
+    /// A secret is not of the form that the contract needs.
+    SecretMalformed,
+    /// A variable or a file that the operator has not allowed.
+    SecretSourceNotAllowed,
+    /// Stored credentials would be sent to another host.
+    CredentialsNeededAgain,
+    /// A header that is not the caller's to set, or not one at all.
+    HeaderNotAllowed,
+    /// A part of an imported document.
+    DocumentInvalid,
+    /// A plan that is not configured.
+    PlanUnknown,
+}
+
+impl Rule {
+    /// The rule that a name breaks: it is empty, too long, or has other characters than it may have.
+    #[must_use]
+    pub fn of_name(text: &str, max_chars: usize) -> Self {
+        match text.chars().count() {
+            0 => Rule::Required,
+            count if count > max_chars => Rule::TooLong,
+            _ => Rule::Malformed,
+        }
+    }
 }
 
 /// One violated field of a request.
@@ -39,6 +83,8 @@ pub struct Violation {
     pub description: String,
     /// Which rule it breaks.
     pub rule: Rule,
+    /// What programs may want to know of it: limits, offsets, names.
+    pub facts: Vec<(&'static str, String)>,
 }
 
 /// All violations of one input; empty means that the input is valid.
@@ -67,15 +113,34 @@ impl Violations {
 
     /// Adds a violation of a rule that programs know by name.
     pub fn add_as(&mut self, rule: Rule, field: impl Into<String>, description: impl Into<String>) {
-        self.0.push(Violation { field: field.into(), description: description.into(), rule });
+        let (field, description) = (field.into(), description.into());
+        self.0.push(Violation { field, description, rule, facts: Vec::new() });
+    }
+
+    /// Adds a fact to the violation that was added last.
+    pub fn with(&mut self, name: &'static str, value: impl fmt::Display) -> &mut Self {
+        if let Some(last) = self.0.last_mut() {
+            last.facts.push((name, value.to_string()));
+        }
+        self
     }
 
     /// Keeps the value of a parse, or notes why there is none.
     pub fn check<T>(&mut self, field: &str, parsed: Result<T, impl fmt::Display>) -> Option<T> {
+        self.check_as(Rule::Other, field, parsed)
+    }
+
+    /// Keeps the value of a parse, or notes why there is none, as a violation of this rule.
+    pub fn check_as<T>(
+        &mut self,
+        rule: Rule,
+        field: &str,
+        parsed: Result<T, impl fmt::Display>,
+    ) -> Option<T> {
         match parsed {
             Ok(value) => Some(value),
             Err(problem) => {
-                self.add(field, problem.to_string());
+                self.add_as(rule, field, problem.to_string());
                 None
             }
         }
@@ -83,9 +148,14 @@ impl Violations {
 
     /// Takes over the violations of a part, with `prefix` and a dot before each path.
     pub fn extend_under(&mut self, prefix: &str, inner: Violations) {
-        for violation in inner.0 {
-            self.add_as(violation.rule, format!("{prefix}.{}", violation.field), violation.description);
-        }
+        self.extend(inner.renamed(|field| format!("{prefix}.{field}")));
+    }
+
+    /// The same violations with other paths.
+    #[must_use]
+    pub fn renamed(&self, rename: impl Fn(&str) -> String) -> Self {
+        let moved = |one: &Violation| Violation { field: rename(&one.field), ..one.clone() };
+        Self(self.0.iter().map(moved).collect())
     }
 
     /// Takes over violations whose paths are complete already.

@@ -59,12 +59,6 @@ impl Item {
         }
     }
 
-    /// Whether the store has it in order of due times, so that memory may forget it.
-    #[must_use]
-    pub fn is_stored_as_due(&self) -> bool {
-        matches!(self.stage, Stage::Due(_))
-    }
-
     /// About how many bytes it adds to a request.
     #[must_use]
     pub fn bytes(&self) -> usize {

@@ -59,6 +59,8 @@ pub struct Lane {
     refused: Vec<Item>,
     /// The next request begins no earlier.
     next_start: Timestamp,
+    /// The store could not answer; it is asked again no earlier.
+    next_load: Timestamp,
     prefer_due: bool,
 }
 
@@ -73,6 +75,7 @@ impl Lane {
             window: Window::new(window, backlog),
             refused: Vec::new(),
             next_start: Timestamp::from_millis(i64::MIN),
+            next_load: Timestamp::from_millis(i64::MIN),
             prefer_due: false,
         }
     }
@@ -99,10 +102,16 @@ impl Lane {
         self.window.loaded_due(page);
     }
 
-    /// A page could not be read; the lane will ask again after `retry_at`.
-    pub fn load_failed(&mut self, retry_at: Timestamp) {
-        self.window.load_failed();
-        self.next_start = self.next_start.max(retry_at);
+    /// A page of fresh deliveries could not be read; the lane will ask again after `retry_at`.
+    pub fn load_fresh_failed(&mut self, retry_at: Timestamp) {
+        self.window.load_fresh_failed();
+        self.next_load = retry_at;
+    }
+
+    /// The same for a page of due deliveries.
+    pub fn load_due_failed(&mut self, retry_at: Timestamp) {
+        self.window.load_due_failed();
+        self.next_load = retry_at;
     }
 
     /// A resend or a replay made this delivery wait again.
@@ -164,11 +173,21 @@ impl Lane {
 
     /// What to do next. [`Step::Attempt`] counts as begun: its end must be told by [`Lane::finished`].
     pub fn step(&mut self, now: Timestamp) -> Step {
+        // A clock that was set back must not hold the lane for longer than the gap is.
+        self.next_start = self.next_start.min(now + self.policy.throttle);
+        match self.decide(now) {
+            Step::Idle if now < self.next_load => Step::WaitUntil(self.next_load),
+            Step::WaitUntil(moment) if now < self.next_load => Step::WaitUntil(moment.min(self.next_load)),
+            step => step,
+        }
+    }
+
+    fn decide(&mut self, now: Timestamp) -> Step {
         if !self.refused.is_empty() {
             return Step::Discard(std::mem::take(&mut self.refused), EndReason::WindowFull);
         }
         if self.hold == Hold::Closed {
-            return self.discard_everything();
+            return self.discard_everything(now);
         }
         if let Some(step) = self.discard_overdue(now).or_else(|| self.read_on(now)) {
             return step;
@@ -179,7 +198,7 @@ impl Lane {
             Hold::Open | Hold::Flushing => {}
         }
         // An ordered lane must know its oldest before it sends any.
-        let blind = self.policy.ordered && self.window.is_reading_due();
+        let blind = self.policy.ordered && (self.window.is_reading_due() || now < self.next_load);
         if blind || self.gate.is_full(&self.policy) {
             return self.wait_for_discard();
         }
@@ -200,10 +219,11 @@ impl Lane {
         Step::Attempt(batch)
     }
 
-    fn discard_everything(&mut self) -> Step {
+    fn discard_everything(&mut self, now: Timestamp) -> Step {
         let items = self.window.take_all(|_| true, false);
         if items.is_empty() {
-            return self.window.read_on().map_or(Step::Idle, Step::Load);
+            let wanted = if now < self.next_load { None } else { self.window.read_on() };
+            return wanted.map_or(Step::Idle, Step::Load);
         }
         self.discard(items, EndReason::DestinationDeleted)
     }
@@ -230,7 +250,7 @@ impl Lane {
             Hold::Held => self.policy.discard_after.is_some(),
             Hold::Flushing | Hold::Closed => false,
         };
-        if wanted { self.window.read_on().map(Step::Load) } else { None }
+        if wanted && now >= self.next_load { self.window.read_on().map(Step::Load) } else { None }
     }
 
     fn wait_for_due(&self, passage: Passage) -> Step {
@@ -314,7 +334,9 @@ impl Lane {
 
     /// Takes out what is in memory alone, when there is no time left to send it.
     pub fn give_up_memory(&mut self) -> Vec<Item> {
-        self.window.take_all(|item| item.stage == Stage::InMemory, false)
+        let mut items = std::mem::take(&mut self.refused);
+        items.extend(self.window.take_alone());
+        items
     }
 }
 

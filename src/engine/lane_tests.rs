@@ -12,6 +12,8 @@ use crate::domain::id::{DeliveryId, DestinationId, EventId, OrganizationId};
 use crate::domain::payload::Payload;
 use crate::domain::settings::{RetryPolicy, RetrySchedule};
 
+/// A destination that is known to work, whose circuit hardly opens.
+const PROVEN: Past = Past { opens_after: 1000, failures: 0, proven: true };
 pub(super) const START: Timestamp = Timestamp::from_millis(1_700_000_000_000);
 const DESTINATION: DestinationId = DestinationId::from_bytes([1; 16]);
 
@@ -48,7 +50,7 @@ pub(super) fn policy() -> EffectivePolicy {
 fn lane(change: impl FnOnce(&mut EffectivePolicy), window: usize) -> Lane {
     let mut policy = policy();
     change(&mut policy);
-    let past = Past { opens_after: 1000, failures: 0, proven: true };
+    let past = PROVEN;
     Lane::new(Arc::new(policy), Hold::Open, window, false, past)
 }
 
@@ -239,6 +241,17 @@ fn at_a_stop_only_what_is_in_memory_alone_is_sent_and_at_once() {
 }
 
 #[test]
+fn a_stop_starts_no_retry_that_is_kept_in_the_store_also_of_an_ordered_lane() {
+    let mut lane = lane(|p| p.ordered = true, 10);
+    lane.accepted(event(keys(1)[0]), Guarantee::AtLeastOnce);
+    let items = attempt_items(lane.step(after(10)));
+    lane.finished(items.into_iter().map(|item| (item, Some(after(60_000)))).collect(), FAILED);
+    lane.set_hold(Hold::Flushing);
+    assert_eq!(lane.step(after(11)), Step::Idle);
+    assert_eq!(lane.step(after(70_000)), Step::Idle);
+}
+
+#[test]
 fn a_cancelled_delivery_is_not_attempted_any_more() {
     let mut lane = lane(|_| {}, 10);
     let keys = keys(2);
@@ -248,6 +261,33 @@ fn a_cancelled_delivery_is_not_attempted_any_more() {
     lane.ended(keys[1]);
     assert_eq!(lane.step(after(10)), Step::Idle);
     assert!(lane.is_idle(after(20)));
+}
+
+#[test]
+fn a_delivery_that_is_cancelled_during_an_attempt_is_not_tried_again() {
+    let mut lane = lane(|_| {}, 10);
+    let key = keys(1)[0];
+    lane.accepted(event(key), Guarantee::AtLeastOnce);
+    let items = attempt_items(lane.step(after(10)));
+    lane.ended(key);
+    lane.finished(items.into_iter().map(|item| (item, Some(after(20)))).collect(), FAILED);
+    lane.settled(&[key]);
+    assert_eq!(lane.step(after(30)), Step::Idle);
+    assert!(lane.is_idle(after(1_000_000)));
+}
+
+#[test]
+fn a_delivery_that_is_cancelled_while_a_page_with_it_is_read_is_not_attempted() {
+    let mut lane = Lane::new(Arc::new(policy()), Hold::Open, 10, true, PROVEN);
+    let keys = keys(2);
+    assert_eq!(lane.step(after(10)), Step::Load(Wanted::Due(None, 10)));
+    assert_eq!(lane.step(after(10)), Step::Load(Wanted::Fresh(None, 10)));
+    lane.ended(keys[0]);
+    lane.ended(keys[1]);
+    lane.loaded_due(Page { rows: vec![entry(keys[0], after(5))], more: false });
+    lane.loaded_fresh(Page { rows: vec![event(keys[1])], more: false });
+    assert_eq!(lane.step(after(10)), Step::Idle);
+    assert!(lane.is_idle(after(1_000_000)));
 }
 
 #[test]
@@ -286,6 +326,99 @@ fn first_attempts_and_retries_take_turns() {
         lane.finished(items.into_iter().map(|item| (item, None)).collect(), OK);
     }
     assert_eq!(order, [keys[4], keys[0], keys[5], keys[1]]);
+}
+
+#[test]
+fn a_delivery_that_is_cancelled_beyond_the_window_does_not_make_the_lane_read_for_ever() {
+    let mut lane = lane(|_| {}, 1);
+    let keys = keys(2);
+    for key in &keys {
+        lane.accepted(event(*key), Guarantee::AtLeastOnce);
+    }
+    let items = attempt_items(lane.step(after(10)));
+    lane.ended(keys[1]);
+    assert_eq!(lane.step(after(10)), Step::Load(Wanted::Fresh(Some(keys[0]), 1)));
+    lane.loaded_fresh(Page { rows: Vec::new(), more: false });
+    assert_eq!(lane.step(after(10)), Step::Idle);
+    lane.finished(items.into_iter().map(|item| (item, None)).collect(), OK);
+    lane.settled(&keys[..1]);
+    assert!(lane.is_idle(after(1_000_000)));
+}
+
+#[test]
+fn a_store_that_cannot_be_read_is_asked_again_after_a_pause_whatever_the_hold() {
+    let retry_at = after(510);
+    for hold in [Hold::Open, Hold::Held, Hold::Closed] {
+        let policy = EffectivePolicy { discard_after: Some(Duration::from_secs(300)), ..policy() };
+        let mut lane = Lane::new(Arc::new(policy), hold, 10, true, PROVEN);
+        assert_eq!(lane.step(after(10)), Step::Load(Wanted::Due(None, 10)), "{hold:?}");
+        assert_eq!(lane.step(after(10)), Step::Load(Wanted::Fresh(None, 10)), "{hold:?}");
+        lane.load_due_failed(retry_at);
+        assert_eq!(lane.step(after(11)), Step::WaitUntil(retry_at), "{hold:?}");
+        // The page that is still being read is not asked for twice.
+        assert_eq!(lane.step(retry_at), Step::Load(Wanted::Due(None, 10)), "{hold:?}");
+        assert_eq!(lane.step(retry_at), Step::Idle, "{hold:?}");
+    }
+}
+
+#[test]
+fn an_ordered_lane_sends_nothing_before_its_due_deliveries_could_be_read() {
+    let policy = EffectivePolicy { ordered: true, ..policy() };
+    let mut lane = Lane::new(Arc::new(policy), Hold::Open, 10, true, PROVEN);
+    let keys = keys(2);
+    assert_eq!(lane.step(after(10)), Step::Load(Wanted::Due(None, 10)));
+    assert_eq!(lane.step(after(10)), Step::Load(Wanted::Fresh(None, 10)));
+    lane.load_due_failed(after(510));
+    lane.loaded_fresh(Page { rows: vec![event(keys[1])], more: false });
+    assert_eq!(lane.step(after(11)), Step::WaitUntil(after(510)));
+    assert_eq!(lane.step(after(510)), Step::Load(Wanted::Due(None, 10)));
+    lane.loaded_due(Page { rows: vec![entry(keys[0], after(5))], more: false });
+    assert_eq!(attempt_keys(lane.step(after(511))), &keys[..1]);
+}
+
+#[test]
+fn a_clock_that_is_set_back_holds_a_lane_for_no_longer_than_its_throttle() {
+    for (throttle, start) in [(0, 10), (1000, 1010)] {
+        let mut lane = lane(|p| p.throttle = Duration::from_millis(throttle), 10);
+        let keys = keys(2);
+        for key in &keys {
+            lane.accepted(event(*key), Guarantee::AtLeastOnce);
+        }
+        assert_eq!(attempt_keys(lane.step(after(3_600_000))), &keys[..1]);
+        if throttle > 0 {
+            assert_eq!(lane.step(after(10)), Step::WaitUntil(after(start)));
+        }
+        assert_eq!(attempt_keys(lane.step(after(start))), &keys[1..]);
+    }
+}
+
+#[test]
+fn resends_that_overflow_the_window_while_the_backlog_is_read_are_not_lost() {
+    let mut lane = Lane::new(Arc::new(policy()), Hold::Open, 1, true, PROVEN);
+    let keys = keys(2);
+    assert_eq!(lane.step(after(10)), Step::Load(Wanted::Due(None, 1)));
+    assert_eq!(lane.step(after(10)), Step::Load(Wanted::Fresh(None, 1)));
+    lane.requeued(entry(keys[0], after(10)));
+    lane.requeued(entry(keys[1], after(11)));
+    // The pages were read before the resends were stored.
+    lane.loaded_due(Page { rows: Vec::new(), more: false });
+    lane.loaded_fresh(Page { rows: Vec::new(), more: false });
+    assert_eq!(attempt_keys(lane.step(after(20))), &keys[..1]);
+    assert!(matches!(lane.step(after(20)), Step::Load(Wanted::Due(..))));
+    lane.loaded_due(Page { rows: vec![entry(keys[0], after(10)), entry(keys[1], after(11))], more: false });
+    assert_eq!(attempt_keys(lane.step(after(20))), &keys[1..]);
+}
+
+#[test]
+fn what_was_put_back_is_not_dropped_for_the_store_has_it_in_another_place() {
+    let mut lane = lane(|_| {}, 1);
+    let keys = keys(2);
+    lane.requeued(entry(keys[0], after(5)));
+    let items = attempt_items(lane.step(after(10)));
+    lane.put_back(items, after(510));
+    lane.requeued(entry(keys[1], after(20)));
+    assert_eq!(attempt_keys(lane.step(after(510))), &keys[1..]);
+    assert_eq!(attempt_keys(lane.step(after(510))), &keys[..1]);
 }
 
 // === A model: the lane against a store that answers late, in any order ===

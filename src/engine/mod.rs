@@ -8,16 +8,20 @@
 //! 3. The [`worker`] makes the attempt; `policy::retry` judges what came of it.
 //! 4. The shard hands the outcome to the store, in groups, and the lane goes on.
 //!
+//! Replays are stepped by the [`replayer`], which only moves deliveries back to where they wait.
+//!
 //! Each shard is a thread with a `current_thread` runtime, an HTTP client and lanes of its own;
 //! destinations are spread over the shards by their ids, so that lanes share nothing.
 
 pub mod agenda;
+mod announce;
 mod disable;
 pub mod gate;
 pub mod inbox;
 pub mod item;
 pub mod lane;
 pub mod pick;
+pub mod replayer;
 pub mod room;
 pub mod rules;
 pub mod shard;
@@ -30,14 +34,15 @@ use std::io;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 use crate::clock::SharedClock;
 use crate::domain::event::Event;
-use crate::domain::id::{DeliveryId, DestinationId};
+use crate::domain::id::{DeliveryId, DestinationId, ReplayId};
 use crate::store::{CommitListener, DueEntry, Store};
 use crate::transport::courier::Courier;
 use inbox::{Inbox, News};
+use replayer::Replayer;
 use rules::ShardOptions;
 use shard::{Shard, StopSignals};
 use worker::Worker;
@@ -45,6 +50,7 @@ use worker::Worker;
 /// The delivery threads.
 pub struct Engine {
     inboxes: Arc<[Arc<Inbox>]>,
+    replays: Arc<Notify>,
 }
 
 /// The delivery threads while they run.
@@ -57,13 +63,13 @@ impl Engine {
     /// An engine of so many delivery threads, none of which runs yet.
     #[must_use]
     pub fn new(threads: usize) -> Self {
-        Self { inboxes: (0..threads.max(1)).map(|_| Arc::default()).collect() }
+        Self { inboxes: (0..threads.max(1)).map(|_| Arc::default()).collect(), replays: Arc::default() }
     }
 
     /// Who must be told of the store's commits, from the first write on.
     #[must_use]
     pub fn listener(&self) -> Arc<dyn CommitListener> {
-        Arc::new(Listener { inboxes: Arc::clone(&self.inboxes) })
+        Arc::new(Listener { inboxes: Arc::clone(&self.inboxes), replays: Arc::clone(&self.replays) })
     }
 
     /// The shards, one for each of the couriers, with the lanes of `backlog` that belong to it. Each has a
@@ -85,6 +91,12 @@ impl Engine {
             shards.push(shard);
         }
         shards
+    }
+
+    /// Who steps the replays of this store; it goes on with those that were running.
+    #[must_use]
+    pub fn replayer(&self, store: &Arc<dyn Store>, clock: &SharedClock, semaphor_enabled: bool) -> Replayer {
+        Replayer::new(Arc::clone(store), Arc::clone(clock), Arc::clone(&self.replays), semaphor_enabled)
     }
 }
 
@@ -110,18 +122,13 @@ impl RunningEngine {
         Ok(running)
     }
 
-    /// Waits until all delivery threads have ended, after a stop or because one panicked.
-    ///
-    /// # Errors
-    /// The name of a thread that panicked.
-    pub async fn ended(self) -> Result<(), String> {
-        for (number, ended) in self.ended.into_iter().enumerate() {
+    /// The ends of the delivery threads, each to be waited for by itself: one that panics must be noticed
+    /// while the others run. An error says which thread panicked.
+    pub fn ends(self) -> impl Iterator<Item = impl Future<Output = Result<(), String>> + Send + 'static> {
+        self.threads.into_iter().zip(self.ended).enumerate().map(|(number, (thread, ended))| async move {
             ended.await.map_err(|_| format!("the delivery thread {number} has panicked"))?;
-        }
-        for thread in self.threads {
-            thread.join().map_err(|_| "a delivery thread has panicked at its end".to_owned())?;
-        }
-        Ok(())
+            thread.join().map_err(|_| format!("the delivery thread {number} has panicked at its end"))
+        })
     }
 }
 
@@ -131,9 +138,10 @@ fn shard_of(id: DestinationId, shards: usize) -> usize {
     usize::try_from(hasher.finish() % shards.max(1) as u64).unwrap_or(0)
 }
 
-/// Spreads the news of commits over the shards.
+/// Spreads the news of commits over the shards, and wakes the replayer.
 struct Listener {
     inboxes: Arc<[Arc<Inbox>]>,
+    replays: Arc<Notify>,
 }
 
 impl Listener {
@@ -177,5 +185,36 @@ impl CommitListener for Listener {
 
     fn destination_changed(&self, id: DestinationId) {
         self.add(id, News::DestinationChanged(id));
+    }
+
+    fn replay_changed(&self, _id: ReplayId) {
+        self.replays.notify_one();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_delivery_thread_that_panics_is_noticed_while_the_others_run() {
+        let mut running = RunningEngine { threads: Vec::new(), ended: Vec::new() };
+        let (stop, stopped) = std::sync::mpsc::channel::<()>();
+        let (first_ending, first_ended) = oneshot::channel();
+        running.threads.push(std::thread::spawn(move || {
+            stopped.recv().ok();
+            first_ending.send(()).ok();
+        }));
+        let (second_ending, second_ended) = oneshot::channel::<()>();
+        running.threads.push(std::thread::spawn(move || {
+            let _ending = second_ending;
+            panic!("planted");
+        }));
+        running.ended.extend([first_ended, second_ended]);
+        let mut ends: Vec<_> = running.ends().collect();
+        let second = ends.pop().unwrap().await;
+        assert_eq!(second, Err("the delivery thread 1 has panicked".into()));
+        drop(stop);
+        assert_eq!(ends.pop().unwrap().await, Ok(()));
     }
 }

@@ -65,7 +65,7 @@ impl Pick<'_> {
         let ordered = self.policy.ordered;
         let due = match self.passage {
             Passage::Scout(key) if !batch_begun => window.find_due(|_, item| item.key == key),
-            _ => window.find_due(|at, item| (is_due(at) && mine(item)) || ordered),
+            _ => window.find_due(|at, item| mine(item) && (is_due(at) || ordered)),
         };
         let fresh = window.find_fresh(|item| mine(item) && self.passage == Passage::Everything);
         let take_turns = !(ordered || batch_begun || prefer_due);

@@ -15,13 +15,15 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::SharedClock;
 use crate::domain::attempt::Attempt;
-use crate::domain::delivery::EndReason;
+use crate::domain::delivery::{DeliveryState, EndReason};
 use crate::domain::destination::{DestinationHealth, DisabledReason};
 use crate::domain::event::Event;
 use crate::domain::id::{DestinationId, EventKey};
+use crate::domain::operational::{OPERATIONAL_PREFIX, OperationalEvent};
 use crate::domain::settings::EffectivePolicy;
 use crate::domain::time::Timestamp;
 use crate::engine::agenda::Agenda;
+use crate::engine::announce::announce;
 use crate::engine::disable::disable_destination;
 use crate::engine::gate::Ended;
 use crate::engine::inbox::{Inbox, News};
@@ -34,7 +36,7 @@ use crate::engine::worker::{Attempted, Worker, conclude, give_up};
 use crate::policy::retry::disables;
 use crate::policy::standing::Standing;
 use crate::store::directory::{DestinationEntry, LaneStatus};
-use crate::store::{DueEntry, Page, Settlement, StoreError};
+use crate::store::{DueEntry, Page, Settlement, Stage, StoreError};
 
 /// How long a lane waits after the store could not answer it.
 const STORE_RETRY: Duration = Duration::from_millis(500);
@@ -62,7 +64,8 @@ enum Done {
     Fresh(DestinationId, Result<Page<Arc<Event>>, StoreError>),
     Due(DestinationId, Result<Page<DueEntry>, StoreError>),
     Settled(HashMap<DestinationId, Vec<EventKey>>, Result<(), StoreError>),
-    Disabled(DestinationId, Result<(), StoreError>),
+    Disabled(DestinationId, DisabledReason, Result<(), StoreError>),
+    Announced(Result<(), StoreError>),
 }
 
 /// The lanes of some destinations.
@@ -208,11 +211,16 @@ impl Shard {
                 }
                 self.queue(id);
             }
-            Done::Fresh(id, page) => self.loaded(id, page, Lane::loaded_fresh),
-            Done::Due(id, page) => self.loaded(id, page, Lane::loaded_due),
+            Done::Fresh(id, page) => self.loaded(id, page, Lane::loaded_fresh, Lane::load_fresh_failed),
+            Done::Due(id, page) => self.loaded(id, page, Lane::loaded_due, Lane::load_due_failed),
             Done::Settled(keys, result) => self.settled(&keys, result),
-            Done::Disabled(id, Ok(())) => tracing::info!(destination.id = %id, "destination disabled"),
-            Done::Disabled(id, Err(error)) => {
+            Done::Disabled(id, reason, Ok(())) => {
+                tracing::info!(destination.id = %id, reason = reason.as_sentence(), "destination disabled");
+                self.announce(id, OperationalEvent::DestinationDisabled { destination_id: id, reason });
+            }
+            Done::Announced(Ok(())) => {}
+            Done::Announced(Err(error)) => tracing::warn!(%error, "an operational event was not accepted"),
+            Done::Disabled(id, _, Err(error)) => {
                 tracing::error!(destination.id = %id, %error, "destination could not be disabled");
             }
         }
@@ -223,6 +231,7 @@ impl Shard {
         id: DestinationId,
         page: Result<Page<T>, StoreError>,
         take: impl FnOnce(&mut Lane, Page<T>),
+        fail: impl FnOnce(&mut Lane, Timestamp),
     ) {
         let retry_at = self.clock.now() + STORE_RETRY;
         let slot = self.slot(id);
@@ -230,7 +239,7 @@ impl Shard {
             Ok(page) => take(&mut slot.lane, page),
             Err(error) => {
                 tracing::error!(destination.id = %id, %error, "waiting deliveries could not be read");
-                slot.lane.load_failed(retry_at);
+                fail(&mut slot.lane, retry_at);
             }
         }
         self.queue(id);
@@ -250,8 +259,25 @@ impl Shard {
         let mut finished: Vec<_> = attempted.gone.into_iter().map(|item| (item, None)).collect();
         // One draw for the request: a batch that fails keeps its order.
         let draw = fastrand::f64();
+        let mut after = now;
         for mut item in attempted.items {
-            let (again, settlement) = conclude(id, &policy, &mut item, &attempt, (now, draw));
+            let (mut again, mut settlement) = conclude(id, &policy, &mut item, &attempt, (now, draw));
+            // At a stop, what is in memory alone gets one more attempt and no retry: there is no later.
+            if self.rules.stopping && again.is_some() && item.stage == Stage::InMemory {
+                again = None;
+                settlement.state = DeliveryState::Discarded { at: now, reason: EndReason::Stopped };
+            }
+            // One with fewer attempts behind it has a shorter delay, but must not overtake the others.
+            if policy.ordered
+                && let Some(due) = again.as_mut()
+            {
+                after = after.max(*due);
+                *due = after;
+                settlement.state = DeliveryState::Waiting { due: after };
+            }
+            if let Some(event) = &item.event {
+                self.announce_dead_letter(event, &settlement);
+            }
             self.settlements.push(settlement);
             finished.push((item, again));
         }
@@ -283,9 +309,35 @@ impl Shard {
             return;
         };
         let store = Arc::clone(&self.worker.store);
-        let change =
-            async move { Done::Disabled(id, disable_destination(&*store, id, reason, ended_at).await) };
+        let change = async move {
+            Done::Disabled(id, reason, disable_destination(&*store, id, reason, ended_at).await)
+        };
         self.running.spawn(change);
+    }
+
+    /// Tells the organization of a new dead letter; but not where the delivery itself told something.
+    fn announce_dead_letter(&mut self, event: &Event, settlement: &Settlement) {
+        let DeliveryState::DeadLettered { reason, .. } = settlement.state else { return };
+        if event.event_type.as_str().starts_with(OPERATIONAL_PREFIX) {
+            return;
+        }
+        let last_error = settlement.attempt.as_ref().and_then(|attempt| attempt.outcome.error());
+        let told = OperationalEvent::DeliveryDeadLettered {
+            delivery_id: settlement.id,
+            event_id: event.id.clone(),
+            reason,
+            attempt_count: settlement.attempt.as_ref().map_or(0, |attempt| attempt.number),
+            last_error: last_error.unwrap_or_default(),
+        };
+        self.announce(settlement.id.destination_id, told);
+    }
+
+    fn announce(&mut self, about: DestinationId, told: OperationalEvent) {
+        let Some(entry) = self.slot(about).entry.clone() else { return };
+        let store = Arc::clone(&self.worker.store);
+        self.running.spawn(async move {
+            Done::Announced(announce(&*store, &entry.destination.organization_id, &told).await)
+        });
     }
 
     fn attempt_failed(&mut self, id: DestinationId, items: Vec<Item>, error: &StoreError) {
@@ -427,6 +479,8 @@ impl Shard {
 
     fn begin_stop(&mut self) {
         self.rules.stopping = true;
+        // What was accepted before the stop may still be there, and best effort is nowhere else.
+        self.take_inbox();
         for id in self.lanes.keys().copied().collect::<Vec<_>>() {
             let hold = self.rules.hold_of(self.lanes.get(&id).and_then(|slot| slot.entry.as_deref()));
             self.slot(id).lane.set_hold(hold);
@@ -440,17 +494,21 @@ impl Shard {
 
     /// Records what was not flushed, and waits until the store has all outcomes.
     async fn finish(mut self) {
+        // An attempt that has ended by now counts.
+        while let Some(done) = self.running.try_join_next() {
+            self.take_done(done);
+        }
+        while self.settling
+            && let Some(done) = self.running.join_next().await
+        {
+            self.take_done(done);
+        }
+        self.take_inbox();
         let now = self.clock.now();
         let lanes = std::mem::take(&mut self.lanes);
         for (id, mut slot) in lanes {
             let lost = slot.lane.give_up_memory();
             self.settlements.extend(lost.iter().map(|item| give_up(id, item, EndReason::Stopped, now)));
-        }
-        while self.settling {
-            match self.running.join_next().await {
-                Some(Ok(Done::Settled(..))) | None => self.settling = false,
-                Some(_) => {}
-            }
         }
         let health = std::mem::take(&mut self.health).into_iter().collect();
         let settlements = std::mem::take(&mut self.settlements);

@@ -8,7 +8,7 @@ use crate::clock::TokioClock;
 use crate::contract::effective_policy;
 use crate::domain::attempt::Failure;
 use crate::domain::contract::Contract;
-use crate::domain::delivery::{Delivery, DeliveryState};
+use crate::domain::delivery::Delivery;
 use crate::domain::destination::{Destination, DestinationState, DestinationUrl, DisabledReason};
 use crate::domain::event::{Acceptance, EventType, Level, NewEvent, Route};
 use crate::domain::id::{DeliveryId, OrganizationId};
@@ -303,4 +303,49 @@ async fn a_stop_flushes_best_effort_deliveries_and_leaves_the_others_to_the_next
     let delivery = store.delivery(kept).await.unwrap().unwrap();
     assert!(matches!(delivery.state, DeliveryState::Waiting { .. }), "{:?}", delivery.state);
     assert_eq!(delivery.attempt_count, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_best_effort_delivery_that_is_accepted_right_before_a_stop_is_flushed_or_on_record() {
+    for _ in 0..20 {
+        let stage = Stage::set();
+        let id = stage.destination(Contract::Semaphor, no_jitter(Contract::Semaphor)).await;
+        // The shard has not run since; it finds the delivery and the stop at once.
+        let delivery = stage.emit(id).await;
+        let store = stage.stop().await;
+        let state = store.delivery(delivery).await.unwrap().map(|delivery| delivery.state);
+        assert!(matches!(state, Some(DeliveryState::Succeeded { .. })), "{state:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hard_stop_puts_best_effort_deliveries_under_way_on_record() {
+    let stage = Stage::set();
+    let id = stage.destination(Contract::Semaphor, no_jitter(Contract::Semaphor)).await;
+    stage.transport.hold();
+    let delivery = stage.emit(id).await;
+    stage.transport.wait_for_in_flight(1).await;
+    stage.stop.hard.cancel();
+    let store = stage.stop().await;
+    let state = store.delivery(delivery).await.unwrap().map(|delivery| delivery.state);
+    let reason = EndReason::Stopped;
+    assert!(matches!(state, Some(DeliveryState::Discarded { reason: r, .. }) if r == reason), "{state:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn in_a_batch_that_fails_a_later_delivery_does_not_overtake_an_earlier_one() {
+    let stage = Stage::set();
+    stage.answer([500, 500, 500]);
+    let id = stage.destination(Contract::Stalwart, no_jitter(Contract::Stalwart)).await;
+    let first = stage.emit(id).await;
+    while stage.transport.requests().len() < 2 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    // The first one has failed twice; the second one joins its third attempt.
+    let second = stage.emit(id).await;
+    let first = stage.finished(first).await;
+    let second = stage.finished(second).await;
+    assert_eq!(first.attempts.last().map(|attempt| attempt.batch_size), Some(2));
+    assert_eq!(first.state, second.state);
+    assert_eq!((first.attempt_count, second.attempt_count), (4, 2));
 }

@@ -52,24 +52,33 @@ pub struct Window {
     due: BTreeMap<Position, Item>,
     due_index: HashMap<EventKey, Timestamp>,
     in_flight: HashSet<EventKey>,
+    /// Those of them that are nowhere else.
+    in_flight_alone: HashMap<EventKey, Item>,
     /// Resends and replays that came while an attempt was under way; they count if it fails.
     requeued: HashMap<EventKey, DueEntry>,
+    /// Deliveries that a caller ended while an attempt was under way; they do not wait again.
+    ended: HashSet<EventKey>,
     /// Fresh deliveries beyond the window: after this key.
     fresh_tail: Tail<EventKey>,
     /// The last fresh key that was in memory, so that no delivery comes in twice.
     last_fresh: Option<EventKey>,
-    /// The largest fresh key that was dropped while the store was to be read anyway.
+    /// The largest fresh key that was dropped since the last page was asked for, which may not hold it.
     dropped_up_to: Option<EventKey>,
     /// Due deliveries beyond the horizon: after this position.
     due_tail: Tail<Position>,
     unsettled: HashMap<EventKey, Unsettled>,
     /// Retries that were stored while a page was being read, which may or may not hold them.
     reoffer: Vec<Item>,
-    /// Deliveries that were settled while a page was being read: what the page says of them is stale.
+    /// Deliveries that were settled, requeued or ended while a page was being read: what the page says of
+    /// them is stale.
     stale: HashSet<EventKey>,
+    /// The same for a page of fresh deliveries.
+    stale_fresh: HashSet<EventKey>,
     loading_fresh: bool,
     /// The horizon from which a page of due deliveries is being read.
     loading_due: Tail<Position>,
+    /// Something was dropped beyond the horizon while a page was read, which may not hold it.
+    horizon_moved: bool,
 }
 
 impl Window {
@@ -82,7 +91,9 @@ impl Window {
             due: BTreeMap::new(),
             due_index: HashMap::new(),
             in_flight: HashSet::new(),
+            in_flight_alone: HashMap::new(),
             requeued: HashMap::new(),
+            ended: HashSet::new(),
             fresh_tail: backlog.then_some(None),
             last_fresh: None,
             dropped_up_to: None,
@@ -90,8 +101,10 @@ impl Window {
             unsettled: HashMap::new(),
             reoffer: Vec::new(),
             stale: HashSet::new(),
+            stale_fresh: HashSet::new(),
             loading_fresh: false,
             loading_due: None,
+            horizon_moved: false,
         }
     }
 
@@ -124,21 +137,20 @@ impl Window {
     /// The page of [`Wanted::Fresh`] is here.
     pub fn loaded_fresh(&mut self, page: Page<Arc<Event>>) {
         self.loading_fresh = false;
+        let stale = std::mem::take(&mut self.stale_fresh);
         for event in page.rows {
             if self.last_fresh.is_some_and(|last| event.key <= last) {
                 continue;
             }
             self.last_fresh = Some(event.key);
-            if !self.in_flight.contains(&event.key) && !self.due_index.contains_key(&event.key) {
+            let is_known = self.in_flight.contains(&event.key) || self.due_index.contains_key(&event.key);
+            if !is_known && !stale.contains(&event.key) {
                 self.fresh.push_back(Item::fresh(event, Guarantee::AtLeastOnce));
             }
         }
         // What was dropped while the page was read may be missing in it.
         let missing = self.dropped_up_to > self.last_fresh;
         self.fresh_tail = (page.more || missing).then_some(self.last_fresh);
-        if !missing {
-            self.dropped_up_to = None;
-        }
     }
 
     // === Due deliveries ===
@@ -148,7 +160,7 @@ impl Window {
         let asked = self.loading_due.take();
         let stale = std::mem::take(&mut self.stale);
         // Where the horizon has come nearer meanwhile, the page begins too far out: it is read again.
-        if asked == self.due_tail {
+        if !std::mem::take(&mut self.horizon_moved) && asked == self.due_tail {
             let horizon = page.rows.last().map(|entry| (entry.due, entry.id.event_key));
             self.due_tail = page.more.then_some(horizon);
             for entry in page.rows {
@@ -168,6 +180,7 @@ impl Window {
     pub fn requeue(&mut self, entry: DueEntry) {
         let key = entry.id.event_key;
         if self.in_flight.contains(&key) {
+            self.ended.remove(&key);
             self.requeued.insert(key, entry);
             return;
         }
@@ -175,8 +188,17 @@ impl Window {
         self.insert_due(entry.due, Item::due(entry));
     }
 
-    /// Takes a delivery out of memory that a caller has ended; an attempt under way goes on.
+    /// Takes a delivery out of memory that a caller has ended; an attempt under way goes on, but is the last.
     pub fn forget(&mut self, key: EventKey) {
+        if self.in_flight.contains(&key) {
+            self.ended.insert(key);
+        }
+        if self.loading_due.is_some() {
+            self.stale.insert(key);
+        }
+        if self.loading_fresh {
+            self.stale_fresh.insert(key);
+        }
         if let Some(due) = self.due_index.remove(&key) {
             self.due.remove(&(due, key));
         } else if let Some(place) = self.fresh.iter().position(|item| item.key == key) {
@@ -216,13 +238,16 @@ impl Window {
     fn shrink(&mut self) {
         while self.due.len() > self.size {
             let last = self.due.iter().next_back();
-            let Some((&position, _)) = last.filter(|(_, item)| item.is_stored_as_due()) else { return };
+            // What the store has in another place, or not at all, would not be found again.
+            let in_place = |position: &Position, item: &Item| item.stage == Stage::Due(position.0);
+            let Some((&position, _)) = last.filter(|(at, item)| in_place(at, item)) else { return };
             let dropped = self.due.remove(&position);
             self.due_index.remove(&position.1);
             if let Some(unsettled) = self.unsettled.get_mut(&position.1) {
                 unsettled.item = dropped;
             }
             let retained = self.due.keys().next_back().copied();
+            self.horizon_moved |= self.loading_due.is_some();
             self.due_tail = Some(match self.due_tail {
                 Some(horizon) => horizon.min(retained),
                 None => retained,
@@ -235,21 +260,25 @@ impl Window {
     /// These deliveries are in a request from here on.
     pub fn begin(&mut self, batch: &[Item]) {
         self.in_flight.extend(batch.iter().map(|item| item.key));
+        let alone = batch.iter().filter(|item| item.stage == Stage::InMemory);
+        self.in_flight_alone.extend(alone.map(|item| (item.key, item.clone())));
     }
 
     /// The attempt of a delivery has ended; its outcome is on its way to the store. `again` is when it
     /// waits for, if it does.
     pub fn end(&mut self, item: Item, again: Option<Timestamp>, success: bool) {
         self.in_flight.remove(&item.key);
+        self.in_flight_alone.remove(&item.key);
         self.note_unsettled(&item);
+        let is_ended = self.ended.remove(&item.key);
         match (self.requeued.remove(&item.key), again) {
             // What a caller asked for meanwhile comes before what policy says of a failure.
             (Some(entry), _) if !success => {
                 let attempt_count = item.attempt_count.max(entry.attempt_count);
                 self.wait(Item::due(DueEntry { attempt_count, ..entry }), entry.due);
             }
-            (_, Some(due)) => self.wait(item, due),
-            (_, None) => {}
+            (_, Some(due)) if !is_ended => self.wait(item, due),
+            (_, _) => {}
         }
     }
 
@@ -257,7 +286,10 @@ impl Window {
     pub fn put_back(&mut self, items: Vec<Item>, due: Timestamp) {
         for item in items {
             self.in_flight.remove(&item.key);
-            self.insert_due(due, item);
+            self.in_flight_alone.remove(&item.key);
+            if !self.ended.remove(&item.key) {
+                self.insert_due(due, item);
+            }
         }
     }
 
@@ -326,15 +358,27 @@ impl Window {
             && self.fresh.len() <= half
         {
             self.loading_fresh = true;
+            // A page that is read from here on holds what was dropped before, unless a caller ended it.
+            self.dropped_up_to = None;
             return Some(Wanted::Fresh(after, self.size - self.fresh.len()));
         }
         None
     }
 
-    /// No page comes; it may be asked for again.
-    pub fn load_failed(&mut self) {
+    /// No page of fresh deliveries comes; it may be asked for again.
+    pub fn load_fresh_failed(&mut self) {
         self.loading_fresh = false;
+        self.stale_fresh.clear();
+    }
+
+    /// No page of due deliveries comes; it may be asked for again.
+    pub fn load_due_failed(&mut self) {
         self.loading_due = None;
+        self.horizon_moved = false;
+        self.stale.clear();
+        for item in std::mem::take(&mut self.reoffer) {
+            self.offer(item);
+        }
     }
 
     /// Whether the earliest due deliveries are not known yet.
@@ -384,6 +428,13 @@ impl Window {
         }
         let due: Vec<Position> = self.due.iter().filter(|(_, item)| fits(item)).map(|(at, _)| *at).collect();
         taken.extend(due.into_iter().filter_map(|position| self.take_due(position)));
+        taken
+    }
+
+    /// Takes out what is in memory alone, also what is in a request that will not be waited for.
+    pub fn take_alone(&mut self) -> Vec<Item> {
+        let mut taken = self.take_all(|item| item.stage == Stage::InMemory, false);
+        taken.extend(self.in_flight_alone.drain().map(|(_, item)| item));
         taken
     }
 

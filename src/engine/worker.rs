@@ -6,7 +6,7 @@ use crate::domain::attempt::{Attempt, Trigger};
 use crate::domain::delivery::{Cycle, CycleCause, DeliveryState, EndReason};
 use crate::domain::destination::Destination;
 use crate::domain::event::Event;
-use crate::domain::id::{DeliveryId, DestinationId};
+use crate::domain::id::{DeliveryId, DestinationId, EventKey};
 use crate::domain::settings::EffectivePolicy;
 use crate::domain::time::Timestamp;
 use crate::engine::item::Item;
@@ -59,6 +59,26 @@ impl Worker {
         Ok(Attempted { items, gone, attempt: Some(attempt) })
     }
 
+    /// Reads events; a damaged one is as good as gone, and must not hold up the others.
+    async fn load(&self, keys: Vec<EventKey>) -> Result<Vec<Option<Arc<Event>>>, StoreError> {
+        match self.store.load_events(keys.clone()).await {
+            Err(StoreError::Corrupt(_)) => {}
+            loaded => return loaded,
+        }
+        let mut events = Vec::with_capacity(keys.len());
+        for key in keys {
+            match self.store.load_events(vec![key]).await {
+                Ok(loaded) => events.extend(loaded),
+                Err(StoreError::Corrupt(problem)) => {
+                    tracing::error!(event.key = %key, problem, "a damaged event can't be delivered");
+                    events.push(None);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(events)
+    }
+
     /// Reads the events that are not in memory and sorts out the items whose event is gone.
     async fn with_events(
         &self,
@@ -68,7 +88,7 @@ impl Worker {
         if missing.is_empty() {
             return Ok((items, Vec::new()));
         }
-        let loaded = match self.store.load_events(missing).await {
+        let loaded = match self.load(missing).await {
             Ok(loaded) => loaded,
             Err(error) => return Err((items, error)),
         };

@@ -10,14 +10,17 @@ use super::context::Context;
 use super::convert::delivery::{Attempts, read_dead_letter_filter, read_filter, write_delivery};
 use super::convert::event::write_event;
 use super::convert::known;
-use super::convert::selection::{read_delete_selection, read_replay_selection, write_replay};
+use super::convert::replay::{
+    read_dead_letters, read_deliveries, read_order, read_states, write_check, write_replay,
+};
+use super::convert::selection::read_delete_selection;
 use super::interceptor::caller;
 use super::page::Pages;
 use super::proto::v1;
 use super::proto::v1::delivery_admin_server::DeliveryAdmin;
 use super::status::{Problem, invalid, status};
 use crate::control::PageRequest;
-use crate::domain::id::DeliveryId;
+use crate::domain::id::{DeliveryId, ReplayId};
 use crate::domain::violation::Violations;
 
 /// The service.
@@ -154,45 +157,80 @@ impl DeliveryAdmin for DeliveryAdminService {
         let v1::ReplayDeadLettersRequest { organization_id, selection, deliveries_per_second, validate_only } =
             request.into_inner();
         let mut found = Violations::new();
-        let filter = read_replay_selection(selection, deliveries_per_second, &mut found);
+        let filter = read_dead_letters(selection, &mut found);
+        let order = read_order(deliveries_per_second, validate_only, &mut found);
         found.into_result(()).map_err(invalid)?;
-        let destination_id = filter.destination_id.clone().unwrap_or_default();
-        let started_by = caller.subject().to_owned();
         let control = Arc::clone(&self.context.control);
-        let replay = async move {
-            control.replay_dead_letters(&caller, &organization_id, filter, validate_only).await
-        };
-        let replayed = self.context.finish(replay).await?;
-        let replay = v1::Replay { destination_id, started_by, ..write_replay(replayed, validate_only) };
+        let replay =
+            async move { control.replay_dead_letters(&caller, &organization_id, filter, order).await };
+        let replay = self.context.finish(replay).await?;
+        let replay = if validate_only { write_check(&replay) } else { write_replay(&replay) };
         Ok(Response::new(v1::ReplayDeadLettersResponse { replay: Some(replay) }))
     }
 
     async fn replay_deliveries(
         &self,
-        _: Request<v1::ReplayDeliveriesRequest>,
+        request: Request<v1::ReplayDeliveriesRequest>,
     ) -> Result<Response<v1::ReplayDeliveriesResponse>, Status> {
-        not_available("signalpost.v1.DeliveryAdmin/ReplayDeliveries")
+        let caller = caller(&request)?;
+        let request = request.into_inner();
+        let validate_only = request.validate_only;
+        let mut found = Violations::new();
+        let range = read_deliveries(request.selection, &mut found);
+        let order = read_order(request.deliveries_per_second, validate_only, &mut found);
+        found.into_result(()).map_err(invalid)?;
+        let (organization_id, destination_id) = (request.organization_id, request.destination_id);
+        let control = Arc::clone(&self.context.control);
+        let replay = async move {
+            control.replay_deliveries(&caller, &organization_id, &destination_id, (range, order)).await
+        };
+        let replay = self.context.finish(replay).await?;
+        let replay = if validate_only { write_check(&replay) } else { write_replay(&replay) };
+        Ok(Response::new(v1::ReplayDeliveriesResponse { replay: Some(replay) }))
     }
 
     async fn get_replay(
         &self,
-        _: Request<v1::GetReplayRequest>,
+        request: Request<v1::GetReplayRequest>,
     ) -> Result<Response<v1::GetReplayResponse>, Status> {
-        not_available("signalpost.v1.DeliveryAdmin/GetReplay")
+        let caller = caller(&request)?;
+        let v1::GetReplayRequest { organization_id, replay_id } = request.into_inner();
+        let control = &self.context.control;
+        let replay = control.get_replay(&caller, &organization_id, &replay_id).await.map_err(status)?;
+        Ok(Response::new(v1::GetReplayResponse { replay: Some(write_replay(&replay)) }))
     }
 
     async fn list_replays(
         &self,
-        _: Request<v1::ListReplaysRequest>,
+        request: Request<v1::ListReplaysRequest>,
     ) -> Result<Response<v1::ListReplaysResponse>, Status> {
-        not_available("signalpost.v1.DeliveryAdmin/ListReplays")
+        let caller = caller(&request)?;
+        let mut request = request.into_inner();
+        let (size, token) = (std::mem::take(&mut request.page_size), std::mem::take(&mut request.page_token));
+        let pages = Pages::of(&request);
+        let mut found = Violations::new();
+        let page: PageRequest<ReplayId> = pages.read(size, &token, &mut found);
+        let states = read_states(&request.states, &mut found);
+        found.into_result(()).map_err(invalid)?;
+        let control = &self.context.control;
+        let listed = control.list_replays(&caller, &request.organization_id, states, page).await;
+        let listed = listed.map_err(status)?;
+        Ok(Response::new(v1::ListReplaysResponse {
+            replays: listed.rows.iter().map(write_replay).collect(),
+            next_page_token: pages.next_token(listed.next),
+        }))
     }
 
     async fn cancel_replay(
         &self,
-        _: Request<v1::CancelReplayRequest>,
+        request: Request<v1::CancelReplayRequest>,
     ) -> Result<Response<v1::CancelReplayResponse>, Status> {
-        not_available("signalpost.v1.DeliveryAdmin/CancelReplay")
+        let caller = caller(&request)?;
+        let v1::CancelReplayRequest { organization_id, replay_id } = request.into_inner();
+        let control = Arc::clone(&self.context.control);
+        let cancel = async move { control.cancel_replay(&caller, &organization_id, &replay_id).await };
+        let replay = Some(write_replay(&self.context.finish(cancel).await?));
+        Ok(Response::new(v1::CancelReplayResponse { replay }))
     }
 
     async fn delete_dead_letters(

@@ -179,8 +179,9 @@ impl DestinationAdmin for DestinationAdminService {
                 Target { organization_id: &organization_id, destination_id: &destination_id, expected };
             control.delete_destination(&caller, target).await
         };
-        self.context.finish(delete).await?;
-        Ok(Response::new(v1::DeleteDestinationResponse { cancelled_count: 0 }))
+        let waited = self.context.finish(delete).await?;
+        let discarded_count = i64::try_from(waited).unwrap_or(i64::MAX);
+        Ok(Response::new(v1::DeleteDestinationResponse { discarded_count }))
     }
 
     async fn pause_destination(

@@ -146,14 +146,16 @@ async fn watch_status(
             }
         }
         tokio::select! {
+            // A change comes before the end: whoever watches learns of the stop by its status.
+            biased;
+            () = sender.closed() => return,
+            changed = flags.changed() => if changed.is_err() { return },
             () = stop.cancelled() => {
                 if sender.try_send(Err(Problem::shutting_down().into_status())).is_err() {
                     tracing::debug!("a watch of the health ended without its last word");
                 }
                 return;
             }
-            () = sender.closed() => return,
-            changed = flags.changed() => if changed.is_err() { return },
         }
     }
 }

@@ -9,7 +9,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use prost::Message;
 
 use crate::control::PageRequest;
-use crate::domain::id::{DeliveryId, DestinationId, EventKey, OrganizationId};
+use crate::domain::id::{DeliveryId, DestinationId, EventKey, OrganizationId, ReplayId};
 use crate::domain::violation::{Rule, Violations};
 
 /// Rows where the caller does not say.
@@ -48,6 +48,16 @@ impl Cursor for DeliveryId {
         let (event, destination) = bytes.split_at_checked(16)?;
         let event_key = EventKey::from_bytes(event.try_into().ok()?);
         Some(DeliveryId::new(event_key, <DestinationId as Cursor>::from_bytes(destination)?))
+    }
+}
+
+impl Cursor for ReplayId {
+    fn to_bytes(&self) -> Vec<u8> {
+        self.as_bytes().to_vec()
+    }
+
+    fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        bytes.try_into().ok().map(ReplayId::from_bytes)
     }
 }
 

@@ -48,6 +48,7 @@ fn control(max_events_per_second: Option<u32>) -> Arc<Control> {
         payload: PayloadLimits::default(),
         require_organizations: false,
         plain_http_contracts: Vec::new(),
+        address_policy: Arc::default(),
         delivery_enabled: true,
         enterprise_telemetry_enabled: false,
         batch_max_events: 1000,

@@ -104,6 +104,9 @@ impl Problem {
                 ErrorReason::UpdateMaskInvalid => problem.with("path", clip(&first.field, PATH_MAX_BYTES)),
                 _ => problem.with("field", clip(&first.field, PATH_MAX_BYTES)),
             };
+            if reason != ErrorReason::FieldsInvalid {
+                problem.details.metadata.extend(first.facts.iter().cloned());
+            }
         }
         problem.details.violations = violations;
         problem
@@ -190,6 +193,9 @@ impl From<Error> for Problem {
                 quota(what, message, (&plan, limit, usage)).of_quota(subject).after(retry_after)
             }
             Error::Precondition { kind, subject, message } => precondition(kind, subject, message),
+            Error::ReplayRunning { running } => {
+                Self::new(Code::Aborted, ErrorReason::ReplayRunning, message).with("replay_id", running)
+            }
             Error::Busy { retry_after } => {
                 Self::new(Code::ResourceExhausted, ErrorReason::QueueFull, message).after(Some(retry_after))
             }
@@ -231,6 +237,7 @@ fn about(code: Code, reason: ErrorReason, message: String, (kind, id): (Resource
         Resource::Destination => "destination_id",
         Resource::Event => "event_id",
         Resource::Delivery => "delivery_id",
+        Resource::Replay => "replay_id",
     };
     let mut problem = Problem::new(code, reason, message).with(key, &id);
     problem.details.resource = Some((kind.as_str(), id));
@@ -243,6 +250,7 @@ const fn not_found_reason(kind: Resource) -> ErrorReason {
         Resource::Destination => ErrorReason::DestinationNotFound,
         Resource::Event => ErrorReason::EventNotFound,
         Resource::Delivery => ErrorReason::DeliveryNotFound,
+        Resource::Replay => ErrorReason::ReplayNotFound,
     }
 }
 
@@ -251,7 +259,7 @@ const fn exists_reason(kind: Resource) -> ErrorReason {
         Resource::Organization => ErrorReason::OrganizationAlreadyExists,
         Resource::Event => ErrorReason::EventIdConflict,
         // Their ids are made by the server and never given twice.
-        Resource::Destination | Resource::Delivery => ErrorReason::InternalFailure,
+        Resource::Destination | Resource::Delivery | Resource::Replay => ErrorReason::InternalFailure,
     }
 }
 
@@ -289,6 +297,9 @@ fn precondition(kind: Condition, subject: String, message: String) -> Problem {
         Condition::ContractMismatch { contract } => {
             failed(ErrorReason::ContractMismatch).with("destination_id", &subject).with("contract", contract)
         }
+        Condition::ReplayFinished { state } => failed(ErrorReason::ReplayFinished)
+            .with("replay_id", &subject)
+            .with("state", super::convert::replay::state_name(state)),
         Condition::EventGone => failed(ErrorReason::EventDataErased).with("event_id", &subject),
     };
     problem.details.precondition = Some(clip(&subject, PATH_MAX_BYTES));
@@ -312,6 +323,22 @@ const fn reason_of(rule: Rule) -> ErrorReason {
         Rule::TimeRange => ErrorReason::TimeRangeInvalid,
         Rule::BatchSize => ErrorReason::BatchSizeInvalid,
         Rule::NotSupported => ErrorReason::SettingNotSupported,
+        Rule::EventTypeReserved => ErrorReason::EventTypeReserved,
+        Rule::PayloadTooLarge => ErrorReason::PayloadTooLarge,
+        Rule::PayloadNotJson => ErrorReason::PayloadNotJson,
+        Rule::PayloadNotObject => ErrorReason::PayloadNotObject,
+        Rule::PayloadTooDeep => ErrorReason::PayloadTooDeep,
+        Rule::UrlMalformed => ErrorReason::UrlMalformed,
+        Rule::UrlScheme => ErrorReason::UrlSchemeNotAllowed,
+        Rule::UrlAddress => ErrorReason::UrlAddressNotAllowed,
+        Rule::NotInCatalogue => ErrorReason::EventTypeNotInCatalogue,
+        Rule::SubscriptionEmpty => ErrorReason::SubscriptionEmpty,
+        Rule::SecretMalformed => ErrorReason::SecretMalformed,
+        Rule::SecretSourceNotAllowed => ErrorReason::SecretSourceNotAllowed,
+        Rule::CredentialsNeededAgain => ErrorReason::CredentialsNeededAgain,
+        Rule::HeaderNotAllowed => ErrorReason::HeaderNotAllowed,
+        Rule::DocumentInvalid => ErrorReason::DocumentInvalid,
+        Rule::PlanUnknown => ErrorReason::PlanUnknown,
     }
 }
 

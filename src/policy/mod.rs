@@ -3,6 +3,7 @@
 pub mod address;
 pub mod breaker;
 pub mod concurrency;
+pub mod pace;
 pub mod rate;
 pub mod retry;
 pub mod retry_after;

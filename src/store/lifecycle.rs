@@ -22,6 +22,7 @@ pub(super) fn fresh(head: &EventHead, destination_id: DestinationId, guarantee: 
         attempt_count: 0,
         cycle: Cycle { cause: CycleCause::Routed, started_at: head.accepted_at, attempts: 0 },
         attempts: Vec::new(),
+        replay_id: None,
     }
 }
 
@@ -57,11 +58,20 @@ pub(super) fn due_entry(delivery: &Delivery, due: Timestamp) -> DueEntry {
 
 /// Whether the delivery fits the query, apart from its place in the list.
 pub(super) fn fits(query: &DeliveryQuery, delivery: &Delivery) -> bool {
+    let moment = match delivery.state.finished_at() {
+        Some(ended_at) if asks_for_dead_letters(query) => ended_at,
+        _ => delivery.created_at,
+    };
     delivery.organization_id == query.organization_id
         && (query.states.is_empty() || query.states.contains(&delivery.state.kind()))
         && (query.event_types.is_empty() || query.event_types.contains(&delivery.event_type))
-        && query.from.is_none_or(|from| delivery.created_at >= from)
-        && query.until.is_none_or(|until| delivery.created_at < until)
+        && query.from.is_none_or(|from| moment >= from)
+        && query.until.is_none_or(|until| moment < until)
+}
+
+/// Whether the query asks for dead letters alone, whose range of time is when they became one.
+pub(super) fn asks_for_dead_letters(query: &DeliveryQuery) -> bool {
+    query.states == [StateKind::DeadLettered]
 }
 
 /// The ids, each once, in their order.

@@ -21,8 +21,9 @@ use crate::clock::SharedClock;
 use crate::domain::delivery::{CycleCause, Delivery, DeliveryState, StateKind};
 use crate::domain::destination::{Destination, DestinationHealth};
 use crate::domain::event::{Acceptance, Event, NewEvent};
-use crate::domain::id::{DeliveryId, DestinationId, EventId, EventKey, OrganizationId};
+use crate::domain::id::{DeliveryId, DestinationId, EventId, EventKey, OrganizationId, ReplayId};
 use crate::domain::organization::Organization;
+use crate::domain::replay::Replay;
 use crate::domain::settings::Guarantee;
 use crate::domain::time::Timestamp;
 
@@ -36,14 +37,15 @@ pub struct MemoryStore {
     tables: Mutex<Tables>,
 }
 
-struct Tables {
+pub(super) struct Tables {
     last_key: EventKey,
-    events: BTreeMap<EventKey, Arc<Event>>,
+    pub(super) events: BTreeMap<EventKey, Arc<Event>>,
     by_id: HashMap<(OrganizationId, EventId), (EventKey, Digest)>,
     /// Fresh at-least-once deliveries; these have no entry in `deliveries`.
     fresh: BTreeMap<(DestinationId, EventKey), ()>,
     due: BTreeMap<(DestinationId, Timestamp, EventKey), DueEntry>,
     deliveries: BTreeMap<(DestinationId, EventKey), Delivery>,
+    pub(super) replays: BTreeMap<ReplayId, Replay>,
 }
 
 impl MemoryStore {
@@ -57,6 +59,7 @@ impl MemoryStore {
             fresh: BTreeMap::new(),
             due: BTreeMap::new(),
             deliveries: BTreeMap::new(),
+            replays: BTreeMap::new(),
         };
         Self {
             clock,
@@ -66,12 +69,12 @@ impl MemoryStore {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Tables> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Tables> {
         self.tables.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Called under the lock of the tables, so that listeners see commits in order.
-    fn tell(&self, what: impl FnOnce(&dyn CommitListener)) {
+    pub(super) fn tell(&self, what: impl FnOnce(&dyn CommitListener)) {
         if let Some(listener) = self.listener.get() {
             what(listener.as_ref());
         }
@@ -127,11 +130,11 @@ impl Tables {
         named.then(|| compare(first, event))
     }
 
-    fn head(&self, key: EventKey) -> Option<EventHead> {
+    pub(super) fn head(&self, key: EventKey) -> Option<EventHead> {
         self.events.get(&key).map(|event| EventHead::from(event.as_ref()))
     }
 
-    fn delivery(&self, id: DeliveryId) -> Option<Delivery> {
+    pub(super) fn delivery(&self, id: DeliveryId) -> Option<Delivery> {
         let key = (id.destination_id, id.event_key);
         if let Some(delivery) = self.deliveries.get(&key) {
             return Some(delivery.clone());
@@ -149,6 +152,7 @@ impl Tables {
         let Some(mut delivery) = self.delivery(id).or_else(fresh) else { return };
         let old = delivery.state.clone();
         if lifecycle::settle(&mut delivery, settlement) {
+            self.count_for_replay(&mut delivery);
             self.place(&old, &delivery, stage != Stage::InMemory);
         }
         self.deliveries.insert((id.destination_id, id.event_key), delivery);
@@ -167,18 +171,24 @@ impl Tables {
     }
 
     fn requeue(&mut self, id: DeliveryId, cause: CycleCause, now: Timestamp) -> Option<DueEntry> {
-        let mut delivery = self.delivery(id)?;
+        let delivery = self.delivery(id)?;
         self.events.get(&id.event_key)?;
-        let old = delivery.state.clone();
+        Some(self.begin(delivery, cause, now))
+    }
+
+    /// Begins a new cycle of attempts, due now.
+    pub(super) fn begin(&mut self, mut delivery: Delivery, cause: CycleCause, now: Timestamp) -> DueEntry {
+        let (id, old) = (delivery.id, delivery.state.clone());
         let entry = lifecycle::requeue(&mut delivery, cause, now);
         self.place(&old, &delivery, true);
         self.deliveries.insert((id.destination_id, id.event_key), delivery);
-        Some(entry)
+        entry
     }
 
     fn end(&mut self, id: DeliveryId, from: StateKind, into: &DeliveryState) -> Option<DeliveryId> {
         let mut delivery = self.delivery(id).filter(|delivery| delivery.state.kind() == from)?;
         let old = std::mem::replace(&mut delivery.state, into.clone());
+        self.count_for_replay(&mut delivery);
         self.place(&old, &delivery, true);
         self.deliveries.insert((id.destination_id, id.event_key), delivery);
         Some(id)
@@ -357,7 +367,15 @@ impl DeliveryStore for MemoryStore {
             .range((Excluded((destination_id, Timestamp::from_millis(i64::MIN), EventKey::MIN)), Unbounded));
         let due = due.take_while(|((id, ..), _)| *id == destination_id).count();
         let count = tables.fresh.range(fresh).count() + due;
-        Ok(Backlog { count: count.min(cap), capped: count > cap, oldest })
+        let all = (destination_id, EventKey::MIN)..=(destination_id, EventKey::MAX);
+        let is_dead = |delivery: &&Delivery| delivery.state.kind() == StateKind::DeadLettered;
+        let dead_letters = tables.deliveries.range(all).map(|(_, delivery)| delivery).filter(is_dead).count();
+        Ok(Backlog {
+            count: count.min(cap),
+            capped: count > cap,
+            oldest,
+            dead_letters: dead_letters.min(cap),
+        })
     }
 }
 

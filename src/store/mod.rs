@@ -15,7 +15,9 @@ pub(crate) mod conformance;
 pub mod directory;
 mod lifecycle;
 pub mod memory;
+mod memory_replay;
 pub mod record;
+mod replay;
 pub mod sled;
 
 use std::sync::Arc;
@@ -26,14 +28,17 @@ use crate::domain::attempt::Attempt;
 use crate::domain::delivery::{Cycle, CycleCause, Delivery, DeliveryState, StateKind};
 use crate::domain::destination::{Destination, DestinationHealth};
 use crate::domain::event::{Acceptance, Event, EventType, NewEvent};
-use crate::domain::id::{DeliveryId, DestinationId, EventId, EventKey, OrganizationId};
+use crate::domain::id::{DeliveryId, DestinationId, EventId, EventKey, OrganizationId, ReplayId};
 use crate::domain::organization::Organization;
 use crate::domain::settings::Guarantee;
 use crate::domain::time::Timestamp;
 use directory::Directory;
+pub use replay::{
+    CoverPage, CoverQuery, ReplayAction, ReplayPage, ReplayQuery, ReplayStep, ReplayStore, Wants,
+};
 
 /// Everything that a running service needs to be kept.
-pub trait Store: EventStore + DeliveryStore + DestinationStore + OrganizationStore {
+pub trait Store: EventStore + DeliveryStore + DestinationStore + OrganizationStore + ReplayStore {
     /// The in-memory snapshot of organizations and destinations; it changes with each commit.
     fn directory(&self) -> &Arc<Directory>;
 
@@ -52,6 +57,8 @@ pub trait CommitListener: Send + Sync {
     fn ended(&self, ids: &[DeliveryId]);
     /// A destination was created, changed, paused, resumed or deleted.
     fn destination_changed(&self, id: DestinationId);
+    /// A replay was started or cancelled.
+    fn replay_changed(&self, _id: ReplayId) {}
 }
 
 /// Events: accepted once, never changed.
@@ -173,8 +180,8 @@ pub trait DeliveryStore: Send + Sync {
     /// [`StoreError::Unavailable`].
     async fn destinations_with_work(&self) -> Result<Vec<DestinationId>, StoreError>;
 
-    /// How many deliveries of a destination wait in the store, and since when the oldest; counting
-    /// stops at `cap`.
+    /// How many deliveries of a destination wait in the store, since when the oldest, and how many dead
+    /// letters it has; each count stops at `cap`.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`].
@@ -302,9 +309,9 @@ pub struct DeliveryQuery {
     pub states: Vec<StateKind>,
     /// Of one of these types; empty means any.
     pub event_types: Vec<EventType>,
-    /// Of events accepted at or after this.
+    /// Of events accepted at or after this; where dead letters alone are asked for, that became one then.
     pub from: Option<Timestamp>,
-    /// Of events accepted before this.
+    /// Of events accepted before this, or that became a dead letter before.
     pub until: Option<Timestamp>,
     /// Only deliveries that come after this one in the list.
     pub after: Option<DeliveryId>,
@@ -321,6 +328,8 @@ pub struct Backlog {
     pub capped: bool,
     /// When the event of the oldest fresh delivery was accepted.
     pub oldest: Option<Timestamp>,
+    /// How many dead letters there are; at most the cap of the call.
+    pub dead_letters: usize,
 }
 
 /// Why the store did not do what it was asked.
@@ -359,6 +368,9 @@ pub enum StoreError {
         /// How many there are.
         usage: u32,
     },
+    /// Another replay that runs covers the same destination.
+    #[error("the replay {0} covers the same destination")]
+    ReplayRunning(ReplayId),
     /// A stored record can't be read; it is never served.
     #[error("a stored record is damaged: {0}")]
     Corrupt(String),

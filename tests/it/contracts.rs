@@ -231,7 +231,9 @@ async fn a_test_tells_a_receiver_that_is_not_there_from_one_that_cannot_be_trust
     };
     assert_eq!(kind_of(untrusted.url("/")).await, v1::OutcomeKind::TlsFailed);
     assert_eq!(kind_of("https://127.0.0.1:1/".into()).await, v1::OutcomeKind::ConnectionRefused);
-    assert_eq!(kind_of("https://10.0.0.1/".into()).await, v1::OutcomeKind::AddressNotAllowed);
+    let private = destination(Contract::Observer).url("https://10.0.0.1/");
+    let refusal = server.try_test(Subject::Destination(private.0), "").await.unwrap_err();
+    assert_eq!(refusal.reason, "URL_ADDRESS_NOT_ALLOWED");
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! Delivering: retries, dead letters, replays, windows, and what a stop leaves behind.
+//! Delivering: retries, dead letters, windows, and what a stop leaves behind.
 
 use std::time::Duration;
 
@@ -208,44 +208,6 @@ async fn a_replay_sends_a_dead_letter_again_with_the_same_id_and_a_fresh_cycle()
     assert_eq!(ids_in(&requests), [dead.event_id.as_str(); 2]);
     assert_eq!(attempt_numbers(&requests), ["1", "2"]);
     assert_eq!(requests[0].body, requests[1].body);
-}
-
-async fn replay_all(server: &Server, validate_only: bool) -> v1::Replay {
-    let request = v1::ReplayDeadLettersRequest {
-        organization_id: ORGANIZATION.into(),
-        selection: Some(v1::replay_dead_letters_request::Selection::All(true)),
-        validate_only,
-        ..v1::ReplayDeadLettersRequest::default()
-    };
-    server.deliveries().replay_dead_letters(request).await.unwrap().into_inner().replay.unwrap()
-}
-
-#[tokio::test]
-async fn replaying_all_puts_every_dead_letter_back_once_and_validate_only_counts() {
-    let (mut server, receiver) = (Server::start().await, Receiver::start().await);
-    server.create(observer(&receiver).one_attempt()).await;
-    receiver.always_answers("/hook", BROKEN);
-    let mut emitted = Vec::new();
-    for _ in 0..5 {
-        emitted.push(server.emit(event("agent.offline")).await.event_id);
-    }
-    for event_id in &emitted {
-        server.until(event_id, v1::DeliveryState::DeadLettered).await;
-    }
-    receiver.recovers("/hook");
-    assert_eq!(replay_all(&server, true).await.total_count, 5);
-    assert_eq!(server.dead_letters().await.len(), 5);
-    assert_eq!(replay_all(&server, false).await.total_count, 5);
-    for event_id in &emitted {
-        server.until(event_id, v1::DeliveryState::Succeeded).await;
-    }
-    assert_eq!(replay_all(&server, false).await.total_count, 0);
-    server.stop().await;
-    let mut replayed = receiver.got("/hook").split_off(5);
-    replayed
-        .sort_by(|one, other| ids_in(std::slice::from_ref(one)).cmp(&ids_in(std::slice::from_ref(other))));
-    emitted.sort();
-    assert_eq!(ids_in(&replayed), emitted);
 }
 
 #[tokio::test]
@@ -705,4 +667,23 @@ async fn a_range_of_time_that_ends_before_it_begins_is_refused() {
     };
     let refusal = Refusal::from(server.deliveries().list_deliveries(request).await.unwrap_err());
     assert_eq!((refusal.code, refusal.reason.as_str()), (Code::InvalidArgument, "TIME_RANGE_INVALID"));
+}
+
+#[tokio::test]
+async fn what_was_delivered_stays_readable_after_its_destination_is_deleted() {
+    let (server, receiver) = (Server::start().await, Receiver::start().await);
+    let id = server.create(destination(Contract::Observer).url(receiver.url("/hook"))).await.destination_id;
+    let event_id = server.emit(event("agent.offline")).await.event_id;
+    let delivery = server.until(&event_id, v1::DeliveryState::Succeeded).await;
+    let request = v1::DeleteDestinationRequest {
+        organization_id: ORGANIZATION.into(),
+        destination_id: id.clone(),
+        etag: String::new(),
+    };
+    server.destinations().delete_destination(request).await.unwrap();
+    assert_eq!(server.delivery(&delivery.delivery_id).await.state(), v1::DeliveryState::Succeeded);
+    let of_it = v1::DeliveryFilter { destination_id: id.clone(), ..v1::DeliveryFilter::default() };
+    assert_eq!(server.list(of_it).await.len(), 1, "by destination");
+    assert_eq!(server.deliveries_of(&event_id).await.len(), 1, "by event");
+    server.try_resend(&delivery.delivery_id).await.unwrap_err().assert_not_found("destination", &id);
 }

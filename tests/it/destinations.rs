@@ -605,6 +605,34 @@ async fn health_tells_an_open_circuit_and_a_change_of_the_destination_is_tried_a
 }
 
 #[tokio::test]
+async fn a_url_that_names_a_private_address_is_refused_when_it_is_saved() {
+    let server = Server::start().await;
+    for url in
+        ["https://10.0.0.1/", "https://169.254.169.254/latest", "https://[fd00::1]/", "https://0x0a.1/"]
+    {
+        let refusal = server.try_create(destination(Contract::Observer).url(url)).await.unwrap_err();
+        assert_eq!(refusal.reason, "URL_ADDRESS_NOT_ALLOWED", "{url}: {}", refusal.message);
+    }
+}
+
+#[tokio::test]
+async fn another_url_is_unconfirmed_until_its_own_first_success() {
+    let (server, receiver) = (Server::start().await, Receiver::start().await);
+    let created = server.create(destination(Contract::Observer).url(receiver.url("/one"))).await;
+    let id = created.destination_id.clone();
+    server.emit(event("agent.offline")).await;
+    server.until_health(&id, "a success", |one| one.last_success_time.is_some()).await;
+    let moved = v1::Destination { destination_id: id.clone(), url: receiver.url("/two"), ..created };
+    let moved = v1::Destination { etag: String::new(), ..moved };
+    let health = server.update(moved, &["url"]).await.health.unwrap();
+    assert_eq!(health.reachability(), v1::Reachability::Unconfirmed);
+    assert_eq!(health.last_success_time, None);
+    server.emit(event("agent.offline")).await;
+    let health = server.until_health(&id, "a success", |one| one.last_success_time.is_some()).await;
+    assert_eq!(health.reachability(), v1::Reachability::Confirmed);
+}
+
+#[tokio::test]
 async fn health_counts_what_waits_and_since_when() {
     let server = Server::start().await;
     let id = server.create(destination(Contract::Observer).url("https://example.com/")).await.destination_id;
@@ -768,4 +796,24 @@ async fn ids_of_organizations_have_the_documented_characters_and_length() {
     }
     let too_long = "x".repeat(129);
     assert_eq!(server.try_emit_in(&too_long, event("a")).await.unwrap_err().fields(), ["organization_id"]);
+}
+
+#[tokio::test]
+async fn credentials_never_follow_a_url_to_another_host() {
+    let server = Server::start().await;
+    let password = v1::SecretRef { source: Some(v1::secret_ref::Source::Value("password".into())) };
+    let basic = v1::BasicAuth { username: "account".into(), password: Some(password) };
+    let basic = v1::HttpAuth { method: Some(v1::http_auth::Method::Basic(basic)) };
+    let draft = destination(Contract::Observer).url("https://example.com/").header("X-Key", "value");
+    let created = server.create(draft.with(|one| one.http_auth = Some(basic))).await;
+    let moved = v1::Destination { url: "https://elsewhere.example.com/".into(), ..created.clone() };
+    let refusal = server.try_update(moved, &["url"]).await.unwrap_err();
+    let mut fields = refusal.fields();
+    fields.sort_unstable();
+    assert_eq!(
+        (refusal.code, fields),
+        (Code::InvalidArgument, vec!["destination.headers", "destination.http_auth"])
+    );
+    let same_host = v1::Destination { url: "https://example.com/other".into(), ..created };
+    server.update(same_host, &["url"]).await;
 }

@@ -17,4 +17,7 @@ mod harness;
 #[cfg(test)]
 mod ingest;
 #[cfg(test)]
+mod operational;
 mod operations;
+#[cfg(test)]
+mod replay;

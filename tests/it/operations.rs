@@ -1,14 +1,17 @@
 //! What operators and curious callers rely on: health, reflection, and answers that give nothing away.
 
+use std::time::Duration;
+
 use signalpost::domain::contract::Contract;
 use signalpost::grpc::proto::v1;
+use signalpost::receiver::Answer;
 use tonic::Code;
 use tonic::transport::Channel;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
-use crate::harness::{ORGANIZATION, Receiver, Refusal, Server, destination, event};
+use crate::harness::{ORGANIZATION, Receiver, Refusal, Server, destination, event, eventually};
 
 const SERVICES: [&str; 4] = [
     "signalpost.v1.EventIngest",
@@ -52,6 +55,30 @@ async fn a_health_watch_tells_the_stop_before_the_server_is_gone() {
     };
     let (seen, ()) = tokio::join!(rest, server.stop());
     assert_eq!(seen, [ServingStatus::NotServing]);
+}
+
+#[tokio::test]
+async fn while_it_drains_a_server_says_that_it_lives_and_that_nothing_should_be_sent_to_it() {
+    let (mut server, receiver) = (Server::start().await, Receiver::start().await);
+    server.create(destination(Contract::Observer).url(receiver.url("/hook"))).await;
+    let slow = Answer::from(http::StatusCode::OK).after(Duration::from_millis(700));
+    receiver.always_answers("/hook", slow);
+    server.emit(event("agent.offline")).await;
+    receiver.first("/hook").await;
+    let address = server.health_address();
+    let check = async |service: &str| {
+        // A connection of its own each time, as probes have.
+        let request = HealthCheckRequest { service: service.into() };
+        HealthClient::new(connect(address).await).check(request).await.unwrap().into_inner().status()
+    };
+    let probes = async {
+        eventually("it is not ready", async || {
+            (check("signalpost.readiness").await == ServingStatus::NotServing).then_some(())
+        })
+        .await;
+        assert_eq!(check("signalpost.liveness").await, ServingStatus::Serving);
+    };
+    tokio::join!(probes, server.stop());
 }
 
 #[tokio::test]
@@ -204,4 +231,17 @@ async fn organizations_are_created_read_changed_and_listed() {
     let ids: Vec<String> =
         list.into_inner().organizations.into_iter().map(|one| one.organization_id).collect();
     assert_eq!(ids, ["org_a", "org_c"]);
+}
+
+#[tokio::test]
+async fn what_comes_later_says_that_it_is_not_available_yet() {
+    let server = Server::start().await;
+    let request = v1::ExplainEventRequest {
+        organization_id: ORGANIZATION.into(),
+        event_id: "x".into(),
+        ..Default::default()
+    };
+    let refusal = Refusal::from(server.deliveries().explain_event(request).await.unwrap_err());
+    assert_eq!((refusal.code, refusal.reason.as_str()), (Code::Unimplemented, "METHOD_NOT_AVAILABLE"));
+    assert_eq!(refusal.metadata["method"], "signalpost.v1.DeliveryAdmin/ExplainEvent");
 }

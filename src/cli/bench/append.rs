@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use super::figures::per_second;
 
-/// How long is measured.
-const TIME_LIMIT: Duration = Duration::from_millis(1500);
+/// How long is measured at a time.
+const TIME_LIMIT: Duration = Duration::from_millis(500);
 /// How much is written at most.
 const BYTES_MAX: usize = 1 << 30;
 

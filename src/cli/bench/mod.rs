@@ -1,7 +1,7 @@
 //! `signalpost bench`: what this build does on this machine, in relation to what the machine can do at all.
 //!
-//! The raw ceilings come first, in the same run: a hand-written POST loop against a hand-written sink, and
-//! records appended to a file. Then each scenario on a server and a store of its own. Server and sink are
+//! The raw ceilings are measured in the same run, between the scenarios: a hand-written POST loop against a
+//! hand-written sink, and records appended to a file. Each scenario has a server and a store of its own. Server and sink are
 //! processes of their own (`process`); the callers are in this one, on a single thread. Everything stays
 //! on the loopback interface and in one temporary folder, and every loop ends by count or by time.
 
@@ -22,7 +22,6 @@ mod table;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use bytes::Bytes;
 use clap::{Args, Subcommand};
 use rustix::fs::statfs;
 use tempfile::TempDir;
@@ -40,8 +39,11 @@ use super::output::{print, remark};
 const TMPFS: i64 = 0x0102_1994;
 
 /// What one must know to read the figures.
-const NOTES: [&str; 4] = [
+const NOTES: [&str; 6] = [
     "The figures hold for this machine and this run only. Callers, server and sink share its cores.",
+    "Ratios refer to the best of six measurements of a ceiling. Where the lowest is far from it, something \
+     else used the machine, and the run should be repeated.",
+    "Each destination has an organization and, up to 256, a port of its own.",
     "Server and sink are processes of their own; memory and CPU are the server's.",
     "A stream's latency is from sending an event to its acknowledgement, with 256 events ahead.",
     "deliver http: STALWART, the only contract that may go over plain HTTP, set to one request for each \
@@ -119,13 +121,13 @@ fn temporary_folder(parent: Option<&Path>) -> anyhow::Result<TempDir> {
 async fn measure(arguments: &BenchArguments) -> anyhow::Result<Report> {
     let folder = temporary_folder(arguments.folder.as_deref())?;
     let data = server::data(usize::try_from(arguments.payload)?);
-    let ceilings = ceilings(folder.path(), &data).await?;
     let setting = Setting {
         folder: folder.path(),
         events: arguments.events.into(),
         data,
         destinations: arguments.destinations,
     };
+    let (measured, ceilings) = scenarios(&setting).await?;
     let report = Report {
         machine: Machine::read(),
         asked: Asked {
@@ -133,47 +135,68 @@ async fn measure(arguments: &BenchArguments) -> anyhow::Result<Report> {
             payload_bytes: arguments.payload,
             destinations: arguments.destinations,
         },
+        scenarios: measured.iter().map(|(kind, one)| kind.row(one, &ceilings)).collect(),
         ceilings,
-        scenarios: scenarios(&setting, &ceilings).await?,
         notes: notes(folder.path())?,
     };
     folder.close().context("removing the temporary folder")?;
     Ok(report)
 }
 
-async fn ceilings(folder: &Path, data: &Bytes) -> anyhow::Result<Ceilings> {
-    remark("measuring the ceilings");
-    let sink = Sink::start(None).await?;
-    let raw_post = raw_post::measure(sink.address, data).await.context("the raw POST loop")?;
-    drop(sink);
-    let (folder, data) = (folder.to_owned(), data.clone());
-    let appended = tokio::task::spawn_blocking(move || {
-        Ok::<_, std::io::Error>((append::measure(&folder, &data, 64)?, append::measure(&folder, &data, 1)?))
-    });
-    let (append_groups_of_64, append_one_by_one) = appended.await?.context("the append loop")?;
-    Ok(Ceilings { raw_post, append_groups_of_64, append_one_by_one })
+/// A scenario: how it is called, what is done, and what it is held against.
+struct Kind {
+    name: &'static str,
+    what: &'static str,
+    against: Against,
 }
 
-async fn scenarios(setting: &Setting<'_>, ceilings: &Ceilings) -> anyhow::Result<Vec<Scenario>> {
-    let mut rows = Vec::new();
+impl Kind {
+    fn row(&self, measured: &Measured, ceilings: &Ceilings) -> Scenario {
+        Scenario::new((self.name, self.what), measured, (self.against, ceilings))
+    }
+}
+
+/// The ceilings are measured before each scenario and after the last one: what else the machine does
+/// changes while this runs, a disk's speed above all.
+async fn scenarios(setting: &Setting<'_>) -> anyhow::Result<(Vec<(Kind, Measured)>, Ceilings)> {
+    let (mut all, mut ceilings) = (Vec::new(), Ceilings::default());
+    let against = Against::AppendGroupsOf64;
     for (style, name, what) in [
         (Style::Unary, "ingest unary", "Emit, 64 calls in flight; no destinations"),
         (Style::Batch, "ingest batch", "EmitBatch of 100 events, 4 callers; no destinations"),
         (Style::Stream, "ingest stream", "EmitStream, 4 streams, cumulative; no destinations"),
     ] {
+        measure_ceilings(setting, &mut ceilings).await?;
         remark(&format!("measuring {name}"));
-        let measured: Measured = setting.ingest(style).await.context(name)?;
-        rows.push(Scenario::new((name, what), &measured, (Against::AppendGroupsOf64, ceilings)));
+        all.push((Kind { name, what, against }, setting.ingest(style).await.context(name)?));
     }
+    let against = Against::RawPost;
     for (egress, name, what) in [
         (Egress::Http, "deliver http", "EmitBatch of 100, 4 callers; a POST for each event, plain HTTP"),
         (Egress::Https, "deliver https", "the same over TLS, contract STANDARD_WEBHOOKS"),
     ] {
+        measure_ceilings(setting, &mut ceilings).await?;
         remark(&format!("measuring {name}"));
-        let measured = setting.deliver(egress).await.context(name)?;
-        rows.push(Scenario::new((name, what), &measured, (Against::RawPost, ceilings)));
+        all.push((Kind { name, what, against }, setting.deliver(egress).await.context(name)?));
     }
-    Ok(rows)
+    measure_ceilings(setting, &mut ceilings).await?;
+    Ok((all, ceilings))
+}
+
+async fn measure_ceilings(setting: &Setting<'_>, ceilings: &mut Ceilings) -> anyhow::Result<()> {
+    remark("measuring the ceilings");
+    let sink = Sink::start(1, None).await?;
+    let raw = raw_post::measure(sink.address(0)?, &setting.data).await.context("the raw POST loop")?;
+    drop(sink);
+    let (folder, data) = (setting.folder.to_owned(), setting.data.clone());
+    let appended = tokio::task::spawn_blocking(move || {
+        Ok::<_, std::io::Error>((append::measure(&folder, &data, 64)?, append::measure(&folder, &data, 1)?))
+    });
+    let (groups, single) = appended.await?.context("the append loop")?;
+    ceilings.raw_post.add(raw);
+    ceilings.append_groups_of_64.add(groups);
+    ceilings.append_one_by_one.add(single);
+    Ok(())
 }
 
 fn notes(folder: &Path) -> anyhow::Result<Vec<&'static str>> {

@@ -15,8 +15,8 @@ use anyhow::Context;
 const TICKS_PER_SECOND: u32 = 100;
 /// How long a child may take until it says that it is ready.
 const START_LIMIT: Duration = Duration::from_secs(20);
-/// The first line of a child is an address or two, no more.
-const LINE_MAX_BYTES: u64 = 4096;
+/// The first line of a child is a few hundred addresses at most.
+const LINE_MAX_BYTES: u64 = 16 << 10;
 
 /// A running child; it is killed when this is dropped.
 pub struct Process {

@@ -16,9 +16,9 @@ use super::sink::ANSWER;
 /// Requests in flight, each on its connection.
 pub const CONNECTIONS: usize = 64;
 /// Not measured: connections open, buffers grow.
-const WARM_UP: Duration = Duration::from_millis(300);
-/// What is measured.
-const MEASURED: Duration = Duration::from_secs(2);
+const WARM_UP: Duration = Duration::from_millis(200);
+/// What is measured at a time.
+const MEASURED: Duration = Duration::from_millis(700);
 /// An answer that takes longer fails the measurement.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 

@@ -63,7 +63,7 @@ impl Setting<'_> {
     /// A process does not start, the server refuses an event, or fails.
     pub async fn deliver(&self, egress: Egress) -> anyhow::Result<Measured> {
         let certificate = (egress == Egress::Https).then(|| self.folder.join("sink.pem"));
-        let mut sink = Sink::start(certificate.as_deref()).await?;
+        let mut sink = Sink::start(self.destinations, certificate.as_deref()).await?;
         let server = Server::start(self.folder, certificate.as_deref()).await?;
         server.create_destinations(self.destinations, &sink, egress).await?;
         let order = self.order(Style::Batch, self.destinations);

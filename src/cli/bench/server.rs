@@ -80,7 +80,7 @@ impl Server {
     /// The server refuses one of them.
     pub async fn create_destinations(&self, count: u32, sink: &Sink, egress: Egress) -> anyhow::Result<()> {
         for number in 0..count {
-            let url = sink.url(&format!("/hook/{number}"));
+            let url = sink.url(number)?;
             self.create_destination(&organization(number), &url, egress).await?;
         }
         Ok(())

@@ -1,7 +1,7 @@
 //! `signalpost bench-sink`: answers 200 to every POST and counts them, as cheaply as tokio allows.
 //!
-//! Hand-written, so that the receiving side is not what is measured. It listens on two free
-//! ports of the loopback interface, one for the posts and one to ask for their count, and ends when its
+//! Hand-written, so that the receiving side is not what is measured. It listens on free
+//! ports of the loopback interface, one to ask for the count and some for the posts, and ends when its
 //! standard input closes, so it can't outlive the benchmark.
 
 use std::io;
@@ -15,6 +15,7 @@ use bytes::{Buf, BytesMut};
 use clap::Args;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::task::TaskTracker;
 
@@ -40,6 +41,10 @@ pub(in crate::cli) struct SinkArguments {
     /// Serve HTTPS, and write the self-signed certificate to this file.
     #[arg(long, value_name = "FILE")]
     certificate: Option<PathBuf>,
+
+    /// On how many ports posts are taken.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
+    ports: u16,
 }
 
 /// Answers until nobody holds its standard input any more.
@@ -48,14 +53,21 @@ pub(in crate::cli) struct SinkArguments {
 /// No port, or the certificate can't be made or written.
 pub(in crate::cli) async fn run(arguments: SinkArguments) -> anyhow::Result<Exit> {
     let acceptor = acceptor(arguments.certificate)?;
-    let (posts, counts) = (listener().await?, listener().await?);
-    print(&format!("ready {} {}\n", posts.local_addr()?, counts.local_addr()?));
     let count = Arc::new(AtomicU64::new(0));
+    let mut listeners = JoinSet::new();
+    // The count is in plaintext even where the posts are not, so that asking costs little.
+    let counts = listener().await?;
+    let mut ready = format!("ready {}", counts.local_addr()?);
+    listeners.spawn(accept(counts, None, Arc::clone(&count)));
+    for _ in 0..arguments.ports {
+        let posts = listener().await?;
+        ready.push_str(&format!(" {}", posts.local_addr()?));
+        listeners.spawn(accept(posts, acceptor.clone(), Arc::clone(&count)));
+    }
+    print(&format!("{ready}\n"));
     let ended = tokio::task::spawn_blocking(|| io::copy(&mut io::stdin().lock(), &mut io::sink()));
     tokio::select! {
-        result = accept(posts, acceptor, Arc::clone(&count)) => result.context("accepting connections")?,
-        // In plaintext even where the posts are not, so that asking costs little.
-        result = accept(counts, None, count) => result.context("accepting connections")?,
+        Some(result) = listeners.join_next() => result?.context("accepting connections")?,
         _ = ended => {}
     }
     Ok(Exit::Success)

@@ -14,38 +14,52 @@ use super::sink::{COUNT_DIGITS, COUNT_HEAD};
 /// An answer that takes longer fails the measurement.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 
+/// More destinations than these share ports.
+const PORTS_MAX: u32 = 256;
+
 /// A sink that runs in a process of its own.
 pub struct Sink {
-    /// Where it takes posts.
-    pub address: SocketAddr,
+    addresses: Vec<SocketAddr>,
     scheme: &'static str,
     counts: TcpStream,
     _process: Process,
 }
 
 impl Sink {
-    /// Starts a sink; over HTTPS if there is a file to write its certificate to.
+    /// Starts a sink on some ports; over HTTPS if there is a file to write its certificate to.
     ///
     /// # Errors
     /// The process can't be started, or can't be reached.
-    pub async fn start(certificate: Option<&Path>) -> anyhow::Result<Self> {
-        let mut arguments = vec!["bench-sink".into()];
+    pub async fn start(ports: u32, certificate: Option<&Path>) -> anyhow::Result<Self> {
+        let ports = ports.clamp(1, PORTS_MAX).to_string();
+        let mut arguments = vec!["bench-sink".into(), "--ports".into(), ports.into()];
         if let Some(path) = certificate {
             arguments.extend(["--certificate".into(), path.as_os_str().to_owned()]);
         }
         let (process, ready) = Process::start(&arguments).await.context("the sink")?;
-        let (address, counts) = ready.split_once(' ').context("the sink's addresses")?;
-        let (address, counts): (SocketAddr, SocketAddr) = (address.parse()?, counts.parse()?);
-        let counts = TcpStream::connect(counts).await.context("the sink")?;
+        let addresses: Result<Vec<SocketAddr>, _> = ready.split(' ').map(str::parse).collect();
+        let mut addresses = addresses.context("the sink's addresses")?.into_iter();
+        let counts = TcpStream::connect(addresses.next().context("an address")?).await.context("the sink")?;
         counts.set_nodelay(true)?;
         let scheme = if certificate.is_some() { "https" } else { "http" };
-        Ok(Self { address, scheme, counts, _process: process })
+        Ok(Self { addresses: addresses.collect(), scheme, counts, _process: process })
     }
 
-    /// The URL of a path that begins with `/`.
-    #[must_use]
-    pub fn url(&self, path: &str) -> String {
-        format!("{}://{}{path}", self.scheme, self.address)
+    /// Where the destination of that number posts to; each has a port of its own while there are some.
+    ///
+    /// # Errors
+    /// Never in practice: a sink has at least one port.
+    pub fn address(&self, number: u32) -> anyhow::Result<SocketAddr> {
+        let turn = usize::try_from(number)? % self.addresses.len().max(1);
+        self.addresses.get(turn).copied().context("a port of the sink")
+    }
+
+    /// The URL of the destination of that number.
+    ///
+    /// # Errors
+    /// As [`Sink::address`].
+    pub fn url(&self, number: u32) -> anyhow::Result<String> {
+        Ok(format!("{}://{}/hook/{number}", self.scheme, self.address(number)?))
     }
 
     /// How many POSTs the sink has answered since it started.

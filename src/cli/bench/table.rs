@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use super::figures::{grouped, millis};
-use super::report::{Against, Report, Scenario};
+use super::report::{Against, Ceiling, Report, Scenario};
 
 /// Beyond the widest row.
 const WIDTH: usize = 94;
@@ -22,10 +22,10 @@ pub fn table(report: &Report) -> String {
         ),
         format!("{} cores ({}), Linux {}", machine.cores, machine.processor, machine.kernel),
         String::new(),
-        "Ceilings: what this machine does without Signalpost, measured in the same run".to_owned(),
-        ceiling("raw POST: hand-written loop, 64 connections, plain HTTP", ceilings.raw_post),
-        ceiling("append, 64: records written and fdatasynced in groups of 64", ceilings.append_groups_of_64),
-        ceiling("append, 1: records written and fdatasynced one by one", ceilings.append_one_by_one),
+        "Ceilings: what this machine does without Signalpost, measured between the scenarios".to_owned(),
+        ceiling("raw POST: hand-written loop, 64 connections, plain HTTP", &ceilings.raw_post),
+        ceiling("append, 64: records written and fdatasynced in groups of 64", &ceilings.append_groups_of_64),
+        ceiling("append, 1: records written and fdatasynced one by one", &ceilings.append_one_by_one),
         String::new(),
         format!(
             "{:<16}{:>9}  {:<20} {:>10} {:>10} {:>12} {:>11}",
@@ -65,8 +65,8 @@ fn row(scenario: &Scenario) -> String {
     )
 }
 
-fn ceiling(name: &str, rate: f64) -> String {
-    format!("  {name:<62}{:>9} /s", grouped(rate))
+fn ceiling(name: &str, rates: &Ceiling) -> String {
+    format!("  {name:<60}{:>9} /s, lowest {}", grouped(rates.best), grouped(rates.lowest()))
 }
 
 /// What went differently than it should.

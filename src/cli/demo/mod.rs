@@ -48,11 +48,11 @@ pub async fn run(arguments: DemoArguments) -> anyhow::Result<Exit> {
     if let Err(error) = &outcome {
         page.failed(&format!("{error:#}"))?;
     }
+    page.summary(began.elapsed())?;
     if arguments.keep && outcome.is_ok() {
         page.commands(&stage)?;
         stage.keep().await?;
     }
     stage.strike().await?;
-    page.summary(began.elapsed())?;
     Ok(if outcome.is_ok() && page.all_held() { Exit::Success } else { Exit::Failure })
 }

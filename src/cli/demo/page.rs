@@ -84,7 +84,7 @@ impl Page {
         let call = |method: &str, data: &str| {
             format!("grpcurl -plaintext -d '{data}' {address} signalpost.v1.{method}")
         };
-        self.scene(9, "Yours to try")?;
+        self.scene(6, "Yours to try")?;
         let organization = format!(r#"{{"organization_id":"{ORGANIZATION}"}}"#);
         let event = format!(
             r#"{{"organization_id":"{ORGANIZATION}","event":{{"type":"kpi.alert","struct_data":{{"kpi":"churn"}}}}}}"#

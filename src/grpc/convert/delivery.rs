@@ -110,8 +110,7 @@ const fn write_reason(reason: EndReason) -> v1::DeliveryReason {
         EndReason::WindowFull | EndReason::Stopped => v1::DeliveryReason::BestEffortEnded,
         EndReason::DestinationDeleted => v1::DeliveryReason::DestinationDeleted,
         EndReason::EventGone => v1::DeliveryReason::EventDataErased,
-        // `last_error` says it in words.
-        EndReason::DeadLetterDeleted => v1::DeliveryReason::Unspecified,
+        EndReason::DeadLetterDeleted => v1::DeliveryReason::DeadLetterDeleted,
     }
 }
 
@@ -204,6 +203,7 @@ mod tests {
             attempt_count: 0,
             cycle: Cycle { cause: CycleCause::Replay, started_at: at, attempts: 0 },
             attempts: Vec::new(),
+            replay_id: None,
         }
     }
 

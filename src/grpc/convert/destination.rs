@@ -216,7 +216,7 @@ fn write_health(view: &DestinationView) -> v1::DestinationHealth {
         waiting_count: i64::try_from(backlog.count.max(in_memory)).unwrap_or(i64::MAX),
         in_flight_count: count(view.lane.in_flight),
         oldest_waiting_time: backlog.oldest.map(write_timestamp),
-        dead_letter_count: 0,
+        dead_letter_count: i64::try_from(backlog.dead_letters).unwrap_or(i64::MAX),
         current_concurrency: count(current_concurrency(view)),
     }
 }

@@ -54,7 +54,12 @@ fn read_subscription_change(
     found: &mut Violations,
 ) -> Option<SubscriptionChange> {
     let names = |path: &str| mask.iter().any(|named| named == path);
-    let parts = ["subscription.policy", "subscription.event_types", "subscription.minimum_level"];
+    let parts = [
+        "subscription.policy",
+        "subscription.event_types",
+        "subscription.minimum_level",
+        "subscription.operational_event_types",
+    ];
     let whole = names("subscription");
     if !whole && !parts.iter().any(|part| names(part)) {
         return None;
@@ -66,11 +71,12 @@ fn read_subscription_change(
     if whole {
         return Some(SubscriptionChange::Replace(read));
     }
-    let [policy, event_types, minimum_level] = parts.map(names);
+    let [policy, event_types, minimum_level, operational] = parts.map(names);
     Some(SubscriptionChange::Parts {
         policy: policy.then_some(read.policy),
         event_types: event_types.then_some(read.event_types),
         minimum_level: minimum_level.then_some(read.minimum_level),
+        operational: operational.then_some(read.operational),
     })
 }
 
@@ -137,6 +143,7 @@ fn is_writable(path: &str) -> bool {
             | "subscription.policy"
             | "subscription.event_types"
             | "subscription.minimum_level"
+            | "subscription.operational_event_types"
     )
 }
 
@@ -190,7 +197,8 @@ mod tests {
         let destination = v1::Destination { subscription: Some(subscription), ..Default::default() };
         let (patch, _) = read(destination, &["subscription.policy"]);
         let policy = Some(SubscriptionPolicy::Exclude);
-        let expected = SubscriptionChange::Parts { policy, event_types: None, minimum_level: None };
+        let expected =
+            SubscriptionChange::Parts { policy, event_types: None, minimum_level: None, operational: None };
         assert_eq!(patch.subscription, Some(expected));
     }
 

@@ -8,7 +8,7 @@ use super::{count, known};
 use crate::control::event::Accepted;
 use crate::domain::event::{Event, EventDraft, EventType, Level};
 use crate::domain::id::EventId;
-use crate::domain::violation::{Violation, Violations};
+use crate::domain::violation::Violations;
 use crate::grpc::proto::v1;
 use crate::grpc::proto::v1::event::Data;
 
@@ -43,12 +43,10 @@ pub fn has_struct(event: &v1::Event) -> bool {
 
 /// Puts the path of the event before the paths of its fields, in the names that the caller used.
 pub fn place_violations(found: &Violations, path: &str, has_struct: bool) -> Violations {
-    let mut placed = Violations::new();
-    for Violation { field, description, rule } in found.iter() {
+    found.renamed(|field| {
         let field = if has_struct && field == "json_data" { "struct_data" } else { field };
-        placed.add_as(*rule, format!("{path}.{field}"), description.clone());
-    }
-    placed
+        format!("{path}.{field}")
+    })
 }
 
 /// Reads a level; unspecified is `None`.

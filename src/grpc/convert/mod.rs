@@ -14,6 +14,7 @@ pub mod destination_request;
 pub mod event;
 pub mod organization;
 pub mod policy;
+pub mod replay;
 pub mod secret;
 pub mod selection;
 pub mod settings;

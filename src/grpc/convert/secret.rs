@@ -107,9 +107,7 @@ pub fn write_summary(signing: &SigningSecrets) -> v1::SecretSummary {
     v1::SecretSummary {
         source: source.into(),
         reference,
-        set_time: None,
         rotation_end_time: signing.retiring.as_ref().map(|retiring| write_timestamp(retiring.until)),
-        public_key: String::new(),
     }
 }
 

@@ -1,7 +1,7 @@
 //! Subscriptions.
 
 use super::event::{read_level, write_level};
-use super::{known, not_yet};
+use super::known;
 use crate::contract::Catalogue;
 use crate::domain::event::EventType;
 use crate::domain::subscription::{Subscription, SubscriptionPolicy};
@@ -30,9 +30,6 @@ pub fn read_subscription(
         v1::SubscriptionPolicy::Unspecified => SubscriptionPolicy::Include,
     };
     let minimum_level = known(subscription.minimum_level, &format!("{path}.minimum_level"), found);
-    if !subscription.operational_event_types.is_empty() {
-        not_yet(&format!("{path}.operational_event_types"), found);
-    }
     Subscription {
         policy,
         event_types: read_event_types(
@@ -44,6 +41,14 @@ pub fn read_subscription(
         .into_iter()
         .collect(),
         minimum_level: minimum_level.and_then(read_level),
+        operational: read_event_types(
+            &subscription.operational_event_types,
+            EVENT_TYPES_MAX,
+            &format!("{path}.operational_event_types"),
+            found,
+        )
+        .into_iter()
+        .collect(),
     }
 }
 
@@ -78,7 +83,7 @@ pub fn write_subscription(subscription: &Subscription) -> v1::Subscription {
         policy: policy.into(),
         event_types: subscription.event_types.iter().map(ToString::to_string).collect(),
         minimum_level: subscription.minimum_level.map_or(v1::Level::Unspecified, write_level).into(),
-        operational_event_types: Vec::new(),
+        operational_event_types: subscription.operational.iter().map(ToString::to_string).collect(),
     }
 }
 

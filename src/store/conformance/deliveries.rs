@@ -227,7 +227,7 @@ pub async fn the_backlog_counts_up_to_its_cap(bench: &Bench) {
     bench.settle(settlement(&events[0], 1, Stage::Fresh, waiting(500))).await;
     bench.settle(settlement(&events[1], 1, Stage::Fresh, succeeded(500))).await;
     let backlog = bench.store.backlog(destination_id(1), 10).await.unwrap();
-    assert_eq!(backlog, Backlog { count: 5, capped: false, oldest: Some(at(20)) });
+    assert_eq!(backlog, Backlog { count: 5, capped: false, oldest: Some(at(20)), dead_letters: 0 });
     let backlog = bench.store.backlog(destination_id(1), 5).await.unwrap();
     assert_eq!((backlog.count, backlog.capped), (5, false));
     let backlog = bench.store.backlog(destination_id(1), 4).await.unwrap();

@@ -68,6 +68,19 @@ pub async fn dead_letters_are_listed_newest_first(bench: &Bench) {
     assert_eq!(bench.list_all(dead_letters(100)).await, ids);
 }
 
+pub async fn the_time_of_dead_letters_is_when_they_became_one(bench: &Bench) {
+    let mut ids = Vec::new();
+    for number in 0..6_i64 {
+        let event = bench.accept(new_event("a", &[durable(1)])).await;
+        bench.settle(settlement(&event, 1, Stage::Fresh, dead(1000 + number * 10))).await;
+        ids.insert(0, id_of(&event, 1));
+    }
+    let range = DeliveryQuery { from: Some(at(1010)), until: Some(at(1040)), ..query(&[1], 10) };
+    assert!(bench.list(range.clone()).await.is_empty());
+    let range = DeliveryQuery { states: vec![StateKind::DeadLettered], ..range };
+    assert_eq!(bench.list(range).await, ids[2..5]);
+}
+
 pub async fn pages_are_complete_without_gaps_or_repeats(bench: &Bench) {
     let mut expected = BTreeSet::new();
     for number in 0..60_u8 {

@@ -276,6 +276,7 @@ pub mod config;
 pub mod deliveries;
 pub mod events;
 pub mod lists;
+pub mod replays;
 
 /// Runs all promises on one implementation.
 macro_rules! conformance {
@@ -311,12 +312,24 @@ macro_rules! conformance {
             lists: an_event_shows_as_waiting_before_any_attempt
             lists: filters_of_state_type_and_time_are_kept
             lists: dead_letters_are_listed_newest_first
+            lists: the_time_of_dead_letters_is_when_they_became_one
             lists: pages_are_complete_without_gaps_or_repeats
             config: a_destination_is_in_the_directory_when_it_is_committed
             config: the_limit_of_destinations_holds_under_concurrency
             config: a_stale_revision_changes_nothing
             config: a_deleted_destination_is_gone_and_its_deliveries_stay
             config: an_organization_is_created_once_and_changed_by_revision
+            replays: a_replay_is_read_and_listed_latest_first
+            replays: one_replay_at_a_time_runs_for_a_destination
+            replays: a_step_puts_back_what_the_replay_takes_and_records_how_far_it_is
+            replays: what_was_counted_and_is_gone_is_skipped_in_the_end
+            replays: a_step_from_where_the_replay_does_not_stand_does_nothing
+            replays: a_replay_that_fails_says_why
+            replays: a_replay_hears_once_how_each_of_its_deliveries_ends
+            replays: dead_letters_are_covered_page_by_page_by_the_time_at_which_they_became_one
+            replays: succeeded_deliveries_are_covered_by_the_time_of_their_event
+            replays: missed_events_are_those_without_a_delivery_or_with_one_that_ended_in_vain
+            replays: a_missed_event_gets_a_delivery_of_its_own_and_is_missed_no_more
         );
     };
     (@tests $open:path; $($group:ident: $name:ident)+) => {

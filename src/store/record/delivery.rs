@@ -13,7 +13,7 @@ use super::{Place, codes, cut, guarantee, guarantee_code, nanos, seal, unseal};
 use crate::domain::attempt::{Attempt, Failure, Outcome, Refusal, Trigger};
 use crate::domain::delivery::{Cycle, CycleCause, Delivery, DeliveryState, EndReason};
 use crate::domain::event::EventType;
-use crate::domain::id::{DeliveryId, EventId, OrganizationId};
+use crate::domain::id::{DeliveryId, EventId, OrganizationId, ReplayId};
 use crate::domain::time::Timestamp;
 use crate::store::{DueEntry, StoreError};
 
@@ -50,6 +50,9 @@ struct DeliveryRecord {
     cycle: Option<CycleRecord>,
     #[prost(message, repeated, tag = "11")]
     attempts: Vec<AttemptRecord>,
+    /// Empty where no replay waits for it.
+    #[prost(bytes = "vec", tag = "12")]
+    replay_id: Vec<u8>,
 }
 
 #[derive(Clone, Copy, PartialEq, Message)]
@@ -137,6 +140,7 @@ pub fn encode_delivery(delivery: &Delivery) -> Vec<u8> {
         attempt_count: delivery.attempt_count,
         cycle: Some(encode_cycle(&delivery.cycle)),
         attempts: delivery.attempts.iter().map(encode_attempt).collect(),
+        replay_id: delivery.replay_id.map(|id| id.as_bytes().to_vec()).unwrap_or_default(),
     };
     trim(&mut record);
     seal(&record)
@@ -168,7 +172,16 @@ fn restore_delivery(id: DeliveryId, record: DeliveryRecord) -> Result<Delivery, 
         attempt_count: record.attempt_count,
         cycle: restore_cycle(record.cycle)?,
         attempts: record.attempts.into_iter().map(restore_attempt).collect::<Result<_, _>>()?,
+        replay_id: restore_replay_id(&record.replay_id)?,
     })
+}
+
+fn restore_replay_id(stored: &[u8]) -> Result<Option<ReplayId>, String> {
+    if stored.is_empty() {
+        return Ok(None);
+    }
+    let bytes = stored.try_into().map_err(|_| "its replay has no id")?;
+    Ok(Some(ReplayId::from_bytes(bytes)))
 }
 
 /// The stored form of a due entry; its key holds the rest.

@@ -8,7 +8,7 @@ use prost::Message;
 use sha2::{Digest, Sha256};
 
 use super::{Place, guarantee, guarantee_code, join, level, level_code, seal, split, unseal};
-use crate::domain::event::{Event, EventType, NewEvent, Route};
+use crate::domain::event::{Event, EventType, Level, NewEvent, Route};
 use crate::domain::id::{DestinationId, EventId, EventKey, OrganizationId};
 use crate::domain::payload::Payload;
 use crate::domain::time::Timestamp;
@@ -185,6 +185,17 @@ pub fn decode_head(key: EventKey, stored: &[u8]) -> Result<EventHead, StoreError
     let place = Place::new("event", key.as_bytes());
     let record: EventRecord = unseal(place, stored)?;
     head(key, &record).map_err(|problem| place.corrupt(problem))
+}
+
+/// The head of an event and its level, out of the event's record, without its chunks.
+///
+/// # Errors
+/// [`StoreError::Corrupt`].
+pub fn decode_outline(key: EventKey, stored: &[u8]) -> Result<(EventHead, Level), StoreError> {
+    let place = Place::new("event", key.as_bytes());
+    let record: EventRecord = unseal(place, stored)?;
+    let head = head(key, &record).map_err(|problem| place.corrupt(problem))?;
+    Ok((head, level(record.level).map_err(|problem| place.corrupt(problem))?))
 }
 
 fn head(key: EventKey, record: &EventRecord) -> Result<EventHead, String> {

@@ -10,6 +10,7 @@
 mod delivery;
 mod destination;
 mod event;
+mod replay;
 mod secret;
 mod settings;
 
@@ -20,8 +21,9 @@ pub use destination::{
 };
 pub use event::{
     EventHead, Idempotency, StoredEvent, content_digest, decode_event, decode_head, decode_idempotency,
-    encode_event, encode_idempotency,
+    decode_outline, encode_event, encode_idempotency,
 };
+pub use replay::{decode_replay, encode_replay};
 
 use std::time::Duration;
 

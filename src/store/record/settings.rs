@@ -1,5 +1,6 @@
 //! A destination's settings and its subscription.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use prost::Message;
@@ -18,6 +19,8 @@ pub(super) struct SubscriptionRecord {
     event_types: Vec<String>,
     #[prost(uint32, optional, tag = "3")]
     minimum_level: Option<u32>,
+    #[prost(string, repeated, tag = "4")]
+    operational: Vec<String>,
 }
 
 /// Durations are in nanoseconds.
@@ -93,18 +96,19 @@ pub(super) fn encode_subscription(subscription: &Subscription) -> SubscriptionRe
         policy: policy_code(subscription.policy),
         event_types: subscription.event_types.iter().map(ToString::to_string).collect(),
         minimum_level: subscription.minimum_level.map(level_code),
+        operational: subscription.operational.iter().map(ToString::to_string).collect(),
     }
 }
 
 pub(super) fn restore_subscription(record: &SubscriptionRecord) -> Result<Subscription, String> {
+    let types = |texts: &[String]| -> Result<BTreeSet<EventType>, String> {
+        texts.iter().map(|text| EventType::parse(text)).collect()
+    };
     Ok(Subscription {
         policy: policy(record.policy)?,
-        event_types: record
-            .event_types
-            .iter()
-            .map(|text| EventType::parse(text))
-            .collect::<Result<_, _>>()?,
+        event_types: types(&record.event_types)?,
         minimum_level: record.minimum_level.map(level).transpose()?,
+        operational: types(&record.operational)?,
     })
 }
 

@@ -16,9 +16,10 @@ use crate::domain::destination::{
     Destination, DestinationHealth, DestinationState, DestinationUrl, DisabledReason, Header,
 };
 use crate::domain::event::{Event, EventType, NewEvent, Route};
-use crate::domain::id::{DeliveryId, DestinationId, EventId, EventKey, OrganizationId};
+use crate::domain::id::{DeliveryId, DestinationId, EventId, EventKey, OrganizationId, ReplayId};
 use crate::domain::organization::Organization;
 use crate::domain::payload::Payload;
+use crate::domain::replay::{Replay, ReplayKind, ReplayScope, ReplayState};
 use crate::domain::secret::{HttpAuth, RetiringSecret, Secret, SecretSource, SigningSecrets};
 use crate::domain::settings::{DeliverySettings, RetryPolicy, RetrySchedule};
 use crate::domain::subscription::{Subscription, SubscriptionPolicy};
@@ -160,7 +161,9 @@ fn attempt(text_bytes: usize) -> impl Strategy<Value = Attempt> {
 fn delivery(attempts: usize, text_bytes: usize) -> impl Strategy<Value = Delivery> {
     let names =
         (key(), destination_id()).prop_flat_map(|(key, id)| (Just(DeliveryId::new(key, id)), event_id(key)));
-    let rest = (organization_id(), event_type(), moment(), guarantee(), state(), any::<u32>(), cycle());
+    let replay_id = option::of(any::<[u8; 16]>().prop_map(ReplayId::from_bytes));
+    let rest =
+        (organization_id(), event_type(), moment(), guarantee(), state(), any::<u32>(), cycle(), replay_id);
     (names, rest, vec(attempt(text_bytes), 0..=attempts)).prop_map(|((id, event_id), rest, attempts)| {
         Delivery {
             id,
@@ -173,6 +176,7 @@ fn delivery(attempts: usize, text_bytes: usize) -> impl Strategy<Value = Deliver
             attempt_count: rest.5,
             cycle: rest.6,
             attempts,
+            replay_id: rest.7,
         }
     })
 }
@@ -231,8 +235,14 @@ fn settings() -> impl Strategy<Value = DeliverySettings> {
 
 fn subscription() -> impl Strategy<Value = Subscription> {
     let policy = prop_oneof![Just(SubscriptionPolicy::Include), Just(SubscriptionPolicy::Exclude)];
-    (policy, btree_set(event_type(), 0..60), option::of(level()))
-        .prop_map(|(policy, event_types, minimum_level)| Subscription { policy, event_types, minimum_level })
+    (policy, btree_set(event_type(), 0..60), option::of(level()), btree_set(event_type(), 0..3)).prop_map(
+        |(policy, event_types, minimum_level, operational)| Subscription {
+            policy,
+            event_types,
+            minimum_level,
+            operational,
+        },
+    )
 }
 
 fn destination() -> impl Strategy<Value = Destination> {
@@ -289,6 +299,48 @@ fn stored_event(event: &Event) -> Result<Event, StoreError> {
     decode_event(event.key, &record, |number| Ok(chunks.get(usize::from(number))))
 }
 
+fn replay() -> impl Strategy<Value = Replay> {
+    let kinds = [ReplayKind::DeadLetters, ReplayKind::Succeeded, ReplayKind::Missed];
+    let range = (option::of(moment()), option::of(moment()));
+    let types = vec(event_type(), 0..100);
+    let kind = proptest::sample::select(kinds.to_vec());
+    let scope = (kind, option::of(destination_id()), types, option::of(key()), range);
+    let scope = scope.prop_map(|(kind, destination_id, event_types, event_key, (from, until))| ReplayScope {
+        kind,
+        destination_id,
+        event_types,
+        event_key,
+        from,
+        until,
+    });
+    let place = || {
+        let id = (key(), destination_id()).prop_map(|(key, id)| DeliveryId::new(key, id));
+        option::of(id)
+    };
+    let state = prop_oneof![
+        place().prop_map(|after| ReplayState::Counting { after }),
+        place().prop_map(|after| ReplayState::Sending { after }),
+        moment().prop_map(|at| ReplayState::Completed { at }),
+        moment().prop_map(|at| ReplayState::Cancelled { at }),
+        (moment(), ".{0,200}").prop_map(|(at, error)| ReplayState::Failed { at, error }),
+    ];
+    let rest = (organization_id(), any::<u32>(), ".{0,40}", moment(), any::<[u64; 5]>());
+    (any::<[u8; 16]>(), scope, state, rest).prop_map(|(id, scope, state, rest)| Replay {
+        id: ReplayId::from_bytes(id),
+        organization_id: rest.0,
+        scope,
+        per_second: rest.1,
+        started_by: rest.2,
+        created_at: rest.3,
+        state,
+        total: rest.4[0],
+        replayed: rest.4[1],
+        succeeded: rest.4[2],
+        failed: rest.4[3],
+        skipped: rest.4[4],
+    })
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
@@ -316,6 +368,13 @@ proptest! {
             Outcome::NoAnswer { .. } | Outcome::NotSent { .. } => Bytes::new(),
         });
         prop_assert_eq!(bodies(&restored), bodies(&delivery));
+    }
+
+    #[test]
+    fn a_replay_survives_in_small_chunks(replay in replay()) {
+        let chunks = encode_replay(&replay);
+        prop_assert!(chunks.iter().all(|chunk| chunk.len() <= VALUE_MAX_BYTES));
+        prop_assert_eq!(decode_replay(replay.id, &chunks).unwrap(), replay);
     }
 
     #[test]

@@ -112,7 +112,7 @@ impl Writer {
 }
 
 /// Writes the chunks and removes those that an earlier, larger version left.
-fn put_chunks(group: &mut Group, prefix: &[u8], chunks: Vec<Vec<u8>>) -> Result<(), StoreError> {
+pub(super) fn put_chunks(group: &mut Group, prefix: &[u8], chunks: Vec<Vec<u8>>) -> Result<(), StoreError> {
     let mut next = 0_u16;
     for chunk in chunks {
         group.put(keys::numbered(prefix, next), chunk);

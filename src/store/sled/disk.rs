@@ -58,6 +58,7 @@ pub(super) struct Watermark {
     folder: PathBuf,
     needed_bytes: u64,
     checked: Option<(Instant, u64)>,
+    was_full: bool,
 }
 
 impl Watermark {
@@ -69,7 +70,7 @@ impl Watermark {
                 rustix::fs::statvfs(folder).map_or(0, |stat| stat.f_blocks.saturating_mul(stat.f_frsize));
             (size / 10).max(LEAST_FREE)
         });
-        Self { folder: folder.to_owned(), needed_bytes, checked: None }
+        Self { folder: folder.to_owned(), needed_bytes, checked: None, was_full: false }
     }
 
     /// Whether there is room for new data.
@@ -82,7 +83,17 @@ impl Watermark {
                 free
             }
         };
-        if free_bytes < self.needed_bytes {
+        let is_full = free_bytes < self.needed_bytes;
+        if is_full != self.was_full {
+            self.was_full = is_full;
+            let needed_bytes = self.needed_bytes;
+            if is_full {
+                tracing::warn!(free_bytes, needed_bytes, "the disk is too full: new events are refused");
+            } else {
+                tracing::info!(free_bytes, needed_bytes, "the disk has room again: new events are taken");
+            }
+        }
+        if is_full {
             return Err(StoreError::Full { free_bytes, needed_bytes: self.needed_bytes });
         }
         Ok(())

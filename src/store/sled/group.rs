@@ -12,7 +12,7 @@ use sled::{Batch, IVec, Tree};
 use super::unavailable;
 use crate::domain::destination::Destination;
 use crate::domain::event::Event;
-use crate::domain::id::{DeliveryId, DestinationId};
+use crate::domain::id::{DeliveryId, DestinationId, ReplayId};
 use crate::domain::organization::Organization;
 use crate::store::{DueEntry, StoreError};
 
@@ -26,6 +26,7 @@ pub(super) enum Effect {
     DestinationPut(Arc<Destination>),
     DestinationRemoved(DestinationId),
     OrganizationPut(Arc<Organization>),
+    ReplayChanged(ReplayId),
 }
 
 /// Answers a call; it runs after the commit.

@@ -11,12 +11,15 @@
 //! | `I` | organization, caller's event id | which event that is, and a digest of its content |
 //! | `C` | kind, id, chunk number | destination or organization |
 //! | `H` | destination | health |
+//! | `Yd` | replay, chunk number | replay |
+//! | `Yo` | organization, replay | empty: for lists |
+//! | `Yr` | replay | empty: a replay that runs |
 //! | `M` | name | schema version, clean shutdown |
 //!
 //! What costs in this tree is keys written, so an event for one destination is two of them (`E`, `W`),
 //! and keys of one event are neighbours of those of the events accepted with it.
 
-use crate::domain::id::{DeliveryId, DestinationId, EventId, EventKey, OrganizationId};
+use crate::domain::id::{DeliveryId, DestinationId, EventId, EventKey, OrganizationId, ReplayId};
 use crate::domain::time::Timestamp;
 
 pub(super) const FRESH: u8 = b'W';
@@ -36,6 +39,8 @@ pub(super) const DESTINATIONS: &[u8] = b"Cd";
 pub(super) const ORGANIZATIONS: &[u8] = b"Co";
 /// The health of all destinations.
 pub(super) const HEALTH: &[u8] = b"H";
+/// All replays that run.
+pub(super) const RUNNING_REPLAYS: &[u8] = b"Yr";
 
 pub(super) fn event(key: EventKey) -> Vec<u8> {
     [EVENTS, key.as_bytes()].concat()
@@ -95,6 +100,29 @@ pub(super) fn without_number(key: &[u8]) -> &[u8] {
 
 pub(super) fn health(id: DestinationId) -> Vec<u8> {
     [HEALTH, id.as_bytes()].concat()
+}
+
+/// What the chunks of a replay begin with.
+pub(super) fn replay(id: ReplayId) -> Vec<u8> {
+    [b"Yd", id.as_bytes().as_slice()].concat()
+}
+
+/// What the keys of an organization's replays begin with.
+pub(super) fn replays_of(organization_id: &OrganizationId) -> Vec<u8> {
+    [b"Yo", organization_id.as_str().as_bytes(), b"/"].concat()
+}
+
+pub(super) fn replay_of(organization_id: &OrganizationId, id: ReplayId) -> Vec<u8> {
+    [replays_of(organization_id).as_slice(), id.as_bytes()].concat()
+}
+
+pub(super) fn running_replay(id: ReplayId) -> Vec<u8> {
+    [RUNNING_REPLAYS, id.as_bytes()].concat()
+}
+
+/// The replay in a key that ends with one.
+pub(super) fn replay_id_of(key: &[u8]) -> Option<ReplayId> {
+    key.last_chunk().copied().map(ReplayId::from_bytes)
 }
 
 /// The event in a key that ends with one.

@@ -126,14 +126,16 @@ impl Merge {
 fn bounds(query: &DeliveryQuery, destination_id: DestinationId) -> Option<(EventKey, EventKey, bool)> {
     // Keys have 48 bits of milliseconds; a later time than that bounds nothing.
     let expressible = |millis: i64| millis < 1 << 48;
-    let first = query.from.map_or(EventKey::MIN, EventKey::lower_bound);
+    // A dead letter is younger than its event, so its time bounds no key from below.
+    let from = query.from.filter(|_| !lifecycle::asks_for_dead_letters(query));
+    let first = from.map_or(EventKey::MIN, EventKey::lower_bound);
     let until = query.until.filter(|until| expressible(until.as_millis())).map(EventKey::lower_bound);
     let mut last = until.map_or((EventKey::MAX, true), |until| (until, false));
     if let Some(after) = query.after {
         // Of the event listed last, destinations with larger ids are still to come.
         last = last.min((after.event_key, destination_id > after.destination_id));
     }
-    let nothing = query.from.is_some_and(|from| !expressible(from.as_millis()))
+    let nothing = from.is_some_and(|from| !expressible(from.as_millis()))
         || first > last.0
         || (first == last.0 && !last.1);
     (!nothing).then_some((first, last.0, last.1))

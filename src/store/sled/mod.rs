@@ -13,12 +13,14 @@
 
 mod accept;
 mod config;
+mod cover;
 mod disk;
 mod group;
 mod keys;
 mod listing;
 mod open;
 mod reader;
+mod replay;
 mod settle;
 #[cfg(test)]
 mod tests;
@@ -38,6 +40,7 @@ use crate::clock::SharedClock;
 use crate::domain::id::EventKey;
 use disk::Watermark;
 use reader::Reader;
+use replay::Running;
 use writer::{Command, Heads, Queued, Reply, Writer};
 
 /// How many reads run at once; more would only wait for each other inside sled.
@@ -182,6 +185,9 @@ impl SledStore {
             durable_key: Mutex::new(last_key),
         });
         let reader = Reader { db: db.clone(), shared: Arc::clone(&shared), _lock: Arc::new(lock) };
+        let running_replays = reader.running_replays()?;
+        let running_replays =
+            running_replays.iter().map(|replay| (replay.id, Running::from(replay))).collect();
         let syncs = sync.counter();
         let writer = Writer {
             db,
@@ -189,11 +195,13 @@ impl SledStore {
             shared: Arc::clone(&shared),
             clock: options.clock,
             watermark: Watermark::new(folder, options.min_free_bytes),
+            folder: folder.to_owned(),
             group_events: options.group_events,
             last_key,
             heads: Heads::default(),
             destinations: contents.destinations,
             organizations: contents.organizations,
+            running_replays,
             unsynced_since: None,
         };
         let (commands, queued) = mpsc::channel();

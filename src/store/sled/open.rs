@@ -6,6 +6,7 @@ use std::io::{self, Read, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
 use sled::{Db, IVec};
@@ -23,8 +24,14 @@ use crate::store::record::{Place, decode_destination, decode_health, decode_orga
 pub(super) const SCHEMA: u32 = 1;
 /// Locked while the store is open; not empty once a store was created here.
 const LOCK_FILE: &str = "signalpost.lock";
+/// There while the store is closed in an orderly way, with the key of its last event: sled recovers from a
+/// damaged log by forgetting what it can't read, and only somebody outside of it can tell.
+pub(super) const CLOSED_FILE: &str = "signalpost.closed";
 /// sled's own background flush. It does not make anything durable, but only its thread cleans segments.
 const FLUSH_EVERY_MS: u64 = 500;
+
+/// How long sled's own lock may be held by a store of this process that was just dropped.
+const SLED_LOCK_PATIENCE: Duration = Duration::from_secs(5);
 
 /// An open store.
 pub(super) struct Opened {
@@ -52,18 +59,36 @@ pub(super) fn open(folder: &Path, cache_bytes: u64) -> Result<Opened, StoreError
     lock.read_to_string(&mut marker).map_err(|error| cannot("its lock file can't be read", &error))?;
     remove_unfinished_snapshots(folder)
         .map_err(|error| cannot("an unfinished snapshot can't be removed", &error))?;
-    let db = guarded(folder, || {
-        let config = sled::Config::new().path(folder).cache_capacity(cache_bytes);
-        config.flush_every_ms(Some(FLUSH_EVERY_MS)).open().map_err(|error| explain_sled(&error))
-    })?;
+    let db = guarded(folder, || open_sled(folder, cache_bytes))?;
     let sync = SyncHandle::open(folder).map_err(|error| cannot("its file can't be opened", &error))?;
     sync_folder(folder).map_err(|error| cannot("the folder can't be synced", &error))?;
     let contents = guarded(folder, || {
         prepare(&db, !marker.is_empty())?;
         load(&db).map_err(|error| error.to_string())
     })?;
+    check_closed(folder, contents.last_key).map_err(|problem| cannot_open(folder, &problem))?;
     finish(&db, &sync, &mut lock, marker.is_empty()).map_err(|problem| cannot_open(folder, &problem))?;
     Ok(Opened { db, sync, lock, contents })
+}
+
+/// Our own lock is held, so if sled's is taken, its holder is a store of this process that is on its way
+/// out: sled's background thread lets go of it a moment after the store was dropped.
+fn open_sled(folder: &Path, cache_bytes: u64) -> Result<Db, String> {
+    let config = sled::Config::new().path(folder).cache_capacity(cache_bytes);
+    let config = config.flush_every_ms(Some(FLUSH_EVERY_MS));
+    let begun = Instant::now();
+    loop {
+        match config.open() {
+            Err(error) if is_locked(&error) && begun.elapsed() < SLED_LOCK_PATIENCE => {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            opened => return opened.map_err(|error| explain_sled(&error)),
+        }
+    }
+}
+
+fn is_locked(error: &sled::Error) -> bool {
+    matches!(error, sled::Error::Io(error) if error.to_string().contains("could not acquire lock"))
 }
 
 fn lock(folder: &Path) -> Result<File, StoreError> {
@@ -181,6 +206,26 @@ fn finish(db: &Db, sync: &SyncHandle, lock: &mut File, is_new: bool) -> Result<(
     Ok(())
 }
 
+/// Refuses a store that was closed with another last event than it has now.
+fn check_closed(folder: &Path, last_key: Option<EventKey>) -> Result<(), String> {
+    let path = folder.join(CLOSED_FILE);
+    let noted = match fs::read_to_string(&path) {
+        Ok(noted) => noted,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(explain("its mark of an orderly end can't be read", &error)),
+    };
+    if noted.trim() != closed_note(last_key) {
+        return Err(damaged("events that it had when it was closed are missing"));
+    }
+    let removed = fs::remove_file(&path).and_then(|()| sync_folder(folder));
+    removed.map_err(|error| explain("its mark of an orderly end can't be removed", &error))
+}
+
+/// What the mark of an orderly end says.
+pub(super) fn closed_note(last_key: Option<EventKey>) -> String {
+    format!("last event {}", last_key.unwrap_or(EventKey::MIN))
+}
+
 fn cannot_open(folder: &Path, problem: &str) -> StoreError {
     StoreError::CannotOpen(format!("the store in {} can't be opened: {problem}", folder.display()))
 }
@@ -191,9 +236,7 @@ fn damaged(problem: &str) -> String {
 
 fn explain_sled(error: &sled::Error) -> String {
     match error {
-        sled::Error::Io(error) if error.to_string().contains("could not acquire lock") => {
-            "its file is locked by another process; stop that one first".into()
-        }
+        error if is_locked(error) => "its file is locked by another process; stop that one first".into(),
         sled::Error::Io(error) => explain("its files can't be used", error),
         sled::Error::Unsupported(problem) => format!("its files have a format of another sled: {problem}"),
         sled::Error::CollectionNotFound(_)

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use sled::{Db, IVec};
 
-use super::keys::{self, DELIVERY, DUE, FRESH};
+use super::keys::{self, DEAD, DELIVERY, DUE, FRESH};
 use super::{Shared, unavailable};
 use crate::domain::delivery::Delivery;
 use crate::domain::event::Event;
@@ -36,6 +36,17 @@ impl Reader {
         let Some(stored) = self.get(&keys::event(key))? else { return Ok(None) };
         let event = decode_event(key, &stored, |number| self.get(&keys::chunk(key, number)))?;
         Ok(Some(Arc::new(event)))
+    }
+
+    /// The event, unless it is gone or damaged: one damaged record must not hold up all that wait behind it.
+    pub(super) fn readable(&self, key: EventKey) -> Result<Option<Arc<Event>>, StoreError> {
+        match self.event(key) {
+            Err(StoreError::Corrupt(problem)) => {
+                tracing::error!(event.key = %key, problem, "a damaged event is passed over");
+                Ok(None)
+            }
+            read => read,
+        }
     }
 
     pub(super) fn head(&self, key: EventKey) -> Result<Option<EventHead>, StoreError> {
@@ -74,7 +85,7 @@ impl Reader {
         for row in self.db.range::<Vec<u8>, _>((start, Included(at(end)))) {
             let (key, _) = row.map_err(|error| unavailable(&error))?;
             let Some(event_key) = keys::event_of(&key) else { continue };
-            let Some(event) = self.event(event_key)? else { continue };
+            let Some(event) = self.readable(event_key)? else { continue };
             if rows.len() == limit {
                 return Ok(Page { rows, more: true });
             }
@@ -102,7 +113,10 @@ impl Reader {
             let parts = keys::due_of(&key).zip(keys::event_of(&key));
             let parts = parts.ok_or_else(|| Place::new("due", &key).corrupt("its key is too short"));
             let (due, event_key) = parts?;
-            rows.push(decode_due(DeliveryId::new(event_key, destination_id), due, &key, &stored)?);
+            match decode_due(DeliveryId::new(event_key, destination_id), due, &key, &stored) {
+                Ok(entry) => rows.push(entry),
+                Err(error) => tracing::error!(%error, "a damaged entry is passed over"),
+            }
         }
         Ok(Page { rows, more: false })
     }
@@ -157,6 +171,8 @@ impl Reader {
             }
             backlog.count += 1;
         }
+        let dead = self.db.scan_prefix(keys::of_destination(DEAD, destination_id)).keys();
+        backlog.dead_letters = dead.take(cap).filter(Result::is_ok).count();
         Ok(backlog)
     }
 }

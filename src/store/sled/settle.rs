@@ -5,6 +5,7 @@
 
 use super::group::{Effect, Group};
 use super::keys::{self, DEAD, DELIVERY, FRESH};
+use super::replay::count_for_replay;
 use super::writer::Writer;
 use crate::domain::delivery::{CycleCause, Delivery, DeliveryState, StateKind};
 use crate::domain::destination::DestinationHealth;
@@ -18,7 +19,7 @@ use crate::store::{DueEntry, Settlement, Stage, StoreError, lifecycle};
 
 /// In which order a delivery is before a change.
 #[derive(Clone, Copy)]
-enum Order {
+pub(super) enum Order {
     Fresh,
     Due(Timestamp),
     Dead,
@@ -63,6 +64,7 @@ impl Writer {
             return forget(group, id, stage);
         };
         if lifecycle::settle(&mut delivery, settlement) {
+            count_for_replay(group, &mut delivery)?;
             place(group, order, &delivery, stage != Stage::InMemory)
         } else {
             group.put(keys::by_destination(DELIVERY, id), encode_delivery(&delivery));
@@ -133,6 +135,7 @@ impl Writer {
             let present = self.present(group, id)?.filter(|(delivery, _)| delivery.state.kind() == from);
             let Some((mut delivery, order)) = present else { continue };
             delivery.state = into.clone();
+            count_for_replay(group, &mut delivery)?;
             place(group, order, &delivery, true)?;
             ended.push(id);
         }
@@ -143,7 +146,11 @@ impl Writer {
     }
 
     /// The delivery as a caller means it: with a record, or fresh.
-    fn present(&mut self, group: &Group, id: DeliveryId) -> Result<Option<(Delivery, Order)>, StoreError> {
+    pub(super) fn present(
+        &mut self,
+        group: &Group,
+        id: DeliveryId,
+    ) -> Result<Option<(Delivery, Order)>, StoreError> {
         if let Some(delivery) = stored(group, id)? {
             let order = Order::of(&delivery.state);
             return Ok(Some((delivery, order)));
@@ -157,7 +164,7 @@ impl Writer {
     }
 
     /// What a delivery repeats of its event; mostly without a read.
-    fn head(&mut self, group: &Group, key: EventKey) -> Result<Option<EventHead>, StoreError> {
+    pub(super) fn head(&mut self, group: &Group, key: EventKey) -> Result<Option<EventHead>, StoreError> {
         if let Some(head) = self.heads.get(key) {
             return Ok(Some(head));
         }
@@ -182,7 +189,12 @@ fn stored(group: &Group, id: DeliveryId) -> Result<Option<Delivery>, StoreError>
 }
 
 /// Writes the record and moves the delivery from the order it was in to the one of its new state.
-fn place(group: &mut Group, from: Order, delivery: &Delivery, durable: bool) -> Result<(), StoreError> {
+pub(super) fn place(
+    group: &mut Group,
+    from: Order,
+    delivery: &Delivery,
+    durable: bool,
+) -> Result<(), StoreError> {
     let id = delivery.id;
     match from {
         Order::Fresh => group.remove(keys::by_destination(FRESH, id)),

@@ -12,18 +12,20 @@ use tokio::task::JoinSet;
 
 use super::{SledOptions, SledStore, keys, open};
 use crate::clock::SharedClock;
-use crate::domain::delivery::{CycleCause, DeliveryState, StateKind};
+use crate::domain::delivery::{CycleCause, DeliveryState, EndReason, StateKind};
 use crate::domain::destination::{Destination, DestinationHealth, Header};
-use crate::domain::event::Event;
+use crate::domain::event::{Event, EventType};
 use crate::domain::id::{DeliveryId, DestinationId, EventKey};
+use crate::domain::replay::ReplayKind;
 use crate::domain::secret::Secret;
+use crate::store::conformance::replays::{self, cover, scope};
 use crate::store::conformance::{
     Bench, at, big_event, conformance, destination, destination_id, durable, id_of, manual_clock, new_event,
     organization, organization_id, query, settlement,
 };
 use crate::store::{
     CommitListener, DeliveryQuery, DeliveryStore, DestinationStore, DueEntry, EventStore, OrganizationStore,
-    Stage, Store, StoreError,
+    ReplayAction, ReplayStep, ReplayStore, Stage, Store, StoreError,
 };
 
 fn options(clock: SharedClock) -> SledOptions {
@@ -172,6 +174,25 @@ fn damaged_files_are_a_message_and_no_panic() {
     let middle = bytes.len() / 2;
     bytes[middle] ^= 0xff;
     fs::write(&snapshot, bytes).unwrap();
+    let problem = problem(open_in(folder.path()));
+    assert!(problem.contains("damaged") && problem.contains("copy the folder"), "{problem}");
+}
+
+#[test]
+fn a_store_that_lost_events_since_it_was_closed_is_refused_and_not_opened_quietly() {
+    let folder = TempDir::new().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let store = open_in(folder.path()).unwrap();
+    for _ in 0..50 {
+        runtime.block_on(store.accept(vec![new_event("a", &[durable(1)]); 3])).unwrap();
+    }
+    runtime.block_on(store.close()).unwrap();
+    drop(store);
+    let path = folder.path().join("db");
+    let mut bytes = fs::read(&path).unwrap();
+    let used = bytes.iter().rposition(|byte| *byte != 0).unwrap();
+    bytes[used / 2] ^= 0xff;
+    fs::write(&path, bytes).unwrap();
     let problem = problem(open_in(folder.path()));
     assert!(problem.contains("damaged") && problem.contains("copy the folder"), "{problem}");
 }
@@ -414,6 +435,65 @@ async fn a_list_that_finds_nothing_stops_and_says_where_to_go_on() {
     }
     assert_eq!(rows.iter().map(|row| row.id).collect::<Vec<_>>(), [id_of(&wanted, 1)]);
     assert_eq!(pages, 11);
+}
+
+#[tokio::test]
+async fn a_replay_goes_on_after_a_restart_from_where_it_was() {
+    let folder = TempDir::new().unwrap();
+    let (bench, store) = open_bench(folder.path());
+    let dead = DeliveryState::DeadLettered { at: at(1), reason: EndReason::AttemptsExhausted };
+    let mut ids = Vec::new();
+    for _ in 0..3 {
+        let event = bench.accept(new_event("a", &[durable(1)])).await;
+        let settled = settlement(&event, 1, Stage::Fresh, dead.clone());
+        store.settle(vec![settled], Vec::new()).await.unwrap();
+        ids.push(id_of(&event, 1));
+    }
+    let mut replay = replays::replay(1, scope(ReplayKind::DeadLetters, None));
+    // Long enough for several chunks.
+    let long = |number| EventType::parse(&format!("{number:0>128}")).unwrap();
+    replay.scope.event_types = (0..100).map(long).collect();
+    let replay = store.create_replay(replay).await.unwrap();
+    let action = ReplayAction::Send { ids: ids[..2].to_vec(), next: Some(ids[1]) };
+    let step = ReplayStep { from: replay.state.clone(), action };
+    let replay = store.step_replay(replay.id, step.clone(), at(2)).await.unwrap();
+    store.close().await.unwrap();
+    drop((bench, store));
+    let (_, store) = open_bench(folder.path());
+    assert_eq!(store.running_replays().await.unwrap(), std::slice::from_ref(&replay));
+    assert_eq!(store.step_replay(replay.id, step, at(3)).await.unwrap(), replay);
+    let rival = store.create_replay(replays::replay(2, scope(ReplayKind::Missed, Some(1)))).await;
+    assert!(matches!(rival, Err(StoreError::ReplayRunning(id)) if id == replay.id));
+    assert_eq!(store.load_due(destination_id(1), None, 9).await.unwrap().rows.len(), 2);
+    let last = ReplayAction::Send { ids: ids[2..].to_vec(), next: None };
+    let step = ReplayStep { from: replay.state.clone(), action: last };
+    let replay = store.step_replay(replay.id, step, at(4)).await.unwrap();
+    assert_eq!((replay.replayed, replay.skipped), (3, 0));
+    assert!(store.running_replays().await.unwrap().is_empty());
+    store.create_replay(replays::replay(2, scope(ReplayKind::Missed, Some(1)))).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_search_for_what_a_replay_covers_looks_at_few_rows_a_call() {
+    let folder = TempDir::new().unwrap();
+    let (bench, store) = open_bench(folder.path());
+    for _ in 0..50 {
+        bench.accept(new_event("unwanted", &[])).await;
+    }
+    let missed = bench.accept(new_event("a", &[])).await;
+    let missed = id_of(&missed, 1);
+    let mut query = cover(scope(ReplayKind::Missed, Some(1)), &[1], 5);
+    let (mut ids, mut pages) = (Vec::new(), 0);
+    loop {
+        let page = store.reader.covered(&query, 11).unwrap();
+        ids.extend(page.ids);
+        pages += 1;
+        if page.next.is_none() {
+            break;
+        }
+        query.after = page.next;
+    }
+    assert_eq!((ids, pages), (vec![missed], 6));
 }
 
 #[derive(Default)]

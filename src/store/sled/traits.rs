@@ -5,19 +5,22 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::accept::Submission;
+use super::replay::ReplayCommand;
 use super::writer::Command;
 use super::{Patience, SledStore, listing};
 use crate::domain::delivery::{CycleCause, Delivery, DeliveryState, StateKind};
 use crate::domain::destination::{Destination, DestinationHealth};
 use crate::domain::event::{Acceptance, Event, NewEvent};
-use crate::domain::id::{DeliveryId, DestinationId, EventId, EventKey, OrganizationId};
+use crate::domain::id::{DeliveryId, DestinationId, EventId, EventKey, OrganizationId, ReplayId};
 use crate::domain::organization::Organization;
+use crate::domain::replay::Replay;
 use crate::domain::time::Timestamp;
 use crate::store::directory::Directory;
 use crate::store::record::content_digest;
 use crate::store::{
-    Backlog, CommitListener, DeliveryPage, DeliveryQuery, DeliveryStore, DestinationStore, DueEntry,
-    EventStore, OrganizationStore, Page, Settlement, Store, StoreError,
+    Backlog, CommitListener, CoverPage, CoverQuery, DeliveryPage, DeliveryQuery, DeliveryStore,
+    DestinationStore, DueEntry, EventStore, OrganizationStore, Page, ReplayPage, ReplayQuery, ReplayStep,
+    ReplayStore, Settlement, Store, StoreError,
 };
 
 impl Store for SledStore {
@@ -156,5 +159,45 @@ impl OrganizationStore for SledStore {
         expected: u64,
     ) -> Result<Arc<Organization>, StoreError> {
         self.submit(Patience::Wait, |reply| Command::UpdateOrganization(organization, expected, reply)).await
+    }
+}
+
+#[async_trait]
+impl ReplayStore for SledStore {
+    async fn create_replay(&self, replay: Replay) -> Result<Replay, StoreError> {
+        let replay = Box::new(replay);
+        let create = |reply| Command::Replay(ReplayCommand::Create(replay, reply));
+        self.submit(Patience::Wait, create).await
+    }
+
+    async fn replay(&self, id: ReplayId) -> Result<Option<Replay>, StoreError> {
+        self.read(move |reader| reader.replay(id)).await
+    }
+
+    async fn replays(&self, query: ReplayQuery) -> Result<ReplayPage, StoreError> {
+        self.read(move |reader| reader.replays(&query)).await
+    }
+
+    async fn running_replays(&self) -> Result<Vec<Replay>, StoreError> {
+        self.read(|reader| reader.running_replays()).await
+    }
+
+    async fn step_replay(
+        &self,
+        id: ReplayId,
+        step: ReplayStep,
+        now: Timestamp,
+    ) -> Result<Replay, StoreError> {
+        let step = Box::new(step);
+        let step = |reply| Command::Replay(ReplayCommand::Step(id, step, now, reply));
+        self.submit(Patience::Wait, step).await
+    }
+
+    async fn cancel_replay(&self, id: ReplayId, now: Timestamp) -> Result<Replay, StoreError> {
+        self.submit(Patience::Wait, |reply| Command::Replay(ReplayCommand::Cancel(id, now, reply))).await
+    }
+
+    async fn covered(&self, query: CoverQuery) -> Result<CoverPage, StoreError> {
+        self.read(move |reader| reader.covered(&query, listing::ROWS_SCANNED)).await
     }
 }

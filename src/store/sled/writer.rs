@@ -8,6 +8,7 @@
 use std::any::Any;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
@@ -16,14 +17,16 @@ use sled::Db;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::accept::Submission;
-use super::disk::{SyncHandle, Watermark};
+use super::disk::{SyncHandle, Watermark, sync_folder};
 use super::group::{Effect, Finished, Group};
+use super::open::{CLOSED_FILE, closed_note};
+use super::replay::{ReplayCommand, Running};
 use super::{Shared, keys, unavailable};
 use crate::clock::SharedClock;
 use crate::domain::delivery::{CycleCause, DeliveryState, StateKind};
 use crate::domain::destination::{Destination, DestinationHealth};
 use crate::domain::event::Acceptance;
-use crate::domain::id::{DeliveryId, DestinationId, EventKey, OrganizationId};
+use crate::domain::id::{DeliveryId, DestinationId, EventKey, OrganizationId, ReplayId};
 use crate::domain::organization::Organization;
 use crate::domain::time::Timestamp;
 use crate::store::record::EventHead;
@@ -51,6 +54,7 @@ pub(super) enum Command {
     DeleteDestination(DestinationId, Option<u64>, Reply<()>),
     CreateOrganization(Organization, Reply<Arc<Organization>>),
     UpdateOrganization(Organization, u64, Reply<Arc<Organization>>),
+    Replay(ReplayCommand),
     Close(Reply<()>),
 }
 
@@ -75,12 +79,14 @@ pub(super) struct Writer {
     pub(super) shared: Arc<Shared>,
     pub(super) clock: SharedClock,
     pub(super) watermark: Watermark,
+    pub(super) folder: PathBuf,
     pub(super) group_events: usize,
     pub(super) last_key: EventKey,
     pub(super) heads: Heads,
     /// As of the group that is being built; the directory is as of the last commit.
     pub(super) destinations: BTreeMap<DestinationId, Arc<Destination>>,
     pub(super) organizations: BTreeMap<OrganizationId, Arc<Organization>>,
+    pub(super) running_replays: BTreeMap<ReplayId, Running>,
     /// Since when something is applied but not durable.
     pub(super) unsynced_since: Option<Instant>,
 }
@@ -178,6 +184,7 @@ impl Writer {
                 let result = self.update_organization(group, organization, expected);
                 join(group, true, result, reply)?;
             }
+            Command::Replay(command) => self.take_replay(group, command)?,
             Command::Close(reply) => return Ok(Some(reply)),
         }
         Ok(None)
@@ -225,6 +232,7 @@ impl Writer {
                 directory.remove_destination(id);
                 listener.inspect(|listener| listener.destination_changed(id))
             }
+            Effect::ReplayChanged(id) => listener.inspect(|listener| listener.replay_changed(id)),
             Effect::OrganizationPut(organization) => {
                 directory.put_organization(organization);
                 None
@@ -235,12 +243,17 @@ impl Writer {
     /// Leaves a mark that nothing was under way.
     fn close(&mut self) -> Result<(), StoreError> {
         self.db.insert(keys::CLEAN_KEY, &[]).map_err(|error| unavailable(&error))?;
-        self.make_durable()
+        self.make_durable()?;
+        let last = self.db.scan_prefix(keys::EVENTS).next_back().transpose();
+        let last = last.map_err(|error| unavailable(&error))?.and_then(|(key, _)| keys::event_of(&key));
+        let noted = std::fs::write(self.folder.join(CLOSED_FILE), closed_note(last));
+        let noted = noted.and_then(|()| sync_folder(&self.folder));
+        noted.map_err(|error| StoreError::Unavailable(format!("its end can't be noted: {error}")))
     }
 }
 
 /// Takes the writes of a call into the group, or none of them, and answers after the commit.
-fn join<T: Send + 'static>(
+pub(super) fn join<T: Send + 'static>(
     group: &mut Group,
     durable: bool,
     result: Result<T, StoreError>,

@@ -58,6 +58,8 @@ impl Server {
             ("store.cache", r#""16MiB""#),
             ("store.min_free", r#""16MiB""#),
             ("delivery.threads", "1"),
+            // Tests of failures are about the schedule; the circuit has tests of its own.
+            ("delivery.circuit_opens_after", "1000"),
             ("delivery.enterprise_telemetry_enabled", "true"),
             ("egress.allow", r#"["127.0.0.0/8"]"#),
             ("egress.ca_file", certificate.as_str()),

@@ -1,0 +1,135 @@
+//! Operational events: what Signalpost itself has to tell an organization about its deliveries.
+//!
+//! They are events like any other, of types that begin with `signalpost.`, which callers can't emit. Only
+//! destinations that list a type by name get it, and never the destination that it is about.
+
+use bytes::Bytes;
+use serde_json::{Value, json};
+
+use super::delivery::EndReason;
+use super::destination::DisabledReason;
+use super::event::Level;
+use super::id::{DeliveryId, DestinationId, EventId};
+use super::time::Timestamp;
+
+/// What the types of all operational events begin with.
+pub const OPERATIONAL_PREFIX: &str = "signalpost.";
+
+/// Something that an organization may want to know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum OperationalEvent {
+    /// A delivery ran out of attempts.
+    DeliveryDeadLettered {
+        /// Which delivery.
+        delivery_id: DeliveryId,
+        /// Its event.
+        event_id: EventId,
+        /// Why there is no further attempt.
+        reason: EndReason,
+        /// Attempts in all.
+        attempt_count: u32,
+        /// What went wrong last.
+        last_error: String,
+    },
+    /// A destination was disabled because of what its receiver does.
+    DestinationDisabled {
+        /// Which destination.
+        destination_id: DestinationId,
+        /// Why.
+        reason: DisabledReason,
+    },
+    /// A signing secret was rotated.
+    SecretRotated {
+        /// Whose.
+        destination_id: DestinationId,
+        /// Until when the old one is still used.
+        overlap_ends: Timestamp,
+    },
+    /// The organization has nearly as many destinations as its plan allows.
+    QuotaNear {
+        /// The plan's limit.
+        limit: u32,
+        /// How many there are.
+        usage: u32,
+    },
+}
+
+impl OperationalEvent {
+    /// All types that there are.
+    pub const TYPES: [&'static str; 4] = [
+        "signalpost.delivery.dead_lettered",
+        "signalpost.destination.disabled",
+        "signalpost.secret.rotated",
+        "signalpost.quota.near",
+    ];
+
+    /// Its type, one of [`OperationalEvent::TYPES`].
+    #[must_use]
+    pub const fn event_type(&self) -> &'static str {
+        match self {
+            OperationalEvent::DeliveryDeadLettered { .. } => "signalpost.delivery.dead_lettered",
+            OperationalEvent::DestinationDisabled { .. } => "signalpost.destination.disabled",
+            OperationalEvent::SecretRotated { .. } => "signalpost.secret.rotated",
+            OperationalEvent::QuotaNear { .. } => "signalpost.quota.near",
+        }
+    }
+
+    /// Its level, for contracts that have levels.
+    #[must_use]
+    pub const fn level(&self) -> Level {
+        match self {
+            OperationalEvent::DeliveryDeadLettered { .. } => Level::Error,
+            OperationalEvent::DestinationDisabled { .. } | OperationalEvent::QuotaNear { .. } => Level::Warn,
+            OperationalEvent::SecretRotated { .. } => Level::Info,
+        }
+    }
+
+    /// The destination that it is about, which never gets it.
+    #[must_use]
+    pub const fn about(&self) -> Option<DestinationId> {
+        match self {
+            OperationalEvent::DeliveryDeadLettered { delivery_id, .. } => Some(delivery_id.destination_id),
+            OperationalEvent::DestinationDisabled { destination_id, .. }
+            | OperationalEvent::SecretRotated { destination_id, .. } => Some(*destination_id),
+            OperationalEvent::QuotaNear { .. } => None,
+        }
+    }
+
+    /// Its data: a JSON object without secrets, URLs or data of events.
+    #[must_use]
+    pub fn data(&self) -> Bytes {
+        Bytes::from(self.fields().to_string())
+    }
+
+    fn fields(&self) -> Value {
+        match self {
+            OperationalEvent::DeliveryDeadLettered {
+                delivery_id,
+                event_id,
+                reason,
+                attempt_count,
+                last_error,
+            } => json!({
+                "deliveryId": delivery_id.to_string(),
+                "destinationId": delivery_id.destination_id.to_string(),
+                "eventId": event_id.as_str(),
+                "reason": reason.as_sentence(),
+                "attemptCount": attempt_count,
+                "lastError": last_error,
+            }),
+            OperationalEvent::DestinationDisabled { destination_id, reason } => json!({
+                "destinationId": destination_id.to_string(),
+                "reason": reason.as_sentence(),
+            }),
+            OperationalEvent::SecretRotated { destination_id, overlap_ends } => json!({
+                "destinationId": destination_id.to_string(),
+                "overlapEnds": overlap_ends.to_rfc3339_millis(),
+            }),
+            OperationalEvent::QuotaNear { limit, usage } => json!({
+                "quota": "destinations",
+                "limit": limit,
+                "usage": usage,
+            }),
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! Replays in the store in memory.
+
+use std::collections::BTreeSet;
+use std::ops::Bound::{Excluded, Unbounded};
+
+use async_trait::async_trait;
+
+use super::lifecycle;
+use super::memory::{MemoryStore, Tables};
+use super::replay::{CoverPage, CoverQuery, ReplayAction, ReplayPage, ReplayQuery, ReplayStep, ReplayStore};
+use super::{DueEntry, StoreError};
+use crate::domain::delivery::{CycleCause, Delivery, StateKind};
+use crate::domain::event::Event;
+use crate::domain::id::{DeliveryId, DestinationId, ReplayId};
+use crate::domain::replay::{Replay, ReplayKind};
+use crate::domain::settings::Guarantee;
+use crate::domain::time::Timestamp;
+
+impl Tables {
+    /// Tells the replay that put the delivery in its lane how it has ended, if it has.
+    pub(super) fn count_for_replay(&mut self, delivery: &mut Delivery) {
+        let success = delivery.state.kind() == StateKind::Succeeded;
+        if let Some(id) = delivery.replay_id.take_if(|_| delivery.state.is_finished())
+            && let Some(replay) = self.replays.get_mut(&id)
+        {
+            replay.ended(success);
+        }
+    }
+
+    fn send(&mut self, replay: &Replay, id: DeliveryId, now: Timestamp) -> Option<DueEntry> {
+        let head = self.head(id.event_key)?;
+        let mut delivery = match self.delivery(id) {
+            Some(delivery) if replay.scope.kind.takes(delivery.state.kind()) => delivery,
+            None if replay.scope.kind == ReplayKind::Missed => {
+                lifecycle::fresh(&head, id.destination_id, Guarantee::AtLeastOnce)
+            }
+            Some(_) | None => return None,
+        };
+        delivery.replay_id = Some(replay.id);
+        Some(self.begin(delivery, CycleCause::Replay, now))
+    }
+
+    fn is_missed(&self, query: &CoverQuery, event: &Event, destination_id: DestinationId) -> bool {
+        let fits = event.organization_id == query.organization_id
+            && query.scope.has_moment(event.accepted_at)
+            && query.scope.has_type(&event.event_type)
+            && (query.wants)(&event.event_type, event.level);
+        match self.delivery(DeliveryId::new(event.key, destination_id)) {
+            Some(delivery) => fits && query.scope.covers(&delivery, query.by),
+            None => fits && event.routes.iter().all(|route| route.destination_id != destination_id),
+        }
+    }
+
+    fn covered_by(&self, query: &CoverQuery) -> BTreeSet<DeliveryId> {
+        let mut ids = BTreeSet::new();
+        for destination_id in &query.destination_ids {
+            for event in self.events.values() {
+                let id = DeliveryId::new(event.key, *destination_id);
+                let covered = match query.scope.kind {
+                    ReplayKind::Missed => self.is_missed(query, event, *destination_id),
+                    ReplayKind::DeadLetters | ReplayKind::Succeeded => {
+                        let delivery = self.delivery(id);
+                        let mine = delivery.filter(|one| one.organization_id == query.organization_id);
+                        mine.is_some_and(|delivery| query.scope.covers(&delivery, query.by))
+                    }
+                };
+                if covered {
+                    ids.insert(id);
+                }
+            }
+        }
+        ids
+    }
+}
+
+#[async_trait]
+impl ReplayStore for MemoryStore {
+    async fn create_replay(&self, replay: Replay) -> Result<Replay, StoreError> {
+        let mut tables = self.lock();
+        let mut running = tables.replays.values().filter(|other| other.state.is_running());
+        let rival = running.find(|other| {
+            other.organization_id == replay.organization_id && other.scope.overlaps(&replay.scope)
+        });
+        if let Some(rival) = rival {
+            return Err(StoreError::ReplayRunning(rival.id));
+        }
+        tables.replays.insert(replay.id, replay.clone());
+        self.tell(|listener| listener.replay_changed(replay.id));
+        Ok(replay)
+    }
+
+    async fn replay(&self, id: ReplayId) -> Result<Option<Replay>, StoreError> {
+        Ok(self.lock().replays.get(&id).cloned())
+    }
+
+    async fn replays(&self, query: ReplayQuery) -> Result<ReplayPage, StoreError> {
+        let tables = self.lock();
+        let end = query.after.map_or(Unbounded, Excluded);
+        let fits = |replay: &&Replay| {
+            replay.organization_id == query.organization_id
+                && (query.states.is_empty() || query.states.contains(&replay.state.kind()))
+        };
+        let rows = tables.replays.range((Unbounded, end)).rev().map(|(_, replay)| replay).filter(fits);
+        let mut rows: Vec<Replay> = rows.take(query.limit.saturating_add(1)).cloned().collect();
+        let more = rows.len() > query.limit;
+        rows.truncate(query.limit);
+        let next = rows.last().map(|replay| replay.id).filter(|_| more);
+        Ok(ReplayPage { rows, next })
+    }
+
+    async fn running_replays(&self) -> Result<Vec<Replay>, StoreError> {
+        let tables = self.lock();
+        Ok(tables.replays.values().filter(|replay| replay.state.is_running()).cloned().collect())
+    }
+
+    async fn step_replay(
+        &self,
+        id: ReplayId,
+        step: ReplayStep,
+        now: Timestamp,
+    ) -> Result<Replay, StoreError> {
+        let mut tables = self.lock();
+        let mut replay = tables.replays.get(&id).cloned().ok_or(StoreError::NotFound)?;
+        if replay.state != step.from {
+            return Ok(replay);
+        }
+        match step.action {
+            ReplayAction::Count { found, next } => replay.counted(found, next),
+            ReplayAction::Fail(error) => replay.fail(error, now),
+            ReplayAction::Send { ids, next } => {
+                let sent: Vec<_> = ids.iter().filter_map(|id| tables.send(&replay, *id, now)).collect();
+                replay.sent((ids.len() as u64, sent.len() as u64), next, now);
+                if !sent.is_empty() {
+                    self.tell(|listener| listener.requeued(&sent));
+                }
+            }
+        }
+        tables.replays.insert(id, replay.clone());
+        Ok(replay)
+    }
+
+    async fn cancel_replay(&self, id: ReplayId, now: Timestamp) -> Result<Replay, StoreError> {
+        let mut tables = self.lock();
+        let replay = tables.replays.get_mut(&id).ok_or(StoreError::NotFound)?;
+        let cancelled = replay.cancel(now);
+        let replay = replay.clone();
+        if cancelled {
+            self.tell(|listener| listener.replay_changed(id));
+        }
+        Ok(replay)
+    }
+
+    async fn covered(&self, query: CoverQuery) -> Result<CoverPage, StoreError> {
+        let mut ids = self.lock().covered_by(&query);
+        ids.retain(|id| query.after.is_none_or(|after| *id > after));
+        let more = ids.len() > query.limit;
+        let ids: Vec<_> = ids.into_iter().take(query.limit).collect();
+        let next = ids.last().copied().filter(|_| more);
+        Ok(CoverPage { ids, next })
+    }
+}

@@ -1,0 +1,86 @@
+//! Operational events: what Signalpost itself tells an organization, and whom it does not tell.
+
+use http::StatusCode;
+use signalpost::domain::contract::Contract;
+use signalpost::grpc::proto::v1;
+use tonic::Code;
+
+use crate::harness::{DestinationDraft, ORGANIZATION, Receiver, Server, destination, event};
+
+const DEAD_LETTERED: &str = "signalpost.delivery.dead_lettered";
+const ROTATED: &str = "signalpost.secret.rotated";
+
+/// A destination that wants nothing but operational events.
+fn listener(receiver: &Receiver, path: &str, types: &[&str]) -> DestinationDraft {
+    let draft = destination(Contract::StandardWebhooks).url(receiver.url(path)).include(&[]);
+    let types: Vec<String> = types.iter().map(ToString::to_string).collect();
+    draft.with(|one| {
+        one.subscription.get_or_insert_default().operational_event_types = types;
+    })
+}
+
+#[tokio::test]
+async fn a_dead_letter_is_told_to_those_who_listen_and_never_to_the_destination_it_is_about() {
+    let (server, receiver) = (Server::start().await, Receiver::start().await);
+    server.create(listener(&receiver, "/ops", &[DEAD_LETTERED])).await;
+    receiver.always_answers("/broken", StatusCode::INTERNAL_SERVER_ERROR);
+    let broken = listener(&receiver, "/broken", &[DEAD_LETTERED]).one_attempt();
+    let broken = server.create(broken.with(|one| {
+        one.subscription.get_or_insert_default().event_types = vec!["agent.offline".into()];
+    }));
+    let broken = broken.await.destination_id;
+    let event_id = server.emit(event("agent.offline")).await.event_id;
+    let delivery = server.until(&event_id, v1::DeliveryState::DeadLettered).await;
+    let told = receiver.wait_for("/ops", 1).await;
+    let body: serde_json::Value = serde_json::from_slice(&told[0].body).unwrap();
+    assert_eq!(body["type"], DEAD_LETTERED);
+    assert_eq!(body["data"]["deliveryId"], delivery.delivery_id.as_str());
+    assert_eq!(body["data"]["destinationId"], broken.as_str());
+    assert_eq!(body["data"]["eventId"], event_id.as_str());
+    assert_eq!(body["data"]["lastError"], "answered 500");
+    assert_eq!(receiver.got("/broken").len(), 1, "it heard of its own dead letter");
+}
+
+#[tokio::test]
+async fn an_operational_event_that_becomes_a_dead_letter_is_told_to_nobody() {
+    let (server, receiver) = (Server::start().await, Receiver::start().await);
+    receiver.always_answers("/ops", StatusCode::INTERNAL_SERVER_ERROR);
+    server.create(listener(&receiver, "/ops", &[ROTATED]).one_attempt()).await;
+    server.create(listener(&receiver, "/others", &[DEAD_LETTERED])).await;
+    let rotated = server
+        .create(destination(Contract::Observer).url("https://example.com/").secret("one"))
+        .await
+        .destination_id;
+    let request = v1::RotateSecretRequest {
+        organization_id: ORGANIZATION.into(),
+        destination_id: rotated,
+        ..v1::RotateSecretRequest::default()
+    };
+    server.destinations().rotate_secret(request).await.unwrap();
+    receiver.wait_for("/ops", 1).await;
+    // Once the failure is on the record, everything that it could cause has been decided.
+    let request = v1::ListDeadLettersRequest { organization_id: ORGANIZATION.into(), ..Default::default() };
+    crate::harness::eventually("the dead letter", || async {
+        let listed = server.deliveries().list_dead_letters(request.clone()).await.unwrap().into_inner();
+        (listed.dead_letters.len() == 1).then_some(())
+    })
+    .await;
+    assert!(receiver.got("/others").is_empty());
+}
+
+#[tokio::test]
+async fn operational_types_are_known_by_name_and_not_for_closed_catalogues() {
+    let server = Server::start().await;
+    let wants = |draft: DestinationDraft, name: &str| {
+        let types = vec![name.to_owned()];
+        draft.with(|one| one.subscription.get_or_insert_default().operational_event_types = types)
+    };
+    let path = "destination.subscription.operational_event_types";
+    let closed = wants(destination(Contract::Observer).url("https://example.com/"), DEAD_LETTERED);
+    let refusal = server.try_create(closed).await.unwrap_err();
+    assert_eq!((refusal.code, refusal.fields()), (Code::InvalidArgument, vec![path]));
+    let unknown =
+        wants(destination(Contract::StandardWebhooks).url("https://example.com/"), "signalpost.nonsense");
+    let refusal = server.try_create(unknown).await.unwrap_err();
+    assert!(refusal.about(path).contains(DEAD_LETTERED), "{}", refusal.about(path));
+}
