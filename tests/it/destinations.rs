@@ -581,6 +581,30 @@ async fn health_tells_failures_and_the_next_success_clears_them() {
 }
 
 #[tokio::test]
+async fn health_tells_an_open_circuit_and_a_change_of_the_destination_is_tried_at_once() {
+    let few = ("delivery.circuit_opens_after", "2");
+    let (server, receiver) = (Server::with(&[few]).await, Receiver::start().await);
+    let draft = destination(Contract::Observer).url(receiver.url("/hook"));
+    let id = server.create(draft).await.destination_id;
+    receiver.always_answers("/hook", StatusCode::INTERNAL_SERVER_ERROR);
+    for _ in 0..2 {
+        server.emit(event("agent.offline")).await;
+    }
+    let is_open = |health: &v1::DestinationHealth| health.circuit_state() == v1::CircuitState::Open;
+    let open = server.until_health(&id, "an open circuit", is_open).await;
+    assert!(open.next_probe_time.is_some());
+    assert_eq!((open.current_concurrency, receiver.got("/hook").len()), (1, 2));
+    receiver.recovers("/hook");
+    let held = server.emit(event("agent.offline")).await.event_id;
+    let changed = server.get(&id).await;
+    server.update(v1::Destination { display_name: "changed".into(), ..changed }, &["display_name"]).await;
+    let delivered = server.until(&held, v1::DeliveryState::Succeeded).await;
+    assert_eq!(delivered.attempt_count, 1, "holding it took no attempt");
+    let health = server.until_health(&id, "no open circuit", |health| !is_open(health)).await;
+    assert_eq!((health.next_probe_time, health.consecutive_failure_count), (None, 0));
+}
+
+#[tokio::test]
 async fn a_url_that_names_a_private_address_is_refused_when_it_is_saved() {
     let server = Server::start().await;
     for url in
