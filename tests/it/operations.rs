@@ -20,6 +20,7 @@ const SERVICES: [&str; 4] = [
     "signalpost.v1.OrganizationAdmin",
 ];
 
+#[expect(clippy::unwrap_used, reason = "a test that cannot connect has failed")]
 async fn connect(address: std::net::SocketAddr) -> Channel {
     Channel::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap()
 }
