@@ -335,3 +335,70 @@ fn types_of(destination: &Destination) -> String {
         rest => format!("{} and {rest} more", shown.join(", ")),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::contract::Contract;
+    use crate::domain::destination::{DestinationHealth, DisabledReason};
+    use crate::domain::event::{EventType, Level, Route};
+    use crate::domain::id::EventKey;
+    use crate::domain::payload::Payload;
+    use crate::store::conformance::{at, destination, destination_id, organization_id};
+    use crate::store::directory::DestinationStatus;
+
+    fn event(routes: Vec<Route>) -> Event {
+        Event {
+            key: EventKey::MIN.next(at(100), 7),
+            id: EventId::parse("evt-1").unwrap(),
+            organization_id: organization_id(),
+            event_type: EventType::parse("a.b").unwrap(),
+            occurred_at: at(100),
+            accepted_at: at(100),
+            level: Level::Info,
+            data: Payload::empty(),
+            routes,
+            erased_at: None,
+        }
+    }
+
+    fn entry(change: impl FnOnce(&mut Destination)) -> DestinationEntry {
+        let mut destination = Destination { contract: Contract::StandardWebhooks, ..destination(1) };
+        change(&mut destination);
+        let status = Arc::new(DestinationStatus::new(DestinationHealth::default()));
+        DestinationEntry { destination: Arc::new(destination), status }
+    }
+
+    fn verdict_of(event: &Event, entry: Option<&DestinationEntry>) -> Verdict {
+        let destination_id = destination_id(1);
+        explain(&Known { event, destination_id, entry, delivery: None, standing: None }).verdict
+    }
+
+    #[test]
+    fn without_a_route_the_settings_of_today_and_their_times_decide() {
+        let event = event(Vec::new());
+        let disabled =
+            |since| DestinationState::Disabled { since: at(since), reason: DisabledReason::Failing };
+        for (state, created, expected) in [
+            (DestinationState::Active, 101, Verdict::CreatedLater),
+            (DestinationState::Active, 0, Verdict::SubscribedLater),
+            (disabled(99), 0, Verdict::Disabled),
+            (disabled(101), 0, Verdict::SubscribedLater),
+        ] {
+            let entry = entry(|one| (one.state, one.created_at) = (state, at(created)));
+            assert_eq!(verdict_of(&event, Some(&entry)), expected);
+        }
+    }
+
+    #[test]
+    fn a_route_without_a_record_is_told_by_its_guarantee() {
+        let to = |guarantee| event(vec![Route { destination_id: destination_id(1), guarantee }]);
+        let entry = entry(|_| {});
+        assert_eq!(verdict_of(&to(Guarantee::AtLeastOnce), Some(&entry)), Verdict::RecordDeleted);
+        let best_effort = to(Guarantee::BestEffort);
+        assert_eq!(verdict_of(&best_effort, Some(&entry)), Verdict::RecordDeleted);
+        entry.status.begin_flight([(best_effort.key, 0)]);
+        assert_eq!(verdict_of(&best_effort, Some(&entry)), Verdict::InFlight);
+        assert_eq!(verdict_of(&best_effort, None), Verdict::RecordDeleted);
+    }
+}
