@@ -31,7 +31,7 @@ pub(super) const CLOSED_FILE: &str = "signalpost.closed";
 const FLUSH_EVERY_MS: u64 = 500;
 
 /// How long sled's own lock may be held by a store of this process that was just dropped.
-const SLED_LOCK_PATIENCE: Duration = Duration::from_secs(5);
+const SLED_LOCK_PATIENCE: Duration = Duration::from_secs(2);
 
 /// An open store.
 pub(super) struct Opened {
