@@ -125,6 +125,28 @@ pub struct NewEvent {
     pub routes: Vec<Route>,
 }
 
+impl NewEvent {
+    /// The event as it is accepted under this key, which gives it its id and its time where the caller
+    /// gave none.
+    #[must_use]
+    pub fn into_event(self, key: EventKey) -> Event {
+        // The time in the key, so that lists by time and by key agree even if the clock goes back.
+        let accepted_at = key.made_at();
+        Event {
+            erased_at: None,
+            key,
+            id: self.event_id.unwrap_or_else(|| EventId::from_key(key)),
+            organization_id: self.organization_id,
+            event_type: self.event_type,
+            occurred_at: self.occurred_at.unwrap_or(accepted_at),
+            accepted_at,
+            level: self.level,
+            data: self.data,
+            routes: self.routes,
+        }
+    }
+}
+
 /// One destination of an event, and what it was promised.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Route {

@@ -184,8 +184,7 @@ impl DestinationId {
     /// Makes a new, time-ordered id out of the moment and random bytes.
     #[must_use]
     pub fn make(now: Timestamp, random: [u8; 10]) -> Self {
-        let millis = u64::try_from(now.as_millis()).unwrap_or(0);
-        Self(uuid::Builder::from_unix_timestamp_millis(millis, &random).into_uuid())
+        Self(time_ordered(now, random))
     }
 
     /// Reads `dest_` and 32 lower-case hexadecimal digits.
@@ -279,8 +278,7 @@ impl ReplayId {
     /// Makes a new, time-ordered id out of the moment and random bytes.
     #[must_use]
     pub fn make(now: Timestamp, random: [u8; 10]) -> Self {
-        let millis = u64::try_from(now.as_millis()).unwrap_or(0);
-        Self(uuid::Builder::from_unix_timestamp_millis(millis, &random).into_uuid())
+        Self(time_ordered(now, random))
     }
 
     /// Reads `rpl_` and 26 lower-case characters.
@@ -313,6 +311,12 @@ impl fmt::Display for ReplayId {
         }
         Ok(())
     }
+}
+
+/// A UUID of version 7 (RFC 9562, section 5.7).
+fn time_ordered(now: Timestamp, random: [u8; 10]) -> Uuid {
+    let millis = u64::try_from(now.as_millis()).unwrap_or(0);
+    uuid::Builder::from_unix_timestamp_millis(millis, &random).into_uuid()
 }
 
 fn parse_hex_id(text: &str, prefix: &str) -> Option<Uuid> {

@@ -101,27 +101,14 @@ impl Tables {
         }
         let key = self.last_key.next(now, fastrand::u64(..));
         self.last_key = key;
-        let id = event.event_id.clone().unwrap_or_else(|| EventId::from_key(key));
-        // The time in the key, so that lists by time and by key agree even if the clock goes back.
-        let accepted_at = key.made_at();
-        if event.event_id.is_some() {
-            self.by_id.insert((event.organization_id.clone(), id.clone()), (key, digest));
+        let named = event.event_id.is_some();
+        let event = Arc::new(event.into_event(key));
+        if named {
+            self.by_id.insert((event.organization_id.clone(), event.id.clone()), (key, digest));
         }
         for route in event.routes.iter().filter(|route| route.guarantee == Guarantee::AtLeastOnce) {
             self.fresh.insert((route.destination_id, key), ());
         }
-        let event = Arc::new(Event {
-            erased_at: None,
-            key,
-            id,
-            organization_id: event.organization_id,
-            event_type: event.event_type,
-            occurred_at: event.occurred_at.unwrap_or(accepted_at),
-            accepted_at,
-            level: event.level,
-            data: event.data,
-            routes: event.routes,
-        });
         self.changes.publish(lifecycle::begun(&event));
         self.events.insert(key, Arc::clone(&event));
         Acceptance::Accepted(event)

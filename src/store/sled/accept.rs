@@ -6,7 +6,7 @@ use super::group::{Effect, Group};
 use super::keys;
 use super::writer::Writer;
 use crate::domain::event::{Acceptance, Event, NewEvent};
-use crate::domain::id::{DeliveryId, EventId, EventKey};
+use crate::domain::id::{DeliveryId, EventKey};
 use crate::domain::settings::Guarantee;
 use crate::domain::time::Timestamp;
 use crate::store::StoreError;
@@ -51,24 +51,10 @@ impl Writer {
         Ok(answers)
     }
 
-    /// Gives the event its key, and with it its id and time where the caller gave none.
     fn name(&mut self, event: NewEvent, now: Timestamp) -> Event {
         let key = self.last_key.next(now, fastrand::u64(..));
         self.last_key = key;
-        // The time in the key, so that lists by time and by key agree even if the clock goes back.
-        let accepted_at = key.made_at();
-        Event {
-            erased_at: None,
-            key,
-            id: event.event_id.unwrap_or_else(|| EventId::from_key(key)),
-            organization_id: event.organization_id,
-            event_type: event.event_type,
-            occurred_at: event.occurred_at.unwrap_or(accepted_at),
-            accepted_at,
-            level: event.level,
-            data: event.data,
-            routes: event.routes,
-        }
+        event.into_event(key)
     }
 }
 
