@@ -21,7 +21,6 @@ use super::proto::v1;
 use super::proto::v1::delivery_admin_server::DeliveryAdmin;
 use super::status::{invalid, status};
 use super::watch;
-use crate::control::PageRequest;
 use crate::domain::delivery::Delivery;
 use crate::domain::id::{DeliveryId, DestinationId, ReplayId};
 use crate::domain::violation::Violations;
@@ -51,10 +50,8 @@ impl DeliveryAdmin for DeliveryAdminService {
     ) -> Result<Response<v1::ListDeliveriesResponse>, Status> {
         let caller = caller(&request)?;
         let mut request = request.into_inner();
-        let (size, token) = (std::mem::take(&mut request.page_size), std::mem::take(&mut request.page_token));
-        let pages = Pages::of(&request);
         let mut found = Violations::new();
-        let page: PageRequest<DeliveryId> = pages.read(size, &token, &mut found);
+        let (pages, page) = Pages::open::<_, DeliveryId>(&mut request, &mut found);
         let filter = read_filter(request.filter, &mut found);
         found.into_result(()).map_err(invalid)?;
         let control = &self.context.control;
@@ -127,10 +124,8 @@ impl DeliveryAdmin for DeliveryAdminService {
     ) -> Result<Response<v1::ListDeadLettersResponse>, Status> {
         let caller = caller(&request)?;
         let mut request = request.into_inner();
-        let (size, token) = (std::mem::take(&mut request.page_size), std::mem::take(&mut request.page_token));
-        let pages = Pages::of(&request);
         let mut found = Violations::new();
-        let page: PageRequest<DeliveryId> = pages.read(size, &token, &mut found);
+        let (pages, page) = Pages::open::<_, DeliveryId>(&mut request, &mut found);
         let filter = read_dead_letter_filter(request.filter, &mut found);
         found.into_result(()).map_err(invalid)?;
         let control = &self.context.control;
@@ -211,10 +206,8 @@ impl DeliveryAdmin for DeliveryAdminService {
     ) -> Result<Response<v1::ListReplaysResponse>, Status> {
         let caller = caller(&request)?;
         let mut request = request.into_inner();
-        let (size, token) = (std::mem::take(&mut request.page_size), std::mem::take(&mut request.page_token));
-        let pages = Pages::of(&request);
         let mut found = Violations::new();
-        let page: PageRequest<ReplayId> = pages.read(size, &token, &mut found);
+        let (pages, page) = Pages::open::<_, ReplayId>(&mut request, &mut found);
         let states = read_states(&request.states, &mut found);
         found.into_result(()).map_err(invalid)?;
         let control = &self.context.control;
@@ -261,10 +254,8 @@ impl DeliveryAdmin for DeliveryAdminService {
     ) -> Result<Response<v1::ExplainEventResponse>, Status> {
         let caller = caller(&request)?;
         let mut request = request.into_inner();
-        let (size, token) = (std::mem::take(&mut request.page_size), std::mem::take(&mut request.page_token));
-        let pages = Pages::of(&request);
         let mut found = Violations::new();
-        let page: PageRequest<DestinationId> = pages.read(size, &token, &mut found);
+        let (pages, page) = Pages::open::<_, DestinationId>(&mut request, &mut found);
         let with_bodies = known(request.view, "view", &mut found) == Some(v1::DeliveryView::Full);
         found.into_result(()).map_err(invalid)?;
         let control = &self.context.control;

@@ -19,10 +19,10 @@ use super::page::{Pages, Position};
 use super::proto::v1;
 use super::proto::v1::destination_admin_server::DestinationAdmin;
 use super::status::{invalid, status};
+use crate::control::Error;
 use crate::control::destination::{DestinationView, Target};
 use crate::control::exchange::ImportInto;
 use crate::control::secret::Rotation;
-use crate::control::{Error, PageRequest};
 use crate::domain::contract::Contract;
 use crate::domain::id::DestinationId;
 use crate::domain::violation::Violations;
@@ -111,10 +111,8 @@ impl DestinationAdmin for DestinationAdminService {
     ) -> Result<Response<v1::ListDestinationsResponse>, Status> {
         let caller = caller(&request)?;
         let mut request = request.into_inner();
-        let (size, token) = (std::mem::take(&mut request.page_size), std::mem::take(&mut request.page_token));
-        let pages = Pages::of(&request);
         let mut found = Violations::new();
-        let page: PageRequest<DestinationId> = pages.read(size, &token, &mut found);
+        let (pages, page) = Pages::open::<_, DestinationId>(&mut request, &mut found);
         let contract = known(request.contract, "contract", &mut found).and_then(read_contract_filter);
         let states = read_states(&request.states, &mut found);
         found.into_result(()).map_err(invalid)?;
@@ -311,10 +309,8 @@ impl DestinationAdmin for DestinationAdminService {
         // The contracts are part of the server and no secret, so every caller may see them.
         caller(&request)?;
         let mut request = request.into_inner();
-        let (size, token) = (std::mem::take(&mut request.page_size), std::mem::take(&mut request.page_token));
-        let pages = Pages::of(&request);
         let mut found = Violations::new();
-        let page: PageRequest<Position> = pages.read(size, &token, &mut found);
+        let (pages, page) = Pages::open::<_, Position>(&mut request, &mut found);
         found.into_result(()).map_err(invalid)?;
         let begin = page.after.map_or(0, |Position(shown)| usize::try_from(shown).unwrap_or(usize::MAX));
         let shown = Contract::ALL.into_iter().skip(begin).take(page.limit);

@@ -14,7 +14,7 @@ use super::page::Pages;
 use super::proto::v1;
 use super::proto::v1::organization_admin_server::OrganizationAdmin;
 use super::status::{Problem, invalid, status};
-use crate::control::{Error, PageRequest};
+use crate::control::Error;
 use crate::domain::id::OrganizationId;
 use crate::domain::violation::Violations;
 
@@ -66,10 +66,8 @@ impl OrganizationAdmin for OrganizationAdminService {
     ) -> Result<Response<v1::ListOrganizationsResponse>, Status> {
         let caller = caller(&request)?;
         let mut request = request.into_inner();
-        let (size, token) = (std::mem::take(&mut request.page_size), std::mem::take(&mut request.page_token));
-        let pages = Pages::of(&request);
         let mut found = Violations::new();
-        let page: PageRequest<OrganizationId> = pages.read(size, &token, &mut found);
+        let (pages, page) = Pages::open::<_, OrganizationId>(&mut request, &mut found);
         found.into_result(()).map_err(invalid)?;
         if !request.organization_id.is_empty() {
             let one = self.context.control.get_organization(&caller, &request.organization_id);

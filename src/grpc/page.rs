@@ -11,6 +11,7 @@ use prost::Message;
 use crate::control::PageRequest;
 use crate::domain::id::{DeliveryId, DestinationId, EventKey, OrganizationId, ReplayId};
 use crate::domain::violation::{Rule, Violations};
+use crate::grpc::proto::v1;
 
 /// Rows where the caller does not say.
 pub const DEFAULT_PAGE_SIZE: usize = 50;
@@ -85,6 +86,32 @@ impl Cursor for Position {
     }
 }
 
+/// A request for a page of a list.
+pub trait Paged: Message + prost::Name {
+    /// Takes its page size and its token out, which differ from page to page.
+    fn take_page(&mut self) -> (i32, String);
+}
+
+macro_rules! paged {
+    ($($request:ident),* $(,)?) => {$(
+        impl Paged for v1::$request {
+            fn take_page(&mut self) -> (i32, String) {
+                (std::mem::take(&mut self.page_size), std::mem::take(&mut self.page_token))
+            }
+        }
+    )*};
+}
+
+paged!(
+    ListDeliveriesRequest,
+    ListDeadLettersRequest,
+    ListReplaysRequest,
+    ExplainEventRequest,
+    ListDestinationsRequest,
+    ListContractsRequest,
+    ListOrganizationsRequest,
+);
+
 /// Makes and reads the tokens of one request.
 #[derive(Debug, Clone, Copy)]
 pub struct Pages {
@@ -101,8 +128,16 @@ impl Pages {
         Self { fingerprint: hasher.finalize() }
     }
 
-    /// Reads which page is wanted.
-    pub fn read<C: Cursor>(self, size: i32, token: &str, violations: &mut Violations) -> PageRequest<C> {
+    /// Reads which page is wanted, and what its tokens are bound to. Page size and token are taken out of
+    /// the request.
+    pub fn open<M: Paged, C: Cursor>(request: &mut M, violations: &mut Violations) -> (Self, PageRequest<C>) {
+        let (size, token) = request.take_page();
+        let pages = Self::of(request);
+        let page = pages.read(size, &token, violations);
+        (pages, page)
+    }
+
+    fn read<C: Cursor>(self, size: i32, token: &str, violations: &mut Violations) -> PageRequest<C> {
         let limit = match usize::try_from(size) {
             Ok(0) => DEFAULT_PAGE_SIZE,
             Ok(size) => size.min(MAX_PAGE_SIZE),
@@ -153,7 +188,6 @@ impl Pages {
 mod tests {
     use super::*;
     use crate::domain::time::Timestamp;
-    use crate::grpc::proto::v1;
 
     fn pages(organization_id: &str) -> Pages {
         let organization_id = organization_id.to_owned();
