@@ -8,17 +8,7 @@ use crate::domain::settings::DeliverySettings;
 use std::time::Duration;
 
 fn draft(contract: Contract) -> DestinationDraft {
-    DestinationDraft {
-        display_name: String::new(),
-        url: "https://example.com/hook".into(),
-        contract,
-        subscription: None,
-        settings: DeliverySettings::default(),
-        signing_secret: None,
-        http_auth: HttpAuth::Unauthenticated,
-        headers: Vec::new(),
-        enabled: true,
-    }
+    DestinationDraft::new(contract, "https://example.com/hook")
 }
 
 fn value(text: &str) -> SecretSource {

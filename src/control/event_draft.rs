@@ -101,8 +101,6 @@ mod tests {
     use crate::domain::destination::DestinationDraft;
     use crate::domain::event::Level;
     use crate::domain::id::DestinationId;
-    use crate::domain::secret::HttpAuth;
-    use crate::domain::settings::DeliverySettings;
 
     fn draft(event_type: &str, data: &str) -> EventDraft {
         EventDraft {
@@ -152,17 +150,7 @@ mod tests {
 
     #[test]
     fn a_minimum_level_is_looked_at_only_where_the_contract_has_levels() {
-        let draft = DestinationDraft {
-            display_name: String::new(),
-            url: "https://example.com/".into(),
-            contract: Contract::StandardWebhooks,
-            subscription: None,
-            settings: DeliverySettings::default(),
-            signing_secret: None,
-            http_auth: HttpAuth::Unauthenticated,
-            headers: Vec::new(),
-            enabled: true,
-        };
+        let draft = DestinationDraft::new(Contract::StandardWebhooks, "https://example.com/");
         let rules = DraftRules {
             plain_http_contracts: &[],
             secret_allowed: &|_| Ok(()),

@@ -6,8 +6,6 @@ use super::{Condition, Control, Error, stalwart};
 use crate::auth::{Caller, Role};
 use crate::domain::contract::Contract;
 use crate::domain::destination::{Destination, DestinationDraft};
-use crate::domain::secret::HttpAuth;
-use crate::domain::settings::DeliverySettings;
 use crate::domain::violation::Violations;
 
 /// The name of the request's field, before all paths within the object.
@@ -55,7 +53,8 @@ impl Control {
             ImportInto::New { organization_id, display_name } => {
                 let id = self.enter(caller, Role::Admin, organization_id)?;
                 let patch = stalwart::parse(json).map_err(under_document)?;
-                let blank = DestinationDraft { display_name, ..blank_draft() };
+                let blank =
+                    DestinationDraft { display_name, ..DestinationDraft::new(Contract::Stalwart, "") };
                 let draft = patch.apply(blank).map_err(of_object)?;
                 let checked = self.check_draft(draft).map_err(of_object)?;
                 self.store_new(id, checked, validate_only).await
@@ -88,20 +87,6 @@ impl Control {
         check_contract(&entry.destination)?;
         let json = stalwart::write(&entry.destination);
         Ok(Exported { json, omitted_fields: stalwart::omitted(&entry.destination) })
-    }
-}
-
-fn blank_draft() -> DestinationDraft {
-    DestinationDraft {
-        display_name: String::new(),
-        url: String::new(),
-        contract: Contract::Stalwart,
-        subscription: None,
-        settings: DeliverySettings::default(),
-        signing_secret: None,
-        http_auth: HttpAuth::Unauthenticated,
-        headers: Vec::new(),
-        enabled: true,
     }
 }
 

@@ -9,35 +9,10 @@ use crate::domain::subscription::Subscription;
 use crate::domain::time::Timestamp;
 
 /// As the seed prints it.
-const SEED: &str = r#"{
-"url": "https://example.com/webhook",
-"events": ["auth.success", "store.ingest"],
-"eventsPolicy": "include",
-"timeout": "30s",
-"throttle": "1s",
-"signatureKey": {"@type": "Value", "secret": "my-secret-key"},
-"httpHeaders": {"X-My-Header": "my-value"},
-"httpAuth": {
-"@type": "Basic",
-"username": "account",
-"secret": {"@type": "Value", "secret": "password"}
-},
-"allowInvalidCerts": false,
-"enable": true
-}"#;
+const SEED: &str = include_str!("../../tests/golden/stalwart/destination.json");
 
 fn blank() -> DestinationDraft {
-    DestinationDraft {
-        display_name: String::new(),
-        url: String::new(),
-        contract: Contract::Stalwart,
-        subscription: None,
-        settings: DeliverySettings::default(),
-        signing_secret: None,
-        http_auth: HttpAuth::Unauthenticated,
-        headers: Vec::new(),
-        enabled: true,
-    }
+    DestinationDraft::new(Contract::Stalwart, "")
 }
 
 fn import(json: &str, onto: DestinationDraft) -> Result<Destination, Violations> {

@@ -21,8 +21,8 @@ use crate::domain::delivery::{Cycle, CycleCause, DeliveryState, EndReason, State
 use crate::domain::destination::{DestinationDraft, DestinationState};
 use crate::domain::event::{EventDraft, EventType, Level};
 use crate::domain::id::{DeliveryId, DestinationId};
-use crate::domain::secret::{HttpAuth, Secret, SecretSource};
-use crate::domain::settings::{DeliverySettings, Guarantee};
+use crate::domain::secret::{Secret, SecretSource};
+use crate::domain::settings::Guarantee;
 use crate::domain::subscription::Subscription;
 use crate::domain::time::Timestamp;
 use crate::store::memory::MemoryStore;
@@ -79,17 +79,7 @@ fn house() -> House {
 }
 
 fn draft(contract: Contract) -> DestinationDraft {
-    DestinationDraft {
-        display_name: String::new(),
-        url: "https://example.com/hook".into(),
-        contract,
-        subscription: None,
-        settings: DeliverySettings::default(),
-        signing_secret: None,
-        http_auth: HttpAuth::Unauthenticated,
-        headers: Vec::new(),
-        enabled: true,
-    }
+    DestinationDraft::new(contract, "https://example.com/hook")
 }
 
 fn event(event_type: &str) -> EventDraft {

@@ -230,6 +230,24 @@ pub struct DestinationDraft {
     pub enabled: bool,
 }
 
+impl DestinationDraft {
+    /// An active destination with everything else left at its default.
+    #[must_use]
+    pub fn new(contract: Contract, url: &str) -> Self {
+        Self {
+            display_name: String::new(),
+            url: url.into(),
+            contract,
+            subscription: None,
+            settings: DeliverySettings::default(),
+            signing_secret: None,
+            http_auth: HttpAuth::Unauthenticated,
+            headers: Vec::new(),
+            enabled: true,
+        }
+    }
+}
+
 /// What the deliveries to a destination say about it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct DestinationHealth {

@@ -12,22 +12,7 @@ use crate::harness::{
 };
 
 /// The object of seed 001, "Example", to the byte.
-const STALWART_OBJECT: &str = r#"{
-"url": "https://example.com/webhook",
-"events": ["auth.success", "store.ingest"],
-"eventsPolicy": "include",
-"timeout": "30s",
-"throttle": "1s",
-"signatureKey": {"@type": "Value", "secret": "my-secret-key"},
-"httpHeaders": {"X-My-Header": "my-value"},
-"httpAuth": {
-"@type": "Basic",
-"username": "account",
-"secret": {"@type": "Value", "secret": "password"}
-},
-"allowInvalidCerts": false,
-"enable": true
-}"#;
+const STALWART_OBJECT: &str = include_str!("../golden/stalwart/destination.json");
 
 async fn import(server: &Server, json: &str, destination_id: &str) -> Result<v1::Destination, Refusal> {
     let request = v1::ImportDestinationRequest {
