@@ -1,0 +1,122 @@
+"""What no schema says: the promises that the manifests make for every installation.
+
+    python3 k8s/check.py RENDERED.yaml
+
+Reads what `kubectl kustomize` printed, and ends with 1 and a line for each promise that does not hold.
+"""
+
+import sys
+
+import yaml
+
+PORTS = {"grpc": 8080, "health": 8081, "metrics": 9090}
+PROBES = {
+    "startupProbe": "signalpost.startup",
+    "livenessProbe": "signalpost.liveness",
+    "readinessProbe": "signalpost.readiness",
+}
+# Kinds that schemas of Kubernetes itself do not know, with the keys that their `spec` may have here.
+CUSTOM = {
+    "PodMonitor": {"selector", "podMetricsEndpoints"},
+    "PrometheusRule": {"groups"},
+}
+SPACE_FOR_EXIT_S = 20
+
+
+def pod_of(document):
+    template = document.get("spec", {}).get("template")
+    return template["spec"] if template else None
+
+
+def problems_of_container(container, where):
+    security = container.get("securityContext", {})
+    expected = {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    for key, value in expected.items():
+        if security.get(key) != value:
+            yield f"{where}: securityContext.{key} is {security.get(key)!r}, not {value!r}"
+    resources = container.get("resources", {})
+    if "memory" not in resources.get("limits", {}):
+        yield f"{where}: no limit of memory"
+    if not {"cpu", "memory"} <= resources.get("requests", {}).keys():
+        yield f"{where}: requests lack cpu or memory"
+    if any("secretKeyRef" in str(variable) for variable in container.get("env", [])):
+        yield f"{where}: a secret in the environment; mount it as a file"
+
+
+def problems_of_server(container, pod, where):
+    ports = {port["name"]: port["containerPort"] for port in container.get("ports", [])}
+    if ports != PORTS:
+        yield f"{where}: ports are {ports}, not {PORTS}"
+    for probe, service in PROBES.items():
+        asked = container.get(probe, {}).get("grpc", {})
+        if asked != {"port": PORTS["health"], "service": service}:
+            yield f"{where}: {probe} asks {asked}, not {service} on {PORTS['health']}"
+    before = container.get("lifecycle", {}).get("preStop", {}).get("sleep", {}).get("seconds", 0)
+    grace = pod.get("terminationGracePeriodSeconds", 30)
+    if before < 1 or grace < before + 25 + SPACE_FOR_EXIT_S:
+        yield f"{where}: {grace} s of grace do not fit {before} s of preStop, 25 s of drain and the exit"
+
+
+def problems_of_pod(pod, where):
+    security = pod.get("securityContext", {})
+    if not security.get("runAsNonRoot") or not security.get("runAsUser"):
+        yield f"{where}: may run as root"
+    if security.get("seccompProfile") != {"type": "RuntimeDefault"}:
+        yield f"{where}: no seccomp profile"
+    if pod.get("automountServiceAccountToken") is not False:
+        yield f"{where}: mounts a token of the Kubernetes API"
+    if pod.get("enableServiceLinks") is not False:
+        yield f"{where}: gets variables of other Services"
+    for container in pod.get("initContainers", []) + pod["containers"]:
+        inside = f"{where}/{container['name']}"
+        yield from problems_of_container(container, inside)
+        if "serve" in container.get("args", []):
+            yield from problems_of_server(container, pod, inside)
+
+
+def problems_of_selection(documents):
+    """A selector that matches no pod would make a policy, a budget or a Service do nothing, silently."""
+    labels = [
+        document["spec"]["template"]["metadata"].get("labels", {})
+        for document in documents
+        if pod_of(document)
+    ]
+    for document in documents:
+        spec = document.get("spec", {})
+        selector = spec.get("podSelector", spec.get("selector"))
+        if document["kind"] in ("StatefulSet", "Deployment", "Job") or not selector:
+            continue
+        wanted = selector.get("matchLabels", selector)
+        if not any(wanted.items() <= found.items() for found in labels):
+            yield f"{document['kind']}/{document['metadata']['name']}: selects no pod with {wanted}"
+
+
+def problems(documents):
+    for document in documents:
+        where = f"{document['kind']}/{document['metadata']['name']}"
+        pod = pod_of(document)
+        if pod:
+            yield from problems_of_pod(pod, where)
+        known = CUSTOM.get(document["kind"])
+        if known and document["spec"].keys() - known:
+            yield f"{where}: unknown keys {sorted(document['spec'].keys() - known)}"
+        if document["kind"] == "Secret":
+            yield f"{where}: secrets do not belong into manifests"
+    yield from problems_of_selection(documents)
+
+
+def main():
+    with open(sys.argv[1], encoding="utf-8") as file:
+        documents = [document for document in yaml.safe_load_all(file) if document]
+    found = list(problems(documents))
+    for problem in found:
+        print(problem, file=sys.stderr)
+    sys.exit(1 if found or not documents else 0)
+
+
+if __name__ == "__main__":
+    main()
