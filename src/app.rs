@@ -15,7 +15,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::{SharedClock, SystemClock};
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::control::{Control, ControlSettings};
 use crate::engine::janitor::{Janitor, JanitorOptions};
 use crate::engine::rules::ShardOptions;
@@ -25,8 +25,9 @@ use crate::grpc::health::HealthState;
 use crate::grpc::server::{GrpcServer, Limits, serve_health};
 use crate::policy::address::AddressPolicy;
 use crate::shutdown::{OnExit, Tasks};
+use crate::store::keyring::Keyring;
 use crate::store::sled::{SledOptions, SledStore};
-use crate::store::{DeliveryStore, Store};
+use crate::store::{DeliveryStore, Store, key_file};
 use crate::transport::courier::Courier;
 use crate::transport::http::{HttpOptions, HttpTransport};
 use crate::transport::secrets::SecretReader;
@@ -85,13 +86,38 @@ struct StopStages {
     lanes_ended: CancellationToken,
 }
 
-async fn open_store(config: &Config, clock: &SharedClock) -> anyhow::Result<Arc<SledStore>> {
+/// The sealing keys that the operator gave: in a file, or in the environment.
+///
+/// # Errors
+/// Where there are none in it, or both were given.
+pub fn sealing_keys(config: &Config) -> anyhow::Result<Option<Keyring>> {
+    let variable = config::sealing_keys().map_err(anyhow::Error::msg)?;
+    match (&config.secrets.key_file, variable) {
+        (None, None) => Ok(None),
+        (Some(path), None) => {
+            key_file::read(path).map(Some).map_err(anyhow::Error::msg).context("secrets.key_file")
+        }
+        (None, Some(keys)) => {
+            Keyring::parse(&keys).map(Some).map_err(anyhow::Error::msg).context("SIGNALPOST_SEALING_KEYS")
+        }
+        (Some(_), Some(_)) => {
+            anyhow::bail!("secrets.key_file and SIGNALPOST_SEALING_KEYS are both set; give one of them")
+        }
+    }
+}
+
+/// Opens the embedded store as the configuration describes it.
+///
+/// # Errors
+/// Where it can't be opened, or keys are missing.
+pub async fn open_store(config: &Config, clock: &SharedClock) -> anyhow::Result<Arc<SledStore>> {
     let options = SledOptions {
         cache_bytes: config.store.cache_bytes,
         min_free_bytes: config.store.min_free_bytes,
         queue_depth: config.store.queue_depth,
         group_events: config.store.group_events,
         clock: Arc::clone(clock),
+        keyring: sealing_keys(config)?,
     };
     let path = config.store.path.clone();
     // Opening reads the disk for as long as it takes; nothing else runs yet, so nothing is held up.

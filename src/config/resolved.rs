@@ -128,12 +128,15 @@ pub struct EgressConfig {
     pub ca_file: Option<PathBuf>,
 }
 
-/// `[secrets]`: which secrets of the machine destinations may refer to; default none.
+/// `[secrets]`: how secrets are sealed, and which of the machine destinations may refer to.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct SecretsConfig {
-    /// The environment variables that may be read.
+    /// The file with the keys under which secrets are sealed; `None`, the default: those of the variable
+    /// `SIGNALPOST_SEALING_KEYS`, or else a key that the store makes for itself.
+    pub key_file: Option<PathBuf>,
+    /// The environment variables that destinations may refer to; default none.
     pub environment: BTreeSet<String>,
-    /// The folders below which files may be read; absolute.
+    /// The folders below which destinations may refer to files; absolute; default none.
     pub folders: Vec<PathBuf>,
 }
 

@@ -208,9 +208,14 @@ fn egress(reader: &mut Reader<'_>) -> Option<EgressConfig> {
 }
 
 fn secrets(reader: &mut Reader<'_>) -> Option<SecretsConfig> {
+    let key_file = reader.one("secrets.key_file", "", or_word("", path));
     let environment = reader.many(SECRETS_KEY, variable);
     let folders = reader.many("secrets.folders", folder);
-    Some(SecretsConfig { environment: environment?.into_iter().collect::<BTreeSet<_>>(), folders: folders? })
+    Some(SecretsConfig {
+        key_file: key_file?,
+        environment: environment?.into_iter().collect::<BTreeSet<_>>(),
+        folders: folders?,
+    })
 }
 
 fn organizations(reader: &mut Reader<'_>) -> Option<OrganizationsConfig> {

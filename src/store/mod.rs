@@ -14,6 +14,8 @@ pub mod changes;
 #[cfg(test)]
 pub(crate) mod conformance;
 pub mod directory;
+pub mod key_file;
+pub mod keyring;
 mod lifecycle;
 pub mod memory;
 mod memory_replay;

@@ -22,6 +22,7 @@ mod open;
 mod reader;
 mod replay;
 mod retention;
+mod seals;
 mod settle;
 #[cfg(test)]
 mod tests;
@@ -37,12 +38,14 @@ use tokio::sync::{Semaphore, oneshot, watch};
 
 use super::changes::ChangeFeed;
 use super::directory::Directory;
+use super::keyring::Keyring;
 use super::{CommitListener, StoreError};
 use crate::clock::SharedClock;
 use crate::domain::id::{DestinationId, EventKey};
 use disk::Watermark;
 use reader::Reader;
 use replay::Running;
+pub use seals::Resealed;
 use writer::{Command, Heads, Queued, Reply, Writer};
 
 /// How many reads run at once; more would only wait for each other inside sled.
@@ -62,6 +65,9 @@ pub struct SledOptions {
     pub group_events: usize,
     /// Gives the times of events.
     pub clock: SharedClock,
+    /// Under which secrets are sealed; `None`: a key of the store's own, made in its folder where there is
+    /// none.
+    pub keyring: Option<Keyring>,
 }
 
 impl SledOptions {
@@ -74,6 +80,7 @@ impl SledOptions {
             queue_depth: 4096,
             group_events: 64,
             clock,
+            keyring: None,
         }
     }
 }
@@ -86,6 +93,7 @@ pub struct SledStore {
     reads: Arc<Semaphore>,
     reader: Arc<Reader>,
     syncs: Arc<AtomicU64>,
+    keyring: Arc<Keyring>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -178,7 +186,9 @@ impl SledStore {
     /// # Errors
     /// [`StoreError::CannotOpen`], with what the operator can do.
     pub fn open(folder: &Path, options: SledOptions) -> Result<Self, StoreError> {
-        let open::Opened { db, sync, lock, contents } = open::open(folder, options.cache_bytes)?;
+        let open::Opened { db, sync, lock, contents, keyring } =
+            open::open(folder, options.cache_bytes, options.keyring)?;
+        let keyring = Arc::new(keyring);
         let directory = Arc::new(Directory::new());
         for organization in contents.organizations.values() {
             directory.put_organization(Arc::clone(organization));
@@ -217,6 +227,7 @@ impl SledStore {
             organizations: contents.organizations,
             running_replays,
             erasing: contents.erasing,
+            keyring: Arc::clone(&keyring),
             unsynced_since: None,
         };
         let (commands, queued) = mpsc::channel();
@@ -231,6 +242,7 @@ impl SledStore {
             reads: Arc::new(Semaphore::new(READS_AT_ONCE)),
             reader: Arc::new(reader),
             syncs,
+            keyring,
             thread: Mutex::new(Some(thread)),
         })
     }

@@ -30,7 +30,8 @@ use crate::domain::event::Acceptance;
 use crate::domain::id::{DeliveryId, DestinationId, EventKey, OrganizationId, ReplayId};
 use crate::domain::organization::Organization;
 use crate::domain::time::Timestamp;
-use crate::store::record::EventHead;
+use crate::store::keyring::Keyring;
+use crate::store::record::{EventHead, Seals};
 use crate::store::retention::{Cuts, EraseFrom, ErasedEvent, Swept};
 use crate::store::{DueEntry, Settlement, StoreError, lifecycle};
 
@@ -61,6 +62,7 @@ pub(super) enum Command {
     EraseEvent(EventKey, Timestamp, Reply<Option<ErasedEvent>>),
     BeginErasure(OrganizationId, Option<u64>, Reply<Vec<DestinationId>>),
     EraseRows(OrganizationId, Box<Doomed>, Reply<Option<EraseFrom>>),
+    Reseal(Vec<DestinationId>, Reply<Seals>),
     Close(Reply<()>),
 }
 
@@ -94,6 +96,8 @@ pub(super) struct Writer {
     pub(super) organizations: BTreeMap<OrganizationId, Arc<Organization>>,
     pub(super) running_replays: BTreeMap<ReplayId, Running>,
     pub(super) erasing: BTreeSet<OrganizationId>,
+    /// Seals secrets and opens them.
+    pub(super) keyring: Arc<Keyring>,
     /// Since when something is applied but not durable.
     pub(super) unsynced_since: Option<Instant>,
 }
@@ -189,6 +193,10 @@ impl Writer {
             }
             Command::UpdateOrganization(organization, expected, reply) => {
                 let result = self.update_organization(group, organization, expected);
+                join(group, true, result, reply)?;
+            }
+            Command::Reseal(ids, reply) => {
+                let result = self.reseal(group, &ids);
                 join(group, true, result, reply)?;
             }
             Command::Replay(command) => self.take_replay(group, command)?,
