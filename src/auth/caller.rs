@@ -65,12 +65,17 @@ pub(super) struct Identity {
     pub(super) grants: Vec<Grant>,
 }
 
+impl Identity {
+    pub(super) fn local() -> Self {
+        Self { kind: CallerKind::Local, subject: "local".into(), grants: vec![Grant::OPERATOR] }
+    }
+}
+
 impl Caller {
     /// The caller of a server without authentication, which is reachable from its own machine only.
     #[must_use]
     pub fn local() -> Self {
-        let grants = vec![Grant::OPERATOR];
-        Self::of(Identity { kind: CallerKind::Local, subject: "local".into(), grants }.into())
+        Self::of(Identity::local().into())
     }
 
     /// Somebody who has not proved who it is, and may do nothing. For what is recorded of refused calls.
