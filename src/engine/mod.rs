@@ -21,6 +21,7 @@ pub mod inbox;
 pub mod item;
 pub mod janitor;
 pub mod lane;
+mod notices;
 pub mod pick;
 pub mod replayer;
 pub mod room;
