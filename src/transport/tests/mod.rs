@@ -22,7 +22,7 @@ use super::http::{HttpOptions, HttpTransport};
 use super::{SendOptions, Sent, Transport};
 use crate::clock::TokioClock;
 use crate::contract::RenderedRequest;
-use crate::domain::attempt::{Failure, Outcome, Refusal};
+use crate::domain::attempt::{Failure, Outcome, Refusal, ResponseBodies};
 use crate::domain::time::Timestamp;
 use crate::policy::address::AddressPolicy;
 
@@ -110,7 +110,8 @@ fn hold(stream: &mut impl Read) {
 fn options() -> HttpOptions {
     let allow = vec!["127.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()];
     let policy = AddressPolicy { allow, ..AddressPolicy::default() };
-    HttpOptions { address_policy: Arc::new(policy), plain_http: true, ..HttpOptions::default() }
+    let response_bodies = ResponseBodies::Always;
+    HttpOptions { address_policy: Arc::new(policy), plain_http: true, response_bodies, ..HttpOptions::default() }
 }
 
 /// Sun, 06 Nov 1994 08:49:37 GMT.
