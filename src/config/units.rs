@@ -221,7 +221,9 @@ mod tests {
         for (text, host_name) in [("Corp.Example.", "corp.example"), ("localhost", "localhost")] {
             assert_eq!(host(text).as_deref(), Ok(host_name));
         }
-        for text in ["", ".example", "a b", "10.0.0.1", "10.1", "0x7f.1", "münchen.example", "https://a.example"] {
+        for text in
+            ["", ".example", "a b", "10.0.0.1", "10.1", "0x7f.1", "münchen.example", "https://a.example"]
+        {
             assert!(host(text).is_err(), "{text}");
         }
     }
@@ -231,7 +233,9 @@ mod tests {
         for text in ["http://proxy.corp.example:3128", "https://10.0.0.7", "http://[::1]:3128/"] {
             assert!(proxy(text).is_ok(), "{text}");
         }
-        for text in ["", "proxy:3128", "socks5://p:1", "http://u:planted@p:1", "http://p/planted", "http://p?a"] {
+        for text in
+            ["", "proxy:3128", "socks5://p:1", "http://u:planted@p:1", "http://p/planted", "http://p?a"]
+        {
             assert!(!proxy(text).unwrap_err().contains("planted"), "{text}");
         }
     }

@@ -224,7 +224,9 @@ fn response_bodies(text: &str) -> Result<ResponseBodies, String> {
         "public" => Ok(ResponseBodies::Public),
         "always" => Ok(ResponseBodies::Always),
         "never" => Ok(ResponseBodies::Never),
-        other => Err(format!("`{other}` says of nobody whose bodies are kept; write public, always or never")),
+        other => {
+            Err(format!("`{other}` says of nobody whose bodies are kept; write public, always or never"))
+        }
     }
 }
 

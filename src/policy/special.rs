@@ -59,13 +59,13 @@ const GLOBAL_V6: Ipv6Net = v6([0x2000, 0, 0, 0, 0, 0, 0, 0], 3);
 /// Where clouds hand out credentials to whoever asks from inside. No receiver lives there, so no allowed
 /// range opens them: a range like `169.254.0.0/16` or `10.0.0.0/8` is never meant to.
 const METADATA_V4: [Ipv4Net; 7] = [
-    v4(169, 254, 169, 0, 24),   // AWS, Azure, Google, Hetzner, DigitalOcean, OpenStack, Oracle
-    v4(169, 254, 170, 0, 24),   // AWS: credentials of ECS tasks and of EKS pods
-    v4(169, 254, 0, 23, 32),    // Tencent
-    v4(169, 254, 42, 42, 32),   // Scaleway
+    v4(169, 254, 169, 0, 24), // AWS, Azure, Google, Hetzner, DigitalOcean, OpenStack, Oracle
+    v4(169, 254, 170, 0, 24), // AWS: credentials of ECS tasks and of EKS pods
+    v4(169, 254, 0, 23, 32),  // Tencent
+    v4(169, 254, 42, 42, 32), // Scaleway
     v4(100, 100, 100, 200, 32), // Alibaba
-    v4(192, 0, 0, 192, 32),     // Oracle
-    v4(168, 63, 129, 16, 32),   // Azure's host; a global address by its number
+    v4(192, 0, 0, 192, 32),   // Oracle
+    v4(168, 63, 129, 16, 32), // Azure's host; a global address by its number
 ];
 
 /// The same for IPv6.
