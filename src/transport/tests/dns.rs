@@ -174,8 +174,8 @@ async fn a_name_that_leads_inside_is_refused_in_the_same_words_wherever_it_leads
 
 #[tokio::test]
 async fn a_name_is_never_called_at_a_port_where_we_listen_ourselves_even_where_loopback_is_allowed() {
-    let ours = Receiver::answering(OK);
-    let other = Receiver::answering(OK);
+    let ours = Receiver::answering_once(OK);
+    let other = Receiver::answering_once(OK);
     let dns = DnsServer::answering(&[&["127.0.0.1"]]);
     for bound in [ours.address, SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), ours.address.port())] {
         let policy = AddressPolicy { own_listeners: vec![bound], ..loopback_allowed() };
