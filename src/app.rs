@@ -189,6 +189,7 @@ async fn start_engine(
         circuit_opens_after: config.delivery.circuit_opens_after,
         window: config.delivery.window,
         best_effort_window: config.delivery.best_effort_window,
+        stop_deadline: config.delivery.shutdown_deadline,
         delivery_enabled: config.delivery.enabled,
         semaphor_enabled: config.delivery.enterprise_telemetry_enabled,
     };

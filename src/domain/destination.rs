@@ -4,6 +4,7 @@ use std::fmt;
 
 use url::{Host, Url};
 
+use super::circuit::CircuitState;
 use super::contract::Contract;
 use super::id::{DestinationId, OrganizationId};
 use super::secret::{HttpAuth, Secret, SecretSource, SigningSecrets};
@@ -278,13 +279,28 @@ pub struct DestinationHealth {
     pub failing_since: Option<Timestamp>,
     /// When the first success ever confirmed that the receiver can be reached (seed 003).
     pub confirmed_at: Option<Timestamp>,
+    /// When its circuit opened; until the circuit has closed again, so that each outage is told of once.
+    pub circuit_opened_at: Option<Timestamp>,
+}
+
+/// What has become of the circuit of a destination.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CircuitChange {
+    /// It is open, and was closed before.
+    Opened,
+    /// It is closed again.
+    Recovered {
+        /// When it had opened.
+        opened_at: Timestamp,
+    },
 }
 
 impl DestinationHealth {
     /// Notes a success: errors are cleared, the first one confirms reachability.
     pub fn succeeded(&mut self, at: Timestamp) {
         let confirmed_at = self.confirmed_at.or(Some(at));
-        *self = Self { last_success_at: Some(at), confirmed_at, ..Self::default() };
+        let circuit_opened_at = self.circuit_opened_at;
+        *self = Self { last_success_at: Some(at), confirmed_at, circuit_opened_at, ..Self::default() };
     }
 
     /// Notes a failure.
@@ -293,6 +309,21 @@ impl DestinationHealth {
         self.last_failure_at = Some(at);
         self.consecutive_failures = self.consecutive_failures.saturating_add(1);
         self.failing_since = self.failing_since.or(Some(at));
+    }
+
+    /// Notes the circuit after a request, and answers what has changed since an outage began or ended.
+    pub fn circuit_became(&mut self, circuit: CircuitState, at: Timestamp) -> Option<CircuitChange> {
+        match (circuit, self.circuit_opened_at) {
+            (CircuitState::Open, None) => {
+                self.circuit_opened_at = Some(at);
+                Some(CircuitChange::Opened)
+            }
+            (CircuitState::Closed, Some(opened_at)) if self.consecutive_failures == 0 => {
+                self.circuit_opened_at = None;
+                Some(CircuitChange::Recovered { opened_at })
+            }
+            _ => None,
+        }
     }
 }
 
@@ -357,5 +388,28 @@ mod tests {
         health.succeeded(at(4));
         assert_eq!((health.last_error, health.last_failure_at), (None, None));
         assert_eq!((health.confirmed_at, health.last_success_at), (Some(at(3)), Some(at(4))));
+    }
+
+    #[test]
+    fn an_outage_begins_with_the_first_open_circuit_and_ends_with_the_next_closed_one() {
+        let mut health = DestinationHealth::default();
+        let at = Timestamp::from_millis;
+        let mut became = |circuit, success, moment| {
+            if success {
+                health.succeeded(at(moment));
+            } else {
+                health.failed(at(moment), "answered 500".into());
+            }
+            health.circuit_became(circuit, at(moment))
+        };
+        assert_eq!(became(CircuitState::Closed, false, 1), None);
+        assert_eq!(became(CircuitState::Open, false, 2), Some(CircuitChange::Opened));
+        assert_eq!(became(CircuitState::Open, false, 3), None);
+        assert_eq!(became(CircuitState::HalfOpen, true, 4), None);
+        assert_eq!(became(CircuitState::Open, false, 5), None, "the same outage");
+        assert_eq!(became(CircuitState::Closed, false, 6), None, "a lane that was made again");
+        let recovered = CircuitChange::Recovered { opened_at: at(2) };
+        assert_eq!(became(CircuitState::Closed, true, 7), Some(recovered));
+        assert_eq!(became(CircuitState::Closed, true, 8), None);
     }
 }

@@ -38,6 +38,22 @@ pub enum OperationalEvent {
         /// Why.
         reason: DisabledReason,
     },
+    /// The circuit of a destination opened: its requests fail, and deliveries are held.
+    DestinationCircuitOpened {
+        /// Which destination.
+        destination_id: DestinationId,
+        /// Failed requests since the last success.
+        consecutive_failures: u32,
+        /// What went wrong last.
+        last_error: String,
+    },
+    /// The circuit of a destination closed again.
+    DestinationRecovered {
+        /// Which destination.
+        destination_id: DestinationId,
+        /// When its circuit had opened.
+        opened_at: Timestamp,
+    },
     /// A signing secret was rotated.
     SecretRotated {
         /// Whose.
@@ -56,9 +72,11 @@ pub enum OperationalEvent {
 
 impl OperationalEvent {
     /// All types that there are.
-    pub const TYPES: [&'static str; 4] = [
+    pub const TYPES: [&'static str; 6] = [
         "signalpost.delivery.dead_lettered",
         "signalpost.destination.disabled",
+        "signalpost.destination.circuit_opened",
+        "signalpost.destination.recovered",
         "signalpost.secret.rotated",
         "signalpost.quota.near",
     ];
@@ -69,6 +87,8 @@ impl OperationalEvent {
         match self {
             OperationalEvent::DeliveryDeadLettered { .. } => "signalpost.delivery.dead_lettered",
             OperationalEvent::DestinationDisabled { .. } => "signalpost.destination.disabled",
+            OperationalEvent::DestinationCircuitOpened { .. } => "signalpost.destination.circuit_opened",
+            OperationalEvent::DestinationRecovered { .. } => "signalpost.destination.recovered",
             OperationalEvent::SecretRotated { .. } => "signalpost.secret.rotated",
             OperationalEvent::QuotaNear { .. } => "signalpost.quota.near",
         }
@@ -79,8 +99,12 @@ impl OperationalEvent {
     pub const fn level(&self) -> Level {
         match self {
             OperationalEvent::DeliveryDeadLettered { .. } => Level::Error,
-            OperationalEvent::DestinationDisabled { .. } | OperationalEvent::QuotaNear { .. } => Level::Warn,
-            OperationalEvent::SecretRotated { .. } => Level::Info,
+            OperationalEvent::DestinationDisabled { .. }
+            | OperationalEvent::DestinationCircuitOpened { .. }
+            | OperationalEvent::QuotaNear { .. } => Level::Warn,
+            OperationalEvent::DestinationRecovered { .. } | OperationalEvent::SecretRotated { .. } => {
+                Level::Info
+            }
         }
     }
 
@@ -90,6 +114,8 @@ impl OperationalEvent {
         match self {
             OperationalEvent::DeliveryDeadLettered { delivery_id, .. } => Some(delivery_id.destination_id),
             OperationalEvent::DestinationDisabled { destination_id, .. }
+            | OperationalEvent::DestinationCircuitOpened { destination_id, .. }
+            | OperationalEvent::DestinationRecovered { destination_id, .. }
             | OperationalEvent::SecretRotated { destination_id, .. } => Some(*destination_id),
             OperationalEvent::QuotaNear { .. } => None,
         }
@@ -120,6 +146,19 @@ impl OperationalEvent {
             OperationalEvent::DestinationDisabled { destination_id, reason } => json!({
                 "destinationId": destination_id.to_string(),
                 "reason": reason.as_sentence(),
+            }),
+            OperationalEvent::DestinationCircuitOpened {
+                destination_id,
+                consecutive_failures,
+                last_error,
+            } => json!({
+                "destinationId": destination_id.to_string(),
+                "consecutiveFailures": consecutive_failures,
+                "lastError": last_error,
+            }),
+            OperationalEvent::DestinationRecovered { destination_id, opened_at } => json!({
+                "destinationId": destination_id.to_string(),
+                "circuitOpenedAt": opened_at.to_rfc3339_millis(),
             }),
             OperationalEvent::SecretRotated { destination_id, overlap_ends } => json!({
                 "destinationId": destination_id.to_string(),

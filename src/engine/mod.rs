@@ -15,12 +15,15 @@
 
 pub mod agenda;
 mod announce;
+mod caught;
 mod disable;
+mod doorway;
 pub mod gate;
 pub mod inbox;
 pub mod item;
 pub mod janitor;
 pub mod lane;
+pub mod ledger;
 pub mod pick;
 pub mod replayer;
 pub mod room;

@@ -26,8 +26,9 @@ pub fn write_attempt(attempt: &Attempt, cycle: u32, with_body: bool) -> v1::Atte
         response_body: if with_body { body } else { Bytes::new() },
         trigger: trigger_of(attempt.trigger).into(),
         cycle: count(cycle),
-        batch_id: String::new(),
+        batch_id: attempt.batch.map(|batch| batch.id.to_string()).unwrap_or_default(),
         batch_size: count(attempt.batch_size),
+        batch_position: attempt.batch.map_or(1, |batch| count(batch.position)),
         remote_address: shown_address(attempt).unwrap_or_default(),
         retry_after: retry_after.map(write_duration),
     }
@@ -71,7 +72,7 @@ const fn kind_of(outcome: &Outcome) -> v1::OutcomeKind {
         Outcome::NotSent { refusal, .. } => match refusal {
             Refusal::AddressNotAllowed => v1::OutcomeKind::AddressNotAllowed,
             Refusal::SecretUnavailable => v1::OutcomeKind::SecretUnavailable,
-            Refusal::NotRenderable => v1::OutcomeKind::NotSent,
+            Refusal::NotRenderable | Refusal::Fault => v1::OutcomeKind::NotSent,
         },
     }
 }
@@ -101,6 +102,7 @@ mod tests {
             trigger,
             outcome,
             batch_size: 1,
+            batch: None,
             remote_address: Some("9.9.9.9:443".parse().unwrap()),
         }
     }

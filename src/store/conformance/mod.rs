@@ -137,6 +137,7 @@ pub fn attempt(number: u32, status: u16) -> Attempt {
         trigger: if number == 1 { Trigger::Routed } else { Trigger::Retry },
         outcome: Outcome::Answered { status, retry_after: None, body: Bytes::from_static(b"body") },
         batch_size: 1,
+        batch: None,
         remote_address: Some("192.0.2.1:443".parse().unwrap()),
     }
 }
