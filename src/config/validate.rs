@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use crate::domain::attempt::ResponseBodies;
 use crate::domain::contract::Contract;
 use crate::domain::payload::PayloadLimits;
 use crate::domain::retention::Retention;
@@ -18,7 +19,9 @@ use super::resolved::{
     Config, DeliveryConfig, EgressConfig, LimitsConfig, ListenConfig, LogConfig, LogFormat,
     OrganizationsConfig, SecretsConfig, StoreConfig,
 };
-use super::units::{address, duration, flag, folder, host, network, number, or_word, path, size, variable};
+use super::units::{
+    address, duration, flag, folder, host, network, number, or_word, path, proxy, size, variable,
+};
 use super::{FILE_VARIABLE, Loaded, plans};
 
 const SECRETS_KEY: &str = "secrets.environment";
@@ -219,15 +222,35 @@ fn limits(reader: &mut Reader<'_>) -> Option<LimitsConfig> {
 
 fn egress(reader: &mut Reader<'_>) -> Option<EgressConfig> {
     let allow = reader.many("egress.allow", network);
+    let deny = reader.many("egress.deny", network);
     let deny_hosts = reader.many("egress.deny_hosts", host);
     let ports = reader.many("egress.ports", number(1, u16::MAX));
     let ca_file = reader.one("egress.ca_file", "", or_word("", path));
+    let proxy = reader.one("egress.proxy", "", or_word("", proxy));
+    let per_host_rate = or_word("unlimited", number(1, 1_000_000));
+    let per_host_rate = reader.one("egress.per_host_rate", "1000", per_host_rate);
+    let response_bodies = reader.one("egress.response_bodies", "public", response_bodies);
     Some(EgressConfig {
         allow: allow?,
+        deny: deny?,
         deny_hosts: deny_hosts?,
         ports: ports?.into_iter().collect(),
         ca_file: ca_file?,
+        proxy: proxy?,
+        per_host_rate: per_host_rate?,
+        response_bodies: response_bodies?,
     })
+}
+
+fn response_bodies(text: &str) -> Result<ResponseBodies, String> {
+    match text {
+        "public" => Ok(ResponseBodies::Public),
+        "always" => Ok(ResponseBodies::Always),
+        "never" => Ok(ResponseBodies::Never),
+        other => {
+            Err(format!("`{other}` says of nobody whose bodies are kept; write public, always or never"))
+        }
+    }
 }
 
 fn secrets(reader: &mut Reader<'_>) -> Option<SecretsConfig> {
