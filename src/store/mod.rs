@@ -10,6 +10,7 @@
 //!
 //! `conformance` holds the one suite of tests that every implementation passes.
 
+pub mod audit;
 pub mod changes;
 #[cfg(test)]
 pub(crate) mod conformance;
@@ -29,6 +30,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use crate::domain::attempt::Attempt;
+use crate::domain::audit::AuditEntry;
 use crate::domain::delivery::{Cycle, CycleCause, Delivery, DeliveryState, StateKind};
 use crate::domain::destination::{Destination, DestinationHealth};
 use crate::domain::event::{Acceptance, Event, EventType, NewEvent};
@@ -36,6 +38,7 @@ use crate::domain::id::{DeliveryId, DestinationId, EventId, EventKey, Organizati
 use crate::domain::organization::Organization;
 use crate::domain::settings::Guarantee;
 use crate::domain::time::Timestamp;
+pub use audit::{AuditPage, AuditQuery, AuditStore};
 use changes::ChangeFeed;
 use directory::Directory;
 pub use replay::{
@@ -45,7 +48,7 @@ use retention::{Cuts, EraseFrom, ErasedEvent, Footprint, SweepFrom, Swept};
 
 /// Everything that a running service needs to be kept.
 pub trait Store:
-    EventStore + DeliveryStore + DestinationStore + OrganizationStore + ReplayStore + RetentionStore
+    EventStore + DeliveryStore + DestinationStore + OrganizationStore + ReplayStore + RetentionStore + AuditStore
 {
     /// The in-memory snapshot of organizations and destinations; it changes with each commit.
     fn directory(&self) -> &Arc<Directory>;
@@ -55,6 +58,11 @@ pub trait Store:
 
     /// How much is stored, as of the last commit; it costs nothing to ask.
     fn footprint(&self) -> Footprint;
+
+    /// The same store, whose next change commits this entry of the audit log together with itself: both are
+    /// there after a crash, or neither. A call that changes nothing leaves no entry. Where the change is of
+    /// several things, the entry says of how many.
+    fn noting(&self, entry: AuditEntry) -> Arc<dyn Store>;
 
     /// Names the one who is told of commits. It is called on the store's own thread, in commit order,
     /// and may block to hold ingest back. May be set once, before the first write.

@@ -4,6 +4,7 @@
 //! It shares no storage code with the embedded store, so that the conformance suite compares two
 //! implementations that can't have the same mistake.
 
+mod audit;
 mod retention;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -22,10 +23,13 @@ use super::{
     EventStore, OrganizationStore, Page, Settlement, Stage, Store, StoreError,
 };
 use crate::clock::SharedClock;
+use crate::domain::audit::AuditEntry;
 use crate::domain::delivery::{CycleCause, Delivery, DeliveryState, StateKind};
 use crate::domain::destination::{Destination, DestinationHealth};
 use crate::domain::event::{Acceptance, Event, NewEvent};
-use crate::domain::id::{DeliveryId, DestinationId, EventId, EventKey, OrganizationId, ReplayId};
+use crate::domain::id::{
+    AuditEntryId, DeliveryId, DestinationId, EventId, EventKey, OrganizationId, ReplayId,
+};
 use crate::domain::organization::Organization;
 use crate::domain::replay::Replay;
 use crate::domain::settings::Guarantee;
@@ -34,12 +38,15 @@ use crate::domain::time::Timestamp;
 type Digest = [u8; 16];
 
 /// A store that keeps everything in memory.
+#[derive(Clone)]
 pub struct MemoryStore {
     clock: SharedClock,
     directory: Arc<Directory>,
     changes: Arc<ChangeFeed>,
-    listener: OnceLock<Arc<dyn CommitListener>>,
-    tables: Mutex<Tables>,
+    listener: Arc<OnceLock<Arc<dyn CommitListener>>>,
+    tables: Arc<Mutex<Tables>>,
+    /// What the audit log is to say of the next change.
+    trail: Option<Box<AuditEntry>>,
 }
 
 pub(super) struct Tables {
@@ -54,6 +61,7 @@ pub(super) struct Tables {
     deliveries: BTreeMap<(DestinationId, EventKey), Delivery>,
     pub(super) replays: BTreeMap<ReplayId, Replay>,
     removed_early: Option<RemovedEarly>,
+    audit: BTreeMap<AuditEntryId, AuditEntry>,
 }
 
 impl MemoryStore {
@@ -72,13 +80,15 @@ impl MemoryStore {
             deliveries: BTreeMap::new(),
             replays: BTreeMap::new(),
             removed_early: None,
+            audit: BTreeMap::new(),
         };
         Self {
             clock,
             directory: Arc::new(Directory::new()),
             changes: Arc::clone(&changes),
-            listener: OnceLock::new(),
-            tables: Mutex::new(tables),
+            listener: Arc::default(),
+            tables: Arc::new(Mutex::new(tables)),
+            trail: None,
         }
     }
 
@@ -230,6 +240,10 @@ impl Store for MemoryStore {
     fn listen(&self, listener: Arc<dyn CommitListener>) {
         drop(self.listener.set(listener));
     }
+
+    fn noting(&self, entry: AuditEntry) -> Arc<dyn Store> {
+        Arc::new(Self { trail: Some(Box::new(entry)), ..self.clone() })
+    }
 }
 
 #[async_trait]
@@ -346,6 +360,7 @@ impl DeliveryStore for MemoryStore {
         let entries: Vec<_> =
             lifecycle::distinct(&ids).filter_map(|id| tables.requeue(id, cause, now)).collect();
         if !entries.is_empty() {
+            self.note(&mut tables, entries.len());
             self.tell(|listener| listener.requeued(&entries));
         }
         Ok(entries)
@@ -360,6 +375,7 @@ impl DeliveryStore for MemoryStore {
         let mut tables = self.lock();
         let ended: Vec<_> = lifecycle::distinct(&ids).filter_map(|id| tables.end(id, from, &into)).collect();
         if !ended.is_empty() {
+            self.note(&mut tables, ended.len());
             self.tell(|listener| listener.ended(&ended));
         }
         Ok(ended)
@@ -415,7 +431,7 @@ impl DestinationStore for MemoryStore {
         destination: Destination,
         limit: Option<u32>,
     ) -> Result<Arc<Destination>, StoreError> {
-        let commit = self.lock();
+        let mut commit = self.lock();
         if commit.erasing.contains(&destination.organization_id) {
             return Err(StoreError::Erasing);
         }
@@ -429,6 +445,7 @@ impl DestinationStore for MemoryStore {
         }
         let destination = Arc::new(destination);
         self.directory.put_destination(Arc::clone(&destination), DestinationHealth::default());
+        self.note(&mut commit, 1);
         self.tell(|listener| listener.destination_changed(destination.id));
         Ok(destination)
     }
@@ -438,7 +455,7 @@ impl DestinationStore for MemoryStore {
         mut destination: Destination,
         expected: u64,
     ) -> Result<Arc<Destination>, StoreError> {
-        let _commit = self.lock();
+        let mut commit = self.lock();
         let present = self.directory.destination(destination.id).ok_or(StoreError::NotFound)?;
         if present.destination.organization_id != destination.organization_id {
             return Err(StoreError::NotFound);
@@ -446,15 +463,17 @@ impl DestinationStore for MemoryStore {
         destination.revision = next_revision(present.destination.revision, Some(expected))?;
         let destination = Arc::new(destination);
         self.directory.put_destination(Arc::clone(&destination), DestinationHealth::default());
+        self.note(&mut commit, 1);
         self.tell(|listener| listener.destination_changed(destination.id));
         Ok(destination)
     }
 
     async fn delete_destination(&self, id: DestinationId, expected: Option<u64>) -> Result<(), StoreError> {
-        let _commit = self.lock();
+        let mut commit = self.lock();
         let present = self.directory.destination(id).ok_or(StoreError::NotFound)?;
         next_revision(present.destination.revision, expected)?;
         self.directory.remove_destination(id);
+        self.note(&mut commit, 1);
         self.tell(|listener| listener.destination_changed(id));
         Ok(())
     }
@@ -463,7 +482,7 @@ impl DestinationStore for MemoryStore {
 #[async_trait]
 impl OrganizationStore for MemoryStore {
     async fn create_organization(&self, organization: Organization) -> Result<Arc<Organization>, StoreError> {
-        let commit = self.lock();
+        let mut commit = self.lock();
         if commit.erasing.contains(&organization.id) {
             return Err(StoreError::Erasing);
         }
@@ -472,6 +491,7 @@ impl OrganizationStore for MemoryStore {
         }
         let organization = Arc::new(organization);
         self.directory.put_organization(Arc::clone(&organization));
+        self.note(&mut commit, 1);
         Ok(organization)
     }
 
@@ -480,11 +500,12 @@ impl OrganizationStore for MemoryStore {
         mut organization: Organization,
         expected: u64,
     ) -> Result<Arc<Organization>, StoreError> {
-        let _commit = self.lock();
+        let mut commit = self.lock();
         let present = self.directory.organization(&organization.id).ok_or(StoreError::NotFound)?;
         organization.revision = next_revision(present.revision, Some(expected))?;
         let organization = Arc::new(organization);
         self.directory.put_organization(Arc::clone(&organization));
+        self.note(&mut commit, 1);
         Ok(organization)
     }
 }

@@ -7,6 +7,7 @@
 //! No stored value is larger than [`VALUE_MAX_BYTES`]: what may be larger is split into chunks.
 //! All secrets pass through `secret`, which seals them.
 
+mod audit;
 mod delivery;
 mod destination;
 mod event;
@@ -14,6 +15,7 @@ mod replay;
 mod secret;
 mod settings;
 
+pub use audit::{decode_audit, encode_audit};
 pub use delivery::{decode_delivery, decode_due, encode_delivery, encode_due};
 pub use destination::{
     decode_destination, decode_health, decode_organization, encode_destination, encode_health,

@@ -12,6 +12,7 @@
 //! - `Tree::len` walks the tree and is never called.
 
 mod accept;
+mod audit;
 mod config;
 mod cover;
 mod disk;
@@ -48,6 +49,7 @@ use super::keyring::Keyring;
 use super::retention::{Footprint, RemovedEarly};
 use super::{CommitListener, StoreError};
 use crate::clock::SharedClock;
+use crate::domain::audit::AuditEntry;
 use crate::domain::id::{DestinationId, EventKey};
 use disk::Watermark;
 use reader::Reader;
@@ -93,14 +95,22 @@ impl SledOptions {
 }
 
 /// The embedded store.
+#[derive(Clone)]
 pub struct SledStore {
     shared: Arc<Shared>,
-    commands: Mutex<Option<mpsc::Sender<Queued>>>,
+    writing: Arc<Writing>,
     queue: Arc<Semaphore>,
     reads: Arc<Semaphore>,
     reader: Arc<Reader>,
     syncs: Arc<AtomicU64>,
     keyring: Arc<Keyring>,
+    /// What the audit log is to say of the next change.
+    trail: Option<Box<AuditEntry>>,
+}
+
+/// The way to the writer, and its thread.
+struct Writing {
+    commands: Mutex<Option<mpsc::Sender<Queued>>>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -263,13 +273,16 @@ impl SledStore {
             .map_err(|error| StoreError::CannotOpen(format!("the store's thread can't start: {error}")))?;
         Ok(Self {
             shared,
-            commands: Mutex::new(Some(commands)),
+            writing: Arc::new(Writing {
+                commands: Mutex::new(Some(commands)),
+                thread: Mutex::new(Some(thread)),
+            }),
             queue: Arc::new(Semaphore::new(options.queue_depth.min(Semaphore::MAX_PERMITS))),
             reads: Arc::new(Semaphore::new(READS_AT_ONCE)),
             reader: Arc::new(reader),
             syncs,
             keyring,
-            thread: Mutex::new(Some(thread)),
+            trail: None,
         })
     }
 
@@ -295,7 +308,7 @@ impl SledStore {
     /// # Errors
     /// [`StoreError::Unavailable`] if it failed before or fails now.
     pub async fn close(&self) -> Result<(), StoreError> {
-        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let thread = self.writing.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(thread) = thread else { return self.shared.condition.check() };
         let result = self.submit(Patience::Wait, Command::Close).await;
         let joined = tokio::task::spawn_blocking(move || thread.join()).await;
@@ -323,8 +336,8 @@ impl SledStore {
             Patience::Wait => queue.acquire_owned().await.map_err(|_| StoreError::Busy)?,
         };
         let (reply, answer) = oneshot::channel();
-        let queued = Queued { command: command(reply), place };
-        let commands = self.commands.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let queued = Queued { command: command(reply), place, trail: self.trail.clone() };
+        let commands = self.writing.commands.lock().unwrap_or_else(PoisonError::into_inner).clone();
         // A writer that has ended drops what is sent to it, and with it the reply.
         drop(commands.map(|commands| commands.send(queued)));
         match answer.await {
@@ -360,7 +373,7 @@ impl SledStore {
     }
 }
 
-impl Drop for SledStore {
+impl Drop for Writing {
     /// Waits for the writer, so that the folder is free when the store is gone.
     fn drop(&mut self) {
         drop(self.commands.lock().unwrap_or_else(PoisonError::into_inner).take());
