@@ -11,6 +11,7 @@ mod listen;
 pub mod output;
 mod runtime;
 mod serve;
+mod token;
 
 use std::ffi::OsString;
 
@@ -43,6 +44,9 @@ enum Command {
     /// Check, show or explain the configuration.
     #[command(subcommand)]
     Config(config::Command),
+    /// Make tokens with which callers prove who they are.
+    #[command(subcommand)]
+    Token(token::Command),
 }
 
 /// Runs the command that the arguments (the program's name first) ask for.
@@ -64,6 +68,7 @@ fn execute(command: Command) -> Exit {
         Command::Bench(arguments) => block_on(bench::run(arguments)),
         Command::BenchSink(arguments) => block_on(bench::sink::run(arguments)),
         Command::Config(command) => config::run(&command),
+        Command::Token(command) => token::run(&command),
     }
 }
 

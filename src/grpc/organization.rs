@@ -140,8 +140,9 @@ impl OrganizationAdmin for OrganizationAdminService {
 
     async fn list_audit_entries(
         &self,
-        _: Request<v1::ListAuditEntriesRequest>,
+        request: Request<v1::ListAuditEntriesRequest>,
     ) -> Result<Response<v1::ListAuditEntriesResponse>, Status> {
+        caller(&request)?;
         Err(Problem::not_available("signalpost.v1.OrganizationAdmin/ListAuditEntries").into())
     }
 }

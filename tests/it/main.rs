@@ -7,6 +7,8 @@
 #[cfg(test)]
 mod binary;
 #[cfg(test)]
+mod callers;
+#[cfg(test)]
 mod contracts;
 #[cfg(test)]
 mod delivery;
@@ -26,5 +28,7 @@ mod operations;
 #[cfg(test)]
 mod replay;
 mod retention;
+#[cfg(test)]
+mod secure;
 #[cfg(test)]
 mod watch;
