@@ -67,7 +67,11 @@ const LAYERS: &[Layer] = &[
         may_import: &["control", "domain", "auth", "contract", "policy"],
         reason: "conversion needs words, the contracts' catalogue and what policy makes of settings, no more",
     },
-    Layer { module: "config", may_import: &["domain", "policy"], reason: "settings are values" },
+    Layer {
+        module: "config",
+        may_import: &["domain", "policy", "auth"],
+        reason: "settings are values, in the words of those who use them",
+    },
     Layer { module: "telemetry", may_import: &["config"], reason: "it is set up from settings alone" },
     Layer {
         module: "receiver",
@@ -170,8 +174,17 @@ const EXCLUSIVE: &[Exclusive] = &[
 ];
 
 /// Modules that decide and do not act …
-const PURE: &[&str] =
-    &["domain", "policy", "contract", "config::validate", "config::reader", "config::raw", "config::units"];
+const PURE: &[&str] = &[
+    "domain",
+    "policy",
+    "contract",
+    "config::validate",
+    "config::reader",
+    "config::raw",
+    "config::units",
+    "config::listen",
+    "config::limits",
+];
 
 /// … and what acting would take.
 const IMPURE: &[&str] = &[

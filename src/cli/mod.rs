@@ -13,6 +13,7 @@ pub mod output;
 mod rekey;
 mod runtime;
 mod serve;
+mod token;
 
 use std::ffi::OsString;
 
@@ -50,6 +51,9 @@ enum Command {
     /// Check, show or explain the configuration.
     #[command(subcommand)]
     Config(config::Command),
+    /// Make tokens with which callers prove who they are.
+    #[command(subcommand)]
+    Token(token::Command),
 }
 
 /// Runs the command that the arguments (the program's name first) ask for.
@@ -73,6 +77,7 @@ fn execute(command: Command) -> Exit {
         Command::Key(command) => key::run(&command),
         Command::Rekey(arguments) => rekey::run(&arguments),
         Command::Config(command) => config::run(&command),
+        Command::Token(command) => token::run(&command),
     }
 }
 

@@ -9,6 +9,8 @@
 //! destinations' secrets).
 
 mod environment;
+mod limits;
+mod listen;
 mod nearest;
 mod plans;
 mod problem;
@@ -24,8 +26,9 @@ use std::path::{Path, PathBuf};
 pub use problem::{Origin, Problem, Problems};
 pub use reader::Effective;
 pub use resolved::{
-    Config, DeliveryConfig, EgressConfig, LimitsConfig, ListenConfig, LogConfig, LogFormat,
-    OrganizationsConfig, Plans, SecretsConfig, StoreConfig,
+    AuthConfig, Config, ConnectionLimits, DeliveryConfig, EgressConfig, LimitsConfig, ListenConfig,
+    LogConfig, LogFormat, OrganizationsConfig, Plans, ReflectionAccess, SecretsConfig, StoreConfig,
+    TlsConfig,
 };
 
 use raw::Raw;

@@ -10,6 +10,7 @@
 pub mod audit;
 pub mod dead_letter;
 pub mod delivery;
+pub mod denials;
 pub mod destination;
 pub mod destination_draft;
 pub mod destination_patch;

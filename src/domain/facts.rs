@@ -201,3 +201,108 @@ fn retry(policy: &RetryPolicy) -> Value {
         "finalStatuses": policy.final_statuses,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::destination::{DestinationUrl, Header};
+    use crate::domain::event::Level;
+    use crate::domain::id::{DestinationId, OrganizationId};
+    use crate::domain::secret::{RetiringSecret, SigningSecrets};
+    use crate::domain::time::Timestamp;
+
+    fn plain() -> Destination {
+        Destination {
+            id: DestinationId::from_bytes([1; 16]),
+            organization_id: OrganizationId::parse("acme").unwrap(),
+            display_name: "name".into(),
+            url: DestinationUrl::parse("https://example.com/", false).unwrap(),
+            contract: crate::domain::contract::Contract::Workspace,
+            subscription: Subscription::default(),
+            settings: DeliverySettings::default(),
+            signing: SigningSecrets::default(),
+            http_auth: HttpAuth::Unauthenticated,
+            headers: Vec::new(),
+            state: DestinationState::Active,
+            created_at: Timestamp::from_millis(0),
+            updated_at: Timestamp::from_millis(0),
+            revision: 1,
+        }
+    }
+
+    fn value(text: &str) -> SecretSource {
+        SecretSource::Value(Secret::new(text))
+    }
+
+    fn full(planted: &str) -> Destination {
+        let retiring = Some(RetiringSecret { source: value(planted), until: Timestamp::from_millis(0) });
+        let header = |name: &str| Header { name: name.into(), value: Secret::new(planted) };
+        Destination {
+            signing: SigningSecrets { current: Some(value(planted)), retiring },
+            http_auth: HttpAuth::Basic { username: "user".into(), secret: value(planted) },
+            headers: vec![header("x-a"), header("x-b"), header("x-a")],
+            ..plain()
+        }
+    }
+
+    fn between(before: Option<&Destination>, after: Option<&Destination>) -> AuditChange {
+        let facts = |one: Option<&Destination>| one.map(of_destination);
+        change(facts(before).as_ref(), facts(after).as_ref())
+    }
+
+    #[test]
+    fn secrets_are_told_of_and_never_shown() {
+        let (old, new) = (full("planted-old"), full("planted-new"));
+        for (before, after) in [(None, Some(&new)), (Some(&old), Some(&new)), (Some(&old), None)] {
+            let told = between(before, after);
+            assert!(!format!("{told:?}").contains("planted"), "{told:?}");
+            for path in ["signing_secret", "http_auth.basic.password", "headers.x-a", "headers.x-a#2"] {
+                assert!(told.changed_fields.iter().any(|field| field == path), "{path}: {told:?}");
+            }
+        }
+        let told = between(Some(&old), Some(&new));
+        assert_eq!(told.before.unwrap()["signing_secret"], "set");
+        assert_eq!(told.after.unwrap()["signing_secret"], "changed");
+        let told = between(Some(&plain()), Some(&new));
+        assert_eq!(told.after.unwrap()["headers.x-b"], "set");
+        assert_eq!(
+            between(Some(&old), Some(&old)),
+            AuditChange { before: Some(Fields::new()), after: Some(Fields::new()), ..AuditChange::default() }
+        );
+    }
+
+    #[test]
+    fn only_what_changed_is_told_by_the_paths_of_the_api() {
+        let mut changed = plain();
+        changed.display_name = "new".into();
+        changed.settings.timeout = Some(Duration::from_millis(1500));
+        changed.subscription.minimum_level = Some(Level::Warn);
+        changed.state = DestinationState::Paused { since: Timestamp::from_millis(9) };
+        changed.signing.current = Some(SecretSource::EnvironmentVariable("KEY".into()));
+        let told = between(Some(&plain()), Some(&changed));
+        let paths =
+            ["display_name", "settings.timeout", "signing_secret", "state", "subscription.minimum_level"];
+        assert_eq!(told.changed_fields, paths);
+        let (before, after) = (told.before.unwrap(), told.after.unwrap());
+        assert_eq!(Value::Object(before), json!({ "display_name": "name", "state": "active" }));
+        assert_eq!(
+            Value::Object(after),
+            json!({
+                "display_name": "new", "settings.timeout": "1.5s", "state": "paused",
+                "signing_secret": { "environmentVariable": "KEY" }, "subscription.minimum_level": "warn",
+            })
+        );
+        let created = between(None, Some(&plain()));
+        assert!(created.before.is_none() && created.changed_fields.contains(&"url".to_owned()));
+    }
+
+    #[test]
+    fn of_a_long_list_the_beginning_is_shown() {
+        let mut many = plain();
+        let types = (0..1000).map(|number| EventType::parse(&format!("t{number:03}")).unwrap());
+        many.subscription.event_types = types.collect();
+        let told = between(Some(&plain()), Some(&many)).after.unwrap();
+        let shown = told["subscription.event_types"].as_array().unwrap();
+        assert_eq!((shown.len(), shown.last().unwrap()), (101, &json!("and 900 more")));
+    }
+}

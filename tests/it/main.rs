@@ -7,6 +7,8 @@
 #[cfg(test)]
 mod binary;
 #[cfg(test)]
+mod callers;
+#[cfg(test)]
 mod contracts;
 #[cfg(test)]
 mod delivery;
@@ -30,5 +32,7 @@ mod replay;
 mod retention;
 #[cfg(test)]
 mod sealing;
+#[cfg(test)]
+mod secure;
 #[cfg(test)]
 mod watch;
