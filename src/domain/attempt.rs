@@ -13,6 +13,19 @@ use super::time::Timestamp;
 /// How much of a response body is kept with an attempt, in bytes.
 pub const RESPONSE_KEPT_BYTES: usize = 1024;
 
+/// Whose response bodies are kept with their attempts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ResponseBodies {
+    /// Those of receivers at public addresses. What comes out of a network that the operator has opened, or
+    /// through a proxy, may be anybody's, and is not shown.
+    #[default]
+    Public,
+    /// Everybody's.
+    Always,
+    /// Nobody's.
+    Never,
+}
+
 /// Why an attempt was made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Trigger {

@@ -14,6 +14,8 @@ use super::time::Timestamp;
 
 /// The longest URL, in bytes.
 pub const URL_MAX_BYTES: usize = 2048;
+/// The longest host name (RFC 1035, section 2.3.4, less the ends of the wire format).
+const HOST_MAX_BYTES: usize = 253;
 /// The longest display name, in characters.
 pub const DISPLAY_NAME_MAX_CHARS: usize = 63;
 /// The most custom headers on one destination.
@@ -47,7 +49,7 @@ impl DestinationUrl {
         if !text.split_once(':').is_some_and(|(_, rest)| rest.starts_with("//")) {
             problems.push("has no `//` after the scheme; write https://host/path".into());
         }
-        if !url.username().is_empty() || url.password().is_some() {
+        if !url.username().is_empty() || url.password().is_some() || has_at_sign(text) {
             problems.push("contains credentials; set http_auth instead".into());
         }
         if url.fragment().is_some() {
@@ -88,6 +90,13 @@ fn check_scheme(url: &Url, plain_http: bool) -> Result<(), String> {
     }
 }
 
+/// Whether there is an `@` before the host. The parser drops a user that is empty, but whoever writes one
+/// hopes that somebody else reads another host.
+fn has_at_sign(text: &str) -> bool {
+    let after_scheme = text.split_once(':').map_or(text, |(_, rest)| rest).trim_start_matches('/');
+    after_scheme.split(['/', '?', '#']).next().is_some_and(|authority| authority.contains('@'))
+}
+
 fn check_host(url: &mut Url) -> Result<(), String> {
     if url.port() == Some(0) {
         return Err("has port 0; give a port from 1 to 65535 or none".into());
@@ -98,9 +107,15 @@ fn check_host(url: &mut Url) -> Result<(), String> {
         None => return Err("has no host; write https://host/path".into()),
     };
     // `host.` and `host` are the same name; one form keeps one connection pool and one Host header.
-    let plain = domain.trim_end_matches('.');
+    let plain = domain.strip_suffix('.').unwrap_or(&domain);
     if plain.is_empty() || plain.split('.').any(|label| label.is_empty() || label.len() > 63) {
         return Err("has a host with an empty or over-long label (63 characters at most)".into());
+    }
+    if plain.len() > HOST_MAX_BYTES {
+        return Err(format!(
+            "has a host of {} characters; at most {HOST_MAX_BYTES} are allowed",
+            plain.len()
+        ));
     }
     let plain = plain.to_owned();
     url.set_host(Some(&plain)).map_err(|error| format!("has an invalid host: {error}"))

@@ -24,6 +24,7 @@ pub mod item;
 pub mod janitor;
 pub mod lane;
 pub mod ledger;
+mod notices;
 pub mod pick;
 pub mod replayer;
 pub mod room;
