@@ -16,7 +16,8 @@ def certificate(folder: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path]:
     """A certificate for loopback, and its key."""
     chain, key = folder / "certificate.pem", folder / "key.pem"
     make = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-    about = ["-days", "2", "-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost"]
+    names, end = "subjectAltName=IP:127.0.0.1,DNS:localhost", "basicConstraints=critical,CA:FALSE"
+    about = ["-days", "2", "-subj", "/CN=localhost", "-addext", names, "-addext", end]
     subprocess.run(
         [*make, *about, "-keyout", str(key), "-out", str(chain)], check=True, stderr=subprocess.DEVNULL
     )
