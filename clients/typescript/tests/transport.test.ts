@@ -7,7 +7,14 @@ import { join } from "node:path";
 import { test } from "node:test";
 
 import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
-import { Metadata, Server, ServerCredentials, type ServerDuplexStream, status as Code } from "@grpc/grpc-js";
+import {
+  Metadata,
+  type sendUnaryData,
+  Server,
+  ServerCredentials,
+  type ServerDuplexStream,
+  status as Code,
+} from "@grpc/grpc-js";
 import { Client } from "signalpost";
 import {
   EmitRequestSchema,
@@ -50,7 +57,7 @@ const NO_TOKEN = { code: Code.UNAUTHENTICATED, details: "no token" };
 function service(): Server {
   const server = new Server();
   server.addService(SERVICE, {
-    Emit: (call: { request: EmitRequest; metadata: Metadata }, answer: (error: unknown, value?: EmitResponse) => void) => {
+    Emit: (call: { request: EmitRequest; metadata: Metadata }, answer: sendUnaryData<EmitResponse>) => {
       const result = { eventId: call.request.event?.eventId ?? "" };
       isKnown(call.metadata) ? answer(null, create(EmitResponseSchema, { result })) : answer(NO_TOKEN);
     },
