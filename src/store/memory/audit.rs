@@ -4,7 +4,8 @@ use std::ops::Bound::{Excluded, Unbounded};
 
 use async_trait::async_trait;
 
-use super::{MemoryStore, Tables};
+use super::MemoryStore;
+use super::tables::Tables;
 use crate::domain::audit::AuditEntry;
 use crate::domain::id::{AuditEntryId, OrganizationId};
 use crate::domain::time::Timestamp;

@@ -203,22 +203,6 @@ fn unavailable(error: &::sled::Error) -> StoreError {
     StoreError::Unavailable(error.to_string())
 }
 
-/// What callers see of what was stored.
-fn directory_of(contents: &open::Contents) -> Arc<Directory> {
-    let directory = Arc::new(Directory::new());
-    for organization in contents.organizations.values() {
-        directory.put_organization(Arc::clone(organization));
-    }
-    for (id, destination) in &contents.destinations {
-        let health = contents.health.get(id).cloned().unwrap_or_default();
-        directory.put_destination(Arc::clone(destination), health);
-    }
-    for id in &contents.erasing {
-        directory.begin_erasure(id.clone());
-    }
-    directory
-}
-
 impl SledStore {
     /// Opens the store in this folder, or creates one there. It blocks while sled recovers: up to some
     /// seconds per million waiting deliveries after a crash.
@@ -229,7 +213,7 @@ impl SledStore {
         let open::Opened { db, sync, lock, contents, keyring } =
             open::open(folder, options.cache_bytes, options.keyring)?;
         let keyring = Arc::new(keyring);
-        let directory = directory_of(&contents);
+        let directory = Arc::new(directory_of(&contents));
         let last_key = contents.last_key.unwrap_or(EventKey::MIN);
         let shared = Arc::new(Shared {
             directory,
@@ -371,6 +355,21 @@ impl SledStore {
         }
         result
     }
+}
+
+fn directory_of(contents: &open::Contents) -> Directory {
+    let directory = Directory::new();
+    for organization in contents.organizations.values() {
+        directory.put_organization(Arc::clone(organization));
+    }
+    for (id, destination) in &contents.destinations {
+        let health = contents.health.get(id).cloned().unwrap_or_default();
+        directory.put_destination(Arc::clone(destination), health);
+    }
+    for id in &contents.erasing {
+        directory.begin_erasure(id.clone());
+    }
+    directory
 }
 
 impl Drop for Writing {
