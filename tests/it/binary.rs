@@ -88,9 +88,9 @@ impl Home {
     }
 
     /// Starts a server and does not wait for it.
-    fn spawn(&self) -> Child {
+    fn spawn(&self, variables: &[(&str, &str)]) -> Child {
         let log = File::options().create(true).append(true).open(self.log()).unwrap();
-        self.command().stdout(Stdio::piped()).stderr(log).spawn().unwrap()
+        self.command().envs(variables.iter().copied()).stdout(Stdio::piped()).stderr(log).spawn().unwrap()
     }
 
     pub fn log(&self) -> PathBuf {
@@ -99,7 +99,12 @@ impl Home {
 
     /// Starts a server and waits until it says that it is ready.
     pub async fn start(&self) -> Process {
-        let mut child = self.spawn();
+        self.start_with(&[]).await
+    }
+
+    /// The same, with these variables in its environment.
+    pub async fn start_with(&self, variables: &[(&str, &str)]) -> Process {
+        let mut child = self.spawn(variables);
         let stdout = child.stdout.take().unwrap();
         let read = tokio::task::spawn_blocking(move || {
             let (mut line, mut stdout) = (String::new(), BufReader::new(stdout));
@@ -475,7 +480,7 @@ async fn no_acknowledged_delivery_is_missing_after_twenty_kills() {
 }
 
 async fn kill_while_starting(home: &Home, after: Duration) {
-    let mut child = home.spawn();
+    let mut child = home.spawn(&[]);
     tokio::time::sleep(after).await;
     child.kill().unwrap();
     child.wait().unwrap();

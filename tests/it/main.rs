@@ -5,6 +5,8 @@
 //! which shares no code with the sender. [`harness`] has the words in which the tests are written.
 
 #[cfg(test)]
+mod audit;
+#[cfg(test)]
 mod binary;
 #[cfg(test)]
 mod callers;
@@ -27,6 +29,8 @@ mod lists;
 #[cfg(test)]
 mod operational;
 mod operations;
+#[cfg(test)]
+mod planted;
 #[cfg(test)]
 mod replay;
 mod retention;

@@ -334,6 +334,7 @@ macro_rules! conformance {
             replays: missed_events_are_those_without_a_delivery_or_with_one_that_ended_in_vain
             replays: a_missed_event_gets_a_delivery_of_its_own_and_is_missed_no_more
             audit: a_change_leaves_its_entry_and_a_call_that_changes_nothing_leaves_none
+            audit: an_entry_says_of_how_many_deliveries_it_tells
             audit: the_log_is_listed_latest_first_by_pages_and_filters
             audit: entries_go_by_age_alone_the_oldest_first
             audit: of_an_erased_organization_the_log_keeps_that_and_not_what

@@ -323,7 +323,9 @@ impl SledStore {
         let queued = Queued { command: command(reply), place, trail: self.trail.clone() };
         let commands = self.writing.commands.lock().unwrap_or_else(PoisonError::into_inner).clone();
         // A writer that has ended drops what is sent to it, and with it the reply.
-        drop(commands.map(|commands| commands.send(queued)));
+        if let Some(commands) = commands {
+            drop(commands.send(queued));
+        }
         match answer.await {
             Ok(result) => result,
             Err(_) => Err(self.shared.condition.why().await),
