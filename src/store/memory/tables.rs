@@ -107,6 +107,10 @@ impl Tables {
         if lifecycle::settle(&mut delivery, settlement) {
             self.count_for_replay(&mut delivery);
             self.place(&old, &delivery, stage != Stage::InMemory);
+        } else if let DeliveryState::Waiting { due } = delivery.state {
+            // A caller's cycle goes on counting where this attempt has ended.
+            let entry = lifecycle::due_entry(&delivery, due);
+            self.due.insert((id.destination_id, due, id.event_key), entry);
         }
         self.deliveries.insert((id.destination_id, id.event_key), delivery);
     }
