@@ -369,6 +369,7 @@ impl Lane {
             waiting_in_memory: u32::try_from(self.window.len()).unwrap_or(u32::MAX),
             more_in_store: self.window.has_more_in_store(),
             next_attempt_at: self.next_attempt_at(),
+            host_turn_at: None,
             circuit: self.gate.circuit(),
             next_probe_at: self.gate.probe_at(),
             concurrency: self.gate.limit(&self.policy),
