@@ -158,12 +158,35 @@ fn delivery(reader: &mut Reader<'_>) -> Option<DeliveryConfig> {
 fn retention(reader: &mut Reader<'_>) -> Option<Retention> {
     let history = reader.one("retention.history", "30d", kept());
     let dead_letters = reader.one("retention.dead_letters", "30d", kept());
-    Some(Retention { history: history?, dead_letters: dead_letters? })
+    let notice = or_word("auto", duration(Duration::ZERO, KEPT_MAX));
+    let notice = reader.one("retention.dead_letter_notice", "auto", notice);
+    let max_size = or_word("unlimited", size(MAX_SIZE_LEAST, 1024 * TIB));
+    let max_size = reader.one("retention.max_size", "unlimited", max_size);
+    let notice =
+        notice.zip(dead_letters).map(|(notice, kept)| notice.unwrap_or(Retention::usual_notice(kept)));
+    if let (Some(notice), Some(kept)) = (notice, dead_letters)
+        && notice >= kept
+    {
+        let problem =
+            "is not shorter than retention.dead_letters, so nothing could be told in time; lower it";
+        reader.problem("retention.dead_letter_notice", problem);
+    }
+    Some(Retention {
+        history: history?,
+        dead_letters: dead_letters?,
+        dead_letter_notice: notice?,
+        max_bytes: max_size?,
+    })
 }
+
+/// The longest time that something may be kept.
+const KEPT_MAX: Duration = Duration::from_secs(3650 * 24 * 60 * 60);
+/// Less than this would be gone before anybody could have read it, under any load.
+const MAX_SIZE_LEAST: u64 = 16 * MIB;
 
 /// How long something may be kept. Less than a moment would remove it before anybody could have read it.
 pub(super) fn kept() -> impl Fn(&str) -> Result<Duration, String> {
-    duration(Duration::from_secs(1), Duration::from_secs(3650 * 24 * 60 * 60))
+    duration(Duration::from_secs(1), KEPT_MAX)
 }
 
 /// Only STALWART's documents know `http://` URLs; receivers of all others were promised HTTPS.

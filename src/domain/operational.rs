@@ -61,6 +61,19 @@ pub enum OperationalEvent {
         /// Until when the old one is still used.
         overlap_ends: Timestamp,
     },
+    /// Dead letters of a destination expire soon, and nobody has acted on them.
+    DeadLettersExpiring {
+        /// Whose.
+        destination_id: DestinationId,
+        /// How many.
+        count: u64,
+        /// When the first of them expires.
+        first: Timestamp,
+        /// When the last of them does.
+        last: Timestamp,
+        /// The beginning of the stretch of time in which they expire; there is one event for each.
+        period: Timestamp,
+    },
     /// The organization has nearly as many destinations as its plan allows.
     QuotaNear {
         /// The plan's limit.
@@ -72,8 +85,9 @@ pub enum OperationalEvent {
 
 impl OperationalEvent {
     /// All types that there are.
-    pub const TYPES: [&'static str; 6] = [
+    pub const TYPES: [&'static str; 7] = [
         "signalpost.delivery.dead_lettered",
+        "signalpost.dead_letter.expiring",
         "signalpost.destination.disabled",
         "signalpost.destination.circuit_opened",
         "signalpost.destination.recovered",
@@ -86,6 +100,7 @@ impl OperationalEvent {
     pub const fn event_type(&self) -> &'static str {
         match self {
             OperationalEvent::DeliveryDeadLettered { .. } => "signalpost.delivery.dead_lettered",
+            OperationalEvent::DeadLettersExpiring { .. } => "signalpost.dead_letter.expiring",
             OperationalEvent::DestinationDisabled { .. } => "signalpost.destination.disabled",
             OperationalEvent::DestinationCircuitOpened { .. } => "signalpost.destination.circuit_opened",
             OperationalEvent::DestinationRecovered { .. } => "signalpost.destination.recovered",
@@ -99,7 +114,8 @@ impl OperationalEvent {
     pub const fn level(&self) -> Level {
         match self {
             OperationalEvent::DeliveryDeadLettered { .. } => Level::Error,
-            OperationalEvent::DestinationDisabled { .. }
+            OperationalEvent::DeadLettersExpiring { .. }
+            | OperationalEvent::DestinationDisabled { .. }
             | OperationalEvent::DestinationCircuitOpened { .. }
             | OperationalEvent::QuotaNear { .. } => Level::Warn,
             OperationalEvent::DestinationRecovered { .. } | OperationalEvent::SecretRotated { .. } => {
@@ -113,12 +129,20 @@ impl OperationalEvent {
     pub const fn about(&self) -> Option<DestinationId> {
         match self {
             OperationalEvent::DeliveryDeadLettered { delivery_id, .. } => Some(delivery_id.destination_id),
-            OperationalEvent::DestinationDisabled { destination_id, .. }
+            OperationalEvent::DeadLettersExpiring { destination_id, .. }
+            | OperationalEvent::DestinationDisabled { destination_id, .. }
             | OperationalEvent::DestinationCircuitOpened { destination_id, .. }
             | OperationalEvent::DestinationRecovered { destination_id, .. }
             | OperationalEvent::SecretRotated { destination_id, .. } => Some(*destination_id),
             OperationalEvent::QuotaNear { .. } => None,
         }
+    }
+
+    /// Its id, where telling it once more is to be recognised, also after a restart.
+    #[must_use]
+    pub fn event_id(&self) -> Option<EventId> {
+        let OperationalEvent::DeadLettersExpiring { destination_id, period, .. } = self else { return None };
+        EventId::parse(&format!("expiring:{destination_id}:{}", period.as_seconds())).ok()
     }
 
     /// Its data: a JSON object without secrets, URLs or data of events.
@@ -142,6 +166,12 @@ impl OperationalEvent {
                 "reason": reason.as_sentence(),
                 "attemptCount": attempt_count,
                 "lastError": last_error,
+            }),
+            OperationalEvent::DeadLettersExpiring { destination_id, count, first, last, .. } => json!({
+                "destinationId": destination_id.to_string(),
+                "count": count,
+                "firstExpires": first.to_rfc3339_millis(),
+                "lastExpires": last.to_rfc3339_millis(),
             }),
             OperationalEvent::DestinationDisabled { destination_id, reason } => json!({
                 "destinationId": destination_id.to_string(),
