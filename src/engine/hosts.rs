@@ -24,8 +24,8 @@ pub struct HostLines {
     rates: Option<SharedRates>,
     lines: HashMap<HostKey, VecDeque<DestinationId>>,
     waiting: HashSet<DestinationId>,
-    /// Those whose turn it is.
-    called: HashSet<DestinationId>,
+    /// Those whose turn it is, and where.
+    called: HashMap<DestinationId, HostKey>,
     wakes: BTreeSet<(Timestamp, HostKey)>,
 }
 
@@ -49,7 +49,7 @@ impl HostLines {
         if self.waiting.contains(&id) {
             return Some(free_at.max(now + TICK));
         }
-        let is_called = self.called.remove(&id);
+        let is_called = self.called.remove(&id).is_some();
         let is_first = is_called || !self.lines.contains_key(&key);
         if free_at <= now && is_first {
             return None;
@@ -66,6 +66,20 @@ impl HostLines {
         }
         self.waiting.insert(id);
         Some(free_at.max(now + TICK))
+    }
+
+    /// Somebody who was called has nothing to send any more: the next one's turn has come.
+    pub fn pass_turn_on(&mut self, id: DestinationId, now: Timestamp) -> Option<DestinationId> {
+        let key = self.called.remove(&id)?;
+        self.with_rates(|rates| rates.available(key, now)).filter(|available| *available > 0)?;
+        let line = self.lines.get_mut(&key)?;
+        let next = line.pop_front()?;
+        if line.is_empty() {
+            self.lines.remove(&key);
+        }
+        self.waiting.remove(&next);
+        self.called.insert(next, key);
+        Some(next)
     }
 
     /// A request to the host begins.
@@ -94,7 +108,7 @@ impl HostLines {
             }
             for id in called {
                 self.waiting.remove(&id);
-                self.called.insert(id);
+                self.called.insert(id, key);
                 due.push(id);
             }
         }
@@ -162,6 +176,24 @@ mod tests {
             lines.take(key("a"), moment);
             assert_eq!(lines.take_due(moment + TICK), []);
         }
+    }
+
+    #[test]
+    fn who_was_called_and_has_nothing_to_send_passes_the_turn_on() {
+        let (mut lines, _) = lines(1);
+        lines.take(key("a"), NOW);
+        for number in [1, 2, 3] {
+            lines.hold_back(id(number), key("a"), NOW);
+        }
+        let second = NOW + Duration::from_secs(1);
+        assert_eq!(lines.take_due(second), [id(1)]);
+        assert_eq!(lines.pass_turn_on(id(3), second), None, "it was not called");
+        assert_eq!(lines.pass_turn_on(id(1), second), Some(id(2)));
+        assert_eq!(lines.hold_back(id(2), key("a"), second), None);
+        lines.take(key("a"), second);
+        assert_eq!(lines.take_due(second + Duration::from_secs(1)), [id(3)]);
+        assert_eq!(lines.pass_turn_on(id(3), second + Duration::from_secs(1)), None, "nobody else waits");
+        assert!(lines.lines.is_empty() && lines.waiting.is_empty() && lines.called.is_empty());
     }
 
     #[test]

@@ -363,6 +363,20 @@ impl Lane {
         (moment.as_millis() > i64::MIN).then_some(moment)
     }
 
+    /// Whether a request would begin now, as far as can be told without taking anything out.
+    #[must_use]
+    pub fn may_start(&self, now: Timestamp) -> bool {
+        let sends = matches!(self.hold, Hold::Open | Hold::Flushing);
+        let is_free = sends && now >= self.next_start && !self.gate.is_full(&self.policy);
+        is_free
+            && self
+                .gate
+                .earliest(&self.policy, &self.window)
+                .into_iter()
+                .flatten()
+                .any(|moment| moment <= now)
+    }
+
     /// Where the lane stands, as callers may see it.
     #[must_use]
     pub fn status(&self) -> LaneStatus {

@@ -45,11 +45,22 @@ impl Shard {
     /// callers can see it.
     fn is_held_by_its_host(&mut self, id: DestinationId, now: Timestamp) -> bool {
         let Some(key) = self.host_of(id) else { return false };
+        // Who has nothing to send takes nobody's turn.
+        if !self.lanes.get(&id).is_some_and(|slot| slot.lane.may_start(now)) {
+            self.pass_turn_on(id, now);
+            return false;
+        }
         let Some(until) = self.hosts.hold_back(id, key, now) else { return false };
         if let Some(Slot { lane, entry: Some(entry) }) = self.lanes.get(&id) {
             entry.status.set_lane(LaneStatus { host_turn_at: Some(until), ..lane.status() });
         }
         true
+    }
+
+    fn pass_turn_on(&mut self, id: DestinationId, now: Timestamp) {
+        if let Some(next) = self.hosts.pass_turn_on(id, now) {
+            self.queue(next);
+        }
     }
 
     /// Whose rate the lane's requests count against, if anybody's.
