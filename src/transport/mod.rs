@@ -5,6 +5,7 @@
 //! the three together into one attempt. `scripted` stands in for `http` in tests.
 
 pub mod courier;
+mod echo;
 pub mod failure;
 pub mod http;
 pub mod resolve;
