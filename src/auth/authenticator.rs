@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
+use super::Caller;
 use super::caller::Identity;
 use super::certificate::{CertificateRules, PeerCertificate};
 use super::denial::DenialReason;
 use super::reload::Reloaded;
 use super::token::TokenHash;
 use super::token_file::TokenTable;
-use super::Caller;
 use crate::clock::SharedClock;
 use crate::domain::time::Timestamp;
 
@@ -241,9 +241,7 @@ mod tests {
         let ways = WaysIn { certificates: CertificateRules::new(&rules), ..WaysIn::default() };
         let clock = Arc::new(SetClock(Mutex::new(Timestamp::from_millis(0))));
         let authenticator = Authenticator::new(ways, clock);
-        let held = |name: &str| {
-            Arc::new(Held { names: vec![name.parse().unwrap()], trusted: true.into() })
-        };
+        let held = |name: &str| Arc::new(Held { names: vec![name.parse().unwrap()], trusted: true.into() });
         let known = held("uri:spiffe://a/b");
         let certificate: Arc<dyn PeerCertificate> = Arc::<Held>::clone(&known);
         let credentials = Credentials { authorization: None, certificate: Some(&certificate) };
