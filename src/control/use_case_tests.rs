@@ -260,9 +260,10 @@ async fn another_organizations_things_are_as_unknown_as_what_does_not_exist() {
     }
     let ids = DeadLetters::Ids(vec![delivery.clone()]);
     assert_eq!(control.delete_dead_letters(caller, "org_b", ids, false).await, Ok(0));
+    let destination_id = id.clone();
     let filter = DeliveryFilter { destination_id: Some(id), ..DeliveryFilter::default() };
-    let found = control.list_deliveries(caller, "org_b", filter, first_page()).await.unwrap();
-    assert!(found.rows.is_empty());
+    let found = control.list_deliveries(caller, "org_b", filter, first_page()).await;
+    assert_eq!(found.map(|_| ()), unknown(Resource::Destination, &destination_id));
 }
 
 #[tokio::test]
