@@ -22,6 +22,7 @@ use crate::domain::violation::Violations;
 use crate::grpc::page::{Pages, Position};
 use crate::grpc::proto::v1;
 use crate::policy::address::{AddressPolicy, is_public};
+use crate::store::keyring::{Keyring, SealingKey};
 use crate::store::record;
 use crate::transport::resolve::vet;
 
@@ -248,7 +249,8 @@ proptest! {
         let delivery = DeliveryId::new(key, DestinationId::make(now, [7; 10]));
         let destination = destination(Contract::Observer, vec![("x-a".into(), "b".into())], now);
         // A real record with one byte that is wrong, and bytes that never were one; checksums are right.
-        let real = record::encode_destination(&destination).concat();
+        let keyring = Keyring::new(SealingKey::generate().unwrap());
+        let real = record::encode_destination(&destination, &keyring).unwrap().concat();
         let mut damaged = real.get(5..).unwrap_or_default().to_vec();
         let place = flip.index(damaged.len());
         damaged[place] ^= bits;
@@ -263,8 +265,8 @@ proptest! {
             drop(record::decode_idempotency(&stored, &stored));
             drop(record::decode_delivery(delivery, b"key", &stored));
             drop(record::decode_due(delivery, now, b"key", &stored));
-            drop(record::decode_destination(delivery.destination_id, &chunks));
-            drop(record::decode_destination(delivery.destination_id, &framed));
+            drop(record::decode_destination(delivery.destination_id, &chunks, &keyring));
+            drop(record::decode_destination(delivery.destination_id, &framed, &keyring));
             drop(record::decode_health(delivery.destination_id, &stored));
             drop(record::decode_organization(b"key", &chunks));
             drop(record::decode_organization(b"key", &framed));
