@@ -227,6 +227,7 @@ async fn start_engine(
         window: config.delivery.window,
         best_effort_window: config.delivery.best_effort_window,
         stop_deadline: config.delivery.shutdown_deadline,
+        per_host_rate: config.egress.per_host_rate,
         delivery_enabled: config.delivery.enabled,
         semaphor_enabled: config.delivery.enterprise_telemetry_enabled,
     };

@@ -17,6 +17,8 @@ mod delivery;
 #[cfg(test)]
 mod destinations;
 #[cfg(test)]
+mod egress;
+#[cfg(test)]
 mod erase;
 #[cfg(test)]
 mod explain;

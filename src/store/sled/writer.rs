@@ -41,6 +41,8 @@ use crate::store::{DueEntry, Settlement, StoreError, lifecycle};
 
 /// Settlements become durable after this long at the latest; the trait promises half a second.
 const SYNC_AFTER: Duration = Duration::from_millis(400);
+/// A step of a commit that takes so long is worth a line in the log.
+const SLOW: Duration = Duration::from_millis(20);
 /// A group takes no further call once it has so many bytes or keys: from here on groups get no faster,
 /// and all reads wait while one is applied.
 const GROUP_BYTES: usize = 1024 * 1024;
@@ -262,11 +264,13 @@ impl Writer {
 
     pub(super) fn commit(&mut self, group: Group) -> Result<(), StoreError> {
         let Finished { batch, grows_by, durable, effects, answers } = group.finish()?;
+        let began = Instant::now();
         if let Some(mut batch) = batch {
             self.note_size(grows_by, &mut batch);
             self.db.apply_batch(batch).map_err(|error| unavailable(&error))?;
             self.unsynced_since.get_or_insert_with(Instant::now);
         }
+        note_slow("applying", began);
         if durable || self.unsynced_since.is_some_and(|since| since.elapsed() >= SYNC_AFTER) {
             self.make_durable()?;
         }
@@ -293,8 +297,12 @@ impl Writer {
     }
 
     fn make_durable(&mut self) -> Result<(), StoreError> {
+        let began = Instant::now();
         self.db.flush().map_err(|error| unavailable(&error))?;
+        note_slow("flushing", began);
+        let began = Instant::now();
         self.sync.sync().map_err(|error| StoreError::Unavailable(format!("fsync failed: {error}")))?;
+        note_slow("syncing", began);
         self.unsynced_since = None;
         self.shared.set_durable_key(self.last_key);
         Ok(())
@@ -373,6 +381,15 @@ pub(super) fn join<T: Send + 'static>(
     // The caller may have gone; what it asked for is done all the same.
     group.answer(move || drop(reply.send(result)));
     Ok(())
+}
+
+/// Everybody waits meanwhile, so an operator who asks why events were late finds it in the log.
+fn note_slow(step: &str, began: Instant) {
+    let took = began.elapsed();
+    if took >= SLOW {
+        let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+        tracing::debug!(step, took_ms, "a slow commit");
+    }
 }
 
 /// What a panic said.
