@@ -90,7 +90,7 @@ impl DeliveryAdmin for DeliveryAdminService {
         request: Request<v1::WatchDeliveriesRequest>,
     ) -> Result<Response<Self::WatchDeliveriesStream>, Status> {
         let (caller, admission) = (caller(&request)?, admission(&request)?);
-        let answers = watch::open(&self.context, (&caller, admission), request.into_inner())?;
+        let answers = watch::open(&self.context, (&caller, admission), request.into_inner()).await?;
         Ok(Response::new(Box::pin(answers)))
     }
 
