@@ -78,8 +78,8 @@ async fn every_method_that_changes_something_leaves_an_entry() {
         update_mask,
     };
     organizations.update_organization(update).await.unwrap();
-    let draft = destination(Contract::Observer).url(receiver.url("/hook")).include(&["a"]);
-    let created = server.create(draft.clone().secret("planted")).await;
+    let draft = destination(Contract::StandardWebhooks).url(receiver.url("/hook")).include(&["a"]);
+    let created = server.create(draft.clone()).await;
     let id = created.destination_id.clone();
     server.update(created, &["display_name"]).await;
     server.pause(&id).await;
@@ -144,7 +144,7 @@ async fn replay_and_delete(server: &Server, receiver: &Receiver, healthy: &str) 
     let replay_id = replay.replay_id;
     let cancel = v1::CancelReplayRequest { organization_id: ORGANIZATION.into(), replay_id };
     deliveries.cancel_replay(cancel).await.unwrap();
-    let draft = destination(Contract::Observer).name("second");
+    let draft = destination(Contract::StandardWebhooks).name("second");
     server.dead_letter(receiver, &draft, "dead.2").await;
     let all = v1::ReplayDeadLettersRequest {
         organization_id: ORGANIZATION.into(),
@@ -262,7 +262,8 @@ async fn entries_are_paged_and_wrong_ranges_and_tokens_are_refused() {
 #[tokio::test]
 async fn denied_calls_are_in_the_log_and_a_flood_of_them_leaves_few_entries() {
     let mut tokens = TokenFile::new();
-    let (operator, viewer) = (tokens.add("ops", "operator"), tokens.add("auditor", "viewer@acme"));
+    let (operator, viewer) =
+        (tokens.add("ops", "operator"), tokens.add("auditor", "viewer@acme,admin@globex"));
     let server = Server::with(&[("auth.tokens_file", tokens.setting().as_str())]).await;
     let method = "signalpost.v1.DestinationAdmin/DeleteDestination";
     for _ in 0..200 {

@@ -280,7 +280,9 @@ async fn no_planted_secret_is_found_in_anything_that_a_run_leaves() {
     process.emit(event("auth.success").id("evt").data(r#"{"a":1}"#)).await;
     let requests = receiver.wait_for("/hook", 5).await;
     let sent = |name: &str, wanted: &str| requests.iter().any(|one| header(one, name).contains(wanted));
-    assert!(sent("x-key", "planted-header-value") && sent("authorization", "planted-bearer-token"));
+    for (name, wanted) in [("x-key", "planted-header-value"), ("authorization", "planted-bearer-token")] {
+        assert!(sent(name, wanted), "{wanted}: {requests:?}");
+    }
     assert!(sent("authorization", &basic_credentials()), "receivers get what they are to have");
     run.change(&id).await;
     run.read_when_settled(&imported).await;
