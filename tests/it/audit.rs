@@ -34,6 +34,7 @@ impl Server {
         entries.into_iter().map(|entry| entry.method).collect()
     }
 
+    /// Creates a destination and an event of the type for it, which becomes a dead letter.
     async fn dead_letter(&self, receiver: &Receiver, draft: &DestinationDraft, id: &str) -> v1::Delivery {
         receiver.always_answers("/dead", StatusCode::INTERNAL_SERVER_ERROR);
         let draft = draft.clone().url(receiver.url("/dead")).one_attempt();
@@ -98,7 +99,7 @@ async fn every_method_that_changes_something_leaves_an_entry() {
         ..v1::ImportDestinationRequest::default()
     };
     server.destinations().import_destination(import).await.unwrap();
-    let dead = server.dead_letter(&receiver, &draft, "dead.1").await;
+    let dead = server.dead_letter(&receiver, &draft, "dead-1").await;
     server.try_replay(&dead.delivery_id).await.unwrap();
     replay_and_delete(&server, &receiver, &id).await;
     let erase = v1::EraseEventDataRequest { organization_id: ORGANIZATION.into(), event_id: "waits".into() };
@@ -145,7 +146,7 @@ async fn replay_and_delete(server: &Server, receiver: &Receiver, healthy: &str) 
     let cancel = v1::CancelReplayRequest { organization_id: ORGANIZATION.into(), replay_id };
     deliveries.cancel_replay(cancel).await.unwrap();
     let draft = destination(Contract::StandardWebhooks).name("second");
-    server.dead_letter(receiver, &draft, "dead.2").await;
+    server.dead_letter(receiver, &draft, "dead-2").await;
     let all = v1::ReplayDeadLettersRequest {
         organization_id: ORGANIZATION.into(),
         selection: Some(v1::replay_dead_letters_request::Selection::All(true)),
