@@ -14,19 +14,27 @@ use rustls::pki_types::pem::PemObject;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use crate::auth::authenticator::{Authenticator, WaysIn};
+use crate::auth::certificate::CertificateRules;
+use crate::auth::reload::Reloaded;
+use crate::auth::token_file::{self, TokenTable};
 use crate::clock::{SharedClock, SystemClock};
-use crate::config::Config;
+use crate::config::{self, Config, ReflectionAccess, TlsConfig};
+use crate::control::denials::DenialRecorder;
 use crate::control::{Control, ControlSettings};
 use crate::engine::janitor::{Janitor, JanitorOptions};
 use crate::engine::rules::ShardOptions;
 use crate::engine::shard::StopSignals;
 use crate::engine::{Engine, RunningEngine};
 use crate::grpc::health::HealthState;
-use crate::grpc::server::{GrpcServer, Limits, serve_health};
+use crate::grpc::options::{ConnectionOptions, Limits, ListenerOptions, Reflection};
+use crate::grpc::server::{GrpcServer, serve_health};
+use crate::grpc::tls::{ClientCertificates, ServerTls, TlsFiles};
 use crate::policy::address::AddressPolicy;
 use crate::shutdown::{OnExit, Tasks};
+use crate::store::keyring::Keyring;
 use crate::store::sled::{SledOptions, SledStore};
-use crate::store::{DeliveryStore, Store};
+use crate::store::{DeliveryStore, Store, key_file};
 use crate::transport::courier::Courier;
 use crate::transport::http::{HttpOptions, HttpTransport};
 use crate::transport::secrets::SecretReader;
@@ -48,7 +56,8 @@ impl App {
     /// certificate file that can't be read. Nothing keeps running then but what `tasks` stops.
     pub async fn start(config: &Config, tasks: &Tasks) -> anyhow::Result<Self> {
         let clock: SharedClock = Arc::new(SystemClock);
-        // What is wrong with the configuration shows before anything is created.
+        // What is wrong with the configuration and its files shows before anything is created.
+        let entrance = Entrance::open(config, &clock)?;
         let mut couriers = Couriers::new(config, &clock)?;
         let store = open_store(config, &clock).await?;
         watch_store(&store, tasks);
@@ -58,12 +67,15 @@ impl App {
 
         let stages = StopStages::default();
         start_engine(config, (&store, &clock), &couriers, (tasks, &stages)).await?;
+        let denials = record_denials(config, (&store, &clock), (tasks, &stages));
         let control = Arc::new(make_control(config, &store, &couriers, clock)?);
         let app = Self {
             grpc_address: grpc_listener.local_addr()?,
             health_address: health_listener.local_addr()?,
             store,
         };
+        entrance.watch_files(config, tasks);
+        let control = (control, entrance, denials);
         serve(config, control, (grpc_listener, health_listener), (tasks, &stages));
         Ok(app)
     }
@@ -86,13 +98,38 @@ struct StopStages {
     lanes_ended: CancellationToken,
 }
 
-async fn open_store(config: &Config, clock: &SharedClock) -> anyhow::Result<Arc<SledStore>> {
+/// The sealing keys that the operator gave: in a file, or in the environment.
+///
+/// # Errors
+/// Where there are none in it, or both were given.
+pub fn sealing_keys(config: &Config) -> anyhow::Result<Option<Keyring>> {
+    let variable = config::sealing_keys().map_err(anyhow::Error::msg)?;
+    match (&config.secrets.key_file, variable) {
+        (None, None) => Ok(None),
+        (Some(path), None) => {
+            key_file::read(path).map(Some).map_err(anyhow::Error::msg).context("secrets.key_file")
+        }
+        (None, Some(keys)) => {
+            Keyring::parse(&keys).map(Some).map_err(anyhow::Error::msg).context("SIGNALPOST_SEALING_KEYS")
+        }
+        (Some(_), Some(_)) => {
+            anyhow::bail!("secrets.key_file and SIGNALPOST_SEALING_KEYS are both set; give one of them")
+        }
+    }
+}
+
+/// Opens the embedded store as the configuration describes it.
+///
+/// # Errors
+/// Where it can't be opened, or keys are missing.
+pub async fn open_store(config: &Config, clock: &SharedClock) -> anyhow::Result<Arc<SledStore>> {
     let options = SledOptions {
         cache_bytes: config.store.cache_bytes,
         min_free_bytes: config.store.min_free_bytes,
         queue_depth: config.store.queue_depth,
         group_events: config.store.group_events,
         clock: Arc::clone(clock),
+        keyring: sealing_keys(config)?,
     };
     let path = config.store.path.clone();
     // Opening reads the disk for as long as it takes; nothing else runs yet, so nothing is held up.
@@ -190,6 +227,7 @@ async fn start_engine(
         window: config.delivery.window,
         best_effort_window: config.delivery.best_effort_window,
         stop_deadline: config.delivery.shutdown_deadline,
+        per_host_rate: config.egress.per_host_rate,
         delivery_enabled: config.delivery.enabled,
         semaphor_enabled: config.delivery.enterprise_telemetry_enabled,
     };
@@ -233,6 +271,19 @@ fn start_janitor(config: &Config, store: &Arc<dyn Store>, clock: &SharedClock, t
     tasks.spawn("janitor", OnExit::StopProcess, janitor.run(tasks.soft()));
 }
 
+/// Writes denied calls to the audit log, until the last call has ended.
+fn record_denials(
+    config: &Config,
+    (store, clock): (&Arc<SledStore>, &SharedClock),
+    (tasks, stages): (&Tasks, &StopStages),
+) -> Arc<DenialRecorder> {
+    let store: Arc<dyn Store> = Arc::<SledStore>::clone(store);
+    let per_minute = config.limits.audited_denials;
+    let (recorder, writer) = DenialRecorder::new(store, Arc::clone(clock), per_minute);
+    tasks.spawn("denied calls", OnExit::StopProcess, writer.run(stages.calls_ended.clone()));
+    Arc::new(recorder)
+}
+
 fn make_control(
     config: &Config,
     store: &Arc<SledStore>,
@@ -255,21 +306,96 @@ fn make_control(
     Ok(Control::new(store, couriers.make()?, Arc::clone(&couriers.secrets), clock, settings))
 }
 
+/// How callers come in: who they are, and over what.
+struct Entrance {
+    tls: Option<ServerTls>,
+    tokens: Option<Reloaded<TokenTable>>,
+    authenticator: Authenticator,
+}
+
+impl Entrance {
+    fn open(config: &Config, clock: &SharedClock) -> anyhow::Result<Self> {
+        let tls = config.listen.tls.clone().map(|tls| ServerTls::open(tls_files(tls))).transpose()?;
+        let tokens = config.auth.tokens_file.as_deref().map(token_file::open).transpose()?;
+        let ways =
+            WaysIn { tokens: tokens.clone(), certificates: CertificateRules::new(&config.auth.certificates) };
+        let authenticator = if config.auth.is_configured() {
+            Authenticator::new(ways, Arc::clone(clock))
+        } else {
+            if !config.listen.grpc.ip().to_canonical().is_loopback() {
+                tracing::warn!(
+                    "whoever reaches the gRPC port may do everything: no credentials are asked for"
+                );
+            }
+            Authenticator::open()
+        };
+        Ok(Self { tls, tokens, authenticator })
+    }
+
+    fn watch_files(&self, config: &Config, tasks: &Tasks) {
+        let every = config.auth.reload;
+        if let Some(tls) = &self.tls {
+            tasks.spawn("certificates", OnExit::StopProcess, tls.run(every, tasks.soft()));
+        }
+        if let Some(tokens) = &self.tokens {
+            tasks.spawn("tokens", OnExit::StopProcess, tokens.run(every, tasks.soft()));
+        }
+    }
+}
+
+fn tls_files(tls: TlsConfig) -> TlsFiles {
+    let mode = if tls.client_certificates_required {
+        ClientCertificates::Required
+    } else {
+        ClientCertificates::Optional
+    };
+    TlsFiles { certificate: tls.certificate, key: tls.key, clients: tls.client_ca.map(|path| (path, mode)) }
+}
+
+fn limits(config: &Config) -> Limits {
+    let (limits, connection) = (&config.limits, &config.limits.connection);
+    Limits {
+        max_message_bytes: limits.message_bytes,
+        max_emit_streams: limits.emit_streams,
+        max_watches: limits.watches,
+        reflection: match config.listen.reflection {
+            ReflectionAccess::Open => Reflection::Open,
+            ReflectionAccess::Authenticated => Reflection::Authenticated,
+            ReflectionAccess::Off => Reflection::Off,
+        },
+        call_default: limits.call_default,
+        recheck: config.auth.reload,
+        connection: ConnectionOptions {
+            streams: connection.concurrent_streams,
+            calls: connection.concurrent_calls,
+            header_bytes: connection.header_bytes,
+            handshake_timeout: connection.handshake_timeout,
+            idle: connection.idle,
+            age: connection.age,
+            call_max: limits.call_max,
+            keepalive_interval: connection.keepalive_interval,
+            keepalive_timeout: connection.keepalive_timeout,
+            control_frames: connection.control_frames,
+        },
+        listener: ListenerOptions {
+            connections: connection.connections,
+            connections_per_address: connection.connections_per_address,
+            handshakes: connection.handshakes,
+        },
+    }
+}
+
 fn serve(
     config: &Config,
-    control: Arc<Control>,
+    (control, entrance, denials): (Arc<Control>, Entrance, Arc<DenialRecorder>),
     (grpc_listener, health_listener): (TcpListener, TcpListener),
     (tasks, stages): (&Tasks, &StopStages),
 ) {
     let health = HealthState::new();
-    let limits = Limits {
-        max_message_bytes: config.limits.message_bytes,
-        max_streams_per_connection: config.limits.concurrent_streams,
-        max_header_bytes: config.limits.header_bytes,
-        reflection: config.listen.reflection,
-        ..Limits::default()
-    };
-    let server = GrpcServer::new(control, health.clone(), limits);
+    let server = GrpcServer::new(control, health.clone(), limits(config))
+        .with_denials(denials)
+        .with_authenticator(entrance.authenticator)
+        .with_tls(entrance.tls);
     let (stop, ended, drain) = (tasks.soft(), stages.calls_ended.clone(), health.clone());
     let tasks_to_fail = tasks.clone();
     let hard = tasks.hard();

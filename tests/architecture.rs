@@ -67,7 +67,11 @@ const LAYERS: &[Layer] = &[
         may_import: &["control", "domain", "auth", "contract", "policy"],
         reason: "conversion needs words, the contracts' catalogue and what policy makes of settings, no more",
     },
-    Layer { module: "config", may_import: &["domain", "policy"], reason: "settings are values" },
+    Layer {
+        module: "config",
+        may_import: &["domain", "policy", "auth"],
+        reason: "settings are values, in the words of those who use them",
+    },
     Layer { module: "telemetry", may_import: &["config"], reason: "it is set up from settings alone" },
     Layer {
         module: "receiver",
@@ -131,8 +135,13 @@ const EXCLUSIVE: &[Exclusive] = &[
     Exclusive { path: "ed25519_dalek", places: &["contract"], reason: "only contracts sign" },
     Exclusive {
         path: "ring",
-        places: &["receiver", "control", "auth", "app", "cli"],
+        places: &["receiver", "control", "auth", "app", "cli", "store::keyring"],
         reason: "it verifies independently of what signs, and draws secure random bytes",
+    },
+    Exclusive {
+        path: "chacha20poly1305",
+        places: &["store::keyring"],
+        reason: "secrets are sealed and opened in one place",
     },
     Exclusive {
         path: "rcgen",
@@ -165,8 +174,17 @@ const EXCLUSIVE: &[Exclusive] = &[
 ];
 
 /// Modules that decide and do not act …
-const PURE: &[&str] =
-    &["domain", "policy", "contract", "config::validate", "config::reader", "config::raw", "config::units"];
+const PURE: &[&str] = &[
+    "domain",
+    "policy",
+    "contract",
+    "config::validate",
+    "config::reader",
+    "config::raw",
+    "config::units",
+    "config::listen",
+    "config::limits",
+];
 
 /// … and what acting would take.
 const IMPURE: &[&str] = &[

@@ -18,6 +18,7 @@ use sled::{Batch, Db};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::accept::Submission;
+use super::audit::AuditCommand;
 use super::disk::{SyncHandle, Watermark, sync_folder};
 use super::erase::Doomed;
 use super::group::{Effect, Finished, Group};
@@ -26,13 +27,15 @@ use super::replay::{ReplayCommand, Running};
 use super::retention::Found;
 use super::{Shared, keys, unavailable};
 use crate::clock::SharedClock;
+use crate::domain::audit::AuditEntry;
 use crate::domain::delivery::{CycleCause, Delivery, DeliveryState, StateKind};
 use crate::domain::destination::{Destination, DestinationHealth};
 use crate::domain::event::Acceptance;
 use crate::domain::id::{DeliveryId, DestinationId, EventKey, OrganizationId, ReplayId};
 use crate::domain::organization::Organization;
 use crate::domain::time::Timestamp;
-use crate::store::record::EventHead;
+use crate::store::keyring::Keyring;
+use crate::store::record::{EventHead, Seals};
 use crate::store::retention::{Cuts, EraseFrom, ErasedEvent, RemovedEarly, Swept};
 use crate::store::{DueEntry, Settlement, StoreError, lifecycle};
 
@@ -67,20 +70,27 @@ pub(super) enum Command {
     EraseEvent(EventKey, Timestamp, Reply<Option<ErasedEvent>>),
     BeginErasure(OrganizationId, Option<u64>, Reply<Vec<DestinationId>>),
     EraseRows(OrganizationId, Box<Doomed>, Reply<Option<EraseFrom>>),
+    Reseal(Vec<DestinationId>, Reply<Seals>),
+    Audit(AuditCommand),
     Close(Reply<()>),
 }
+
+/// A command, and what the audit log is to say of it.
+type Called = (Command, Option<Box<AuditEntry>>);
 
 /// A command with its place in the queue, which is free again when the command is taken.
 pub(super) struct Queued {
     pub(super) command: Command,
     pub(super) place: OwnedSemaphorePermit,
+    /// What the audit log is to say of it.
+    pub(super) trail: Option<Box<AuditEntry>>,
 }
 
 impl Queued {
     /// Takes the command out and frees its place.
-    fn command(self) -> Command {
+    fn command(self) -> Called {
         drop(self.place);
-        self.command
+        (self.command, self.trail)
     }
 }
 
@@ -100,6 +110,8 @@ pub(super) struct Writer {
     pub(super) organizations: BTreeMap<OrganizationId, Arc<Organization>>,
     pub(super) running_replays: BTreeMap<ReplayId, Running>,
     pub(super) erasing: BTreeSet<OrganizationId>,
+    /// Seals secrets and opens them.
+    pub(super) keyring: Arc<Keyring>,
     /// Since when something is applied but not durable.
     pub(super) unsynced_since: Option<Instant>,
     /// How many bytes are stored, as of the last commit.
@@ -158,7 +170,7 @@ impl Writer {
         Group::new((*self.db).clone(), self.last_key, self.opening)
     }
 
-    fn wait(&self, commands: &Receiver<Queued>) -> Result<Command, RecvTimeoutError> {
+    fn wait(&self, commands: &Receiver<Queued>) -> Result<Called, RecvTimeoutError> {
         let queued = match self.unsynced_since {
             Some(since) => commands.recv_timeout(SYNC_AFTER.saturating_sub(since.elapsed())),
             None => commands.recv().map_err(|_| RecvTimeoutError::Disconnected),
@@ -172,7 +184,8 @@ impl Writer {
     }
 
     /// Takes a command into the group; answers the reply of a command to close.
-    fn take(&mut self, group: &mut Group, command: Command) -> Result<Option<Reply<()>>, StoreError> {
+    fn take(&mut self, group: &mut Group, (command, trail): Called) -> Result<Option<Reply<()>>, StoreError> {
+        group.begin(trail.map(|entry| *entry));
         match command {
             Command::Accept(submissions, reply) => {
                 let result = self.accept(group, submissions);
@@ -184,10 +197,12 @@ impl Writer {
             }
             Command::Requeue(ids, begin, reply) => {
                 let result = self.requeue(group, &ids, begin);
+                group.counts(result.as_ref().map_or(0, Vec::len));
                 join(group, true, result, reply)?;
             }
             Command::End(ids, change, reply) => {
                 let result = self.end(group, &ids, change);
+                group.counts(result.as_ref().map_or(0, Vec::len));
                 join(group, true, result, reply)?;
             }
             Command::CreateDestination(destination, limit, reply) => {
@@ -210,7 +225,12 @@ impl Writer {
                 let result = self.update_organization(group, organization, expected);
                 join(group, true, result, reply)?;
             }
+            Command::Reseal(ids, reply) => {
+                let result = self.reseal(group, &ids);
+                join(group, true, result, reply)?;
+            }
             Command::Replay(command) => self.take_replay(group, command)?,
+            Command::Audit(command) => self.take_audit(group, command)?,
             Command::Close(reply) => return Ok(Some(reply)),
             removal => self.take_removal(group, removal)?,
         }
@@ -353,7 +373,7 @@ pub(super) fn join<T: Send + 'static>(
     reply: Reply<T>,
 ) -> Result<(), StoreError> {
     match &result {
-        Ok(_) => group.keep(durable),
+        Ok(_) => group.keep(durable)?,
         // sled itself failed, so the store has; the caller learns it from the dropped reply.
         Err(StoreError::Unavailable(problem)) => return Err(StoreError::Unavailable(problem.clone())),
         Err(_) => group.discard(),
