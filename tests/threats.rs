@@ -1,6 +1,8 @@
 //! The threat model is true as far as a machine can tell: each test that it names exists, and what it says of
 //! dependencies is so.
 
+#![allow(clippy::unwrap_used, reason = "this file is a test, its helpers too")]
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;

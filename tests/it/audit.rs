@@ -34,6 +34,7 @@ impl Server {
         entries.into_iter().map(|entry| entry.method).collect()
     }
 
+    /// Creates a destination and an event of the type for it, which becomes a dead letter.
     async fn dead_letter(&self, receiver: &Receiver, draft: &DestinationDraft, id: &str) -> v1::Delivery {
         receiver.always_answers("/dead", StatusCode::INTERNAL_SERVER_ERROR);
         let draft = draft.clone().url(receiver.url("/dead")).one_attempt();
@@ -78,8 +79,8 @@ async fn every_method_that_changes_something_leaves_an_entry() {
         update_mask,
     };
     organizations.update_organization(update).await.unwrap();
-    let draft = destination(Contract::Observer).url(receiver.url("/hook")).include(&["a"]);
-    let created = server.create(draft.clone().secret("planted")).await;
+    let draft = destination(Contract::StandardWebhooks).url(receiver.url("/hook")).include(&["a"]);
+    let created = server.create(draft.clone()).await;
     let id = created.destination_id.clone();
     server.update(created, &["display_name"]).await;
     server.pause(&id).await;
@@ -98,7 +99,7 @@ async fn every_method_that_changes_something_leaves_an_entry() {
         ..v1::ImportDestinationRequest::default()
     };
     server.destinations().import_destination(import).await.unwrap();
-    let dead = server.dead_letter(&receiver, &draft, "dead.1").await;
+    let dead = server.dead_letter(&receiver, &draft, "dead-1").await;
     server.try_replay(&dead.delivery_id).await.unwrap();
     replay_and_delete(&server, &receiver, &id).await;
     let erase = v1::EraseEventDataRequest { organization_id: ORGANIZATION.into(), event_id: "waits".into() };
@@ -144,8 +145,8 @@ async fn replay_and_delete(server: &Server, receiver: &Receiver, healthy: &str) 
     let replay_id = replay.replay_id;
     let cancel = v1::CancelReplayRequest { organization_id: ORGANIZATION.into(), replay_id };
     deliveries.cancel_replay(cancel).await.unwrap();
-    let draft = destination(Contract::Observer).name("second");
-    server.dead_letter(receiver, &draft, "dead.2").await;
+    let draft = destination(Contract::StandardWebhooks).name("second");
+    server.dead_letter(receiver, &draft, "dead-2").await;
     let all = v1::ReplayDeadLettersRequest {
         organization_id: ORGANIZATION.into(),
         selection: Some(v1::replay_dead_letters_request::Selection::All(true)),
@@ -262,7 +263,8 @@ async fn entries_are_paged_and_wrong_ranges_and_tokens_are_refused() {
 #[tokio::test]
 async fn denied_calls_are_in_the_log_and_a_flood_of_them_leaves_few_entries() {
     let mut tokens = TokenFile::new();
-    let (operator, viewer) = (tokens.add("ops", "operator"), tokens.add("auditor", "viewer@acme"));
+    let (operator, viewer) =
+        (tokens.add("ops", "operator"), tokens.add("auditor", "viewer@acme,admin@globex"));
     let server = Server::with(&[("auth.tokens_file", tokens.setting().as_str())]).await;
     let method = "signalpost.v1.DestinationAdmin/DeleteDestination";
     for _ in 0..200 {

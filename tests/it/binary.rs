@@ -196,7 +196,7 @@ fn all_mistakes_of_a_configuration_are_told_at_once_before_anything_is_started()
     {
         assert!(said.contains(key), "{key}: {said}");
     }
-    assert!(said.contains("4 mistakes"), "{said}");
+    assert!(said.contains("5 mistakes"), "{said}");
     assert!(!home.store().exists());
 }
 

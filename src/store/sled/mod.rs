@@ -229,7 +229,7 @@ impl SledStore {
         let running_replays =
             running_replays.iter().map(|replay| (replay.id, Running::from(replay))).collect();
         let syncs = sync.counter();
-        let writer = Writer {
+        let mut writer = Writer {
             db,
             sync,
             shared: Arc::clone(&shared),
@@ -250,6 +250,8 @@ impl SledStore {
             removed_early: contents.removed_early,
             opening: fastrand::u64(..),
         };
+        // Before anybody can read.
+        writer.abandon_held()?;
         let (commands, queued) = mpsc::channel();
         let thread = std::thread::Builder::new().name("store.writer".into());
         let thread = thread

@@ -141,7 +141,6 @@ impl Writer {
     }
 
     fn work(&mut self, commands: &Receiver<Queued>) -> Result<(), StoreError> {
-        self.abandon_held()?;
         loop {
             let first = match self.wait(commands) {
                 Ok(first) => first,

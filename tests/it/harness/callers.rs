@@ -120,7 +120,7 @@ pub fn naming(organization_id: &str) -> Bytes {
 pub async fn call_any(channel: &Channel, method: &str, request: Request<Bytes>) -> Result<(), Status> {
     let mut client = tonic::client::Grpc::new(channel.clone());
     client.ready().await.unwrap();
-    let request = request.map(|message| tokio_stream::once(message));
+    let request = request.map(tokio_stream::once);
     let path = format!("/{method}").parse().unwrap();
     let mut answers = client.streaming(request, path, Raw).await?.into_inner();
     if !method.ends_with("/WatchDeliveries") {
