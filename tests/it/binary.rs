@@ -26,7 +26,7 @@ use crate::harness::{
 use crate::harness::{Receiver, eventually, header};
 
 /// A folder with a configuration, a store and the output of the processes.
-struct Home {
+pub(crate) struct Home {
     folder: TempDir,
     config: PathBuf,
 }
@@ -37,7 +37,7 @@ impl Home {
     }
 
     /// A configuration with these settings besides or instead: full keys and values in TOML.
-    fn with(changes: &[(&str, &str)]) -> Self {
+    pub(crate) fn with(changes: &[(&str, &str)]) -> Self {
         let folder = tempfile::Builder::new().prefix("signalpost-it-").tempdir().unwrap();
         let certificate = folder.path().join("receiver.pem");
         std::fs::write(&certificate, TestIdentity::certificate_pem()).unwrap();
@@ -86,7 +86,7 @@ impl Home {
     }
 
     /// Starts a server and waits until it says that it is ready.
-    async fn start(&self) -> Process {
+    pub(crate) async fn start(&self) -> Process {
         let mut child = self.spawn();
         let stdout = child.stdout.take().unwrap();
         let read = tokio::task::spawn_blocking(move || {
@@ -107,14 +107,14 @@ impl Home {
 }
 
 /// A server in a process of its own; killed when it is dropped.
-struct Process {
+pub(crate) struct Process {
     child: Child,
     channel: Channel,
     _stdout: BufReader<ChildStdout>,
 }
 
 impl Process {
-    async fn create(&self, draft: DestinationDraft) -> v1::Destination {
+    pub(crate) async fn create(&self, draft: DestinationDraft) -> v1::Destination {
         let request = v1::CreateDestinationRequest {
             organization_id: ORGANIZATION.into(),
             destination: Some(draft.0),
@@ -131,13 +131,13 @@ impl Process {
     }
 
     /// `kill -9`, and gone.
-    fn kill(mut self) {
+    pub(crate) fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
 
     /// SIGTERM; the exit code.
-    async fn terminate(mut self) -> Option<i32> {
+    pub(crate) async fn terminate(mut self) -> Option<i32> {
         let id = self.child.id().to_string();
         assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
         let exited = eventually("the process ends", async || self.child.try_wait().unwrap());

@@ -7,6 +7,10 @@
 #[cfg(test)]
 mod binary;
 #[cfg(test)]
+mod client;
+#[cfg(test)]
+mod client_transport;
+#[cfg(test)]
 mod contracts;
 #[cfg(test)]
 mod delivery;
