@@ -49,11 +49,12 @@ impl App {
     pub async fn start(config: &Config, tasks: &Tasks) -> anyhow::Result<Self> {
         let clock: SharedClock = Arc::new(SystemClock);
         // What is wrong with the configuration shows before anything is created.
-        let couriers = Couriers::new(config, &clock)?;
+        let mut couriers = Couriers::new(config, &clock)?;
         let store = open_store(config, &clock).await?;
         watch_store(&store, tasks);
         let grpc_listener = bind("listen.grpc", config.listen.grpc).await?;
         let health_listener = bind("listen.health", config.listen.health).await?;
+        couriers.keep_away_from(vec![grpc_listener.local_addr()?, health_listener.local_addr()?]);
 
         let stages = StopStages::default();
         start_engine(config, (&store, &clock), &couriers, (tasks, &stages)).await?;
@@ -125,8 +126,10 @@ impl Couriers {
         let ports: Vec<u16> = config.egress.ports.iter().copied().collect();
         let address_policy = AddressPolicy {
             allow: config.egress.allow.clone(),
+            deny: config.egress.deny.clone(),
             deny_hosts: config.egress.deny_hosts.clone(),
             allowed_ports: (!ports.is_empty()).then_some(ports),
+            own_listeners: Vec::new(),
         };
         let options = HttpOptions {
             address_policy: Arc::new(address_policy),
@@ -134,6 +137,8 @@ impl Couriers {
             // Destinations may share a host: what is kept open must be enough for all that may be in flight.
             pool_max_idle_per_host: config.delivery.max_in_flight,
             plain_http: !config.delivery.plain_http_contracts.is_empty(),
+            response_bodies: config.egress.response_bodies,
+            proxy: config.egress.proxy.clone(),
             ..HttpOptions::default()
         };
         let environment = config.secrets.environment.iter().cloned().collect();
@@ -142,6 +147,12 @@ impl Couriers {
         // A mistake in the options shows here, before any thread has started.
         couriers.make()?;
         Ok(couriers)
+    }
+
+    /// These are where this process listens, as bound: no request ever goes there.
+    fn keep_away_from(&mut self, own_listeners: Vec<SocketAddr>) {
+        let policy = AddressPolicy { own_listeners, ..(*self.options.address_policy).clone() };
+        self.options.address_policy = Arc::new(policy);
     }
 
     fn make(&self) -> anyhow::Result<Arc<Courier>> {
@@ -178,6 +189,7 @@ async fn start_engine(
         circuit_opens_after: config.delivery.circuit_opens_after,
         window: config.delivery.window,
         best_effort_window: config.delivery.best_effort_window,
+        stop_deadline: config.delivery.shutdown_deadline,
         delivery_enabled: config.delivery.enabled,
         semaphor_enabled: config.delivery.enterprise_telemetry_enabled,
     };

@@ -25,6 +25,8 @@ mod harness;
 #[cfg(test)]
 mod ingest;
 #[cfg(test)]
+mod lists;
+#[cfg(test)]
 mod operational;
 mod operations;
 #[cfg(test)]
