@@ -11,6 +11,10 @@ mod binary;
 #[cfg(test)]
 mod callers;
 #[cfg(test)]
+mod client;
+#[cfg(test)]
+mod client_transport;
+#[cfg(test)]
 mod contracts;
 #[cfg(test)]
 mod delivery;
