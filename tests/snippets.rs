@@ -37,7 +37,9 @@ fn renewed(document: &str, read: impl Fn(&str) -> String) -> (String, usize) {
             "py" => "python",
             other => other,
         };
-        let code = snippet(&read(path), name).unwrap_or_else(|| panic!("{path} has no part [{name}]"));
+        let code = snippet(&read(path), name);
+        assert!(code.is_some(), "{path} has no part [{name}]");
+        let code = code.unwrap_or_default();
         renewed.push_str(&format!("```{language}\n{code}```\n"));
         if lines.peek().is_some_and(|next| !next.is_empty()) {
             renewed.push('\n');
