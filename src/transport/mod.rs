@@ -6,6 +6,7 @@
 
 pub mod courier;
 pub mod failure;
+pub mod fetch;
 pub mod http;
 pub mod resolve;
 pub mod scripted;

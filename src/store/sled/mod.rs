@@ -193,17 +193,7 @@ impl SledStore {
     /// [`StoreError::CannotOpen`], with what the operator can do.
     pub fn open(folder: &Path, options: SledOptions) -> Result<Self, StoreError> {
         let open::Opened { db, sync, lock, contents } = open::open(folder, options.cache_bytes)?;
-        let directory = Arc::new(Directory::new());
-        for organization in contents.organizations.values() {
-            directory.put_organization(Arc::clone(organization));
-        }
-        for (id, destination) in &contents.destinations {
-            let health = contents.health.get(id).cloned().unwrap_or_default();
-            directory.put_destination(Arc::clone(destination), health);
-        }
-        for id in &contents.erasing {
-            directory.begin_erasure(id.clone());
-        }
+        let directory = Arc::new(directory_of(&contents));
         let last_key = contents.last_key.unwrap_or(EventKey::MIN);
         let shared = Arc::new(Shared {
             directory,
@@ -340,6 +330,21 @@ impl SledStore {
         }
         result
     }
+}
+
+fn directory_of(contents: &open::Contents) -> Directory {
+    let directory = Directory::new();
+    for organization in contents.organizations.values() {
+        directory.put_organization(Arc::clone(organization));
+    }
+    for (id, destination) in &contents.destinations {
+        let health = contents.health.get(id).cloned().unwrap_or_default();
+        directory.put_destination(Arc::clone(destination), health);
+    }
+    for id in &contents.erasing {
+        directory.begin_erasure(id.clone());
+    }
+    directory
 }
 
 impl Drop for SledStore {
