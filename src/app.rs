@@ -20,7 +20,8 @@ use crate::auth::jwks::{self, Fetch, FetchedKeys, KeySource};
 use crate::auth::reload::Reloaded;
 use crate::auth::token_file::{self, TokenTable};
 use crate::clock::{SharedClock, SystemClock};
-use crate::config::{Config, KeysConfig, ReflectionAccess, TlsConfig};
+use crate::config::{self, Config, KeysConfig, ReflectionAccess, TlsConfig};
+use crate::control::denials::DenialRecorder;
 use crate::control::{Control, ControlSettings};
 use crate::engine::janitor::{Janitor, JanitorOptions};
 use crate::engine::rules::ShardOptions;
@@ -32,8 +33,9 @@ use crate::grpc::server::{GrpcServer, serve_health};
 use crate::grpc::tls::{ClientCertificates, ServerTls, TlsFiles};
 use crate::policy::address::AddressPolicy;
 use crate::shutdown::{OnExit, Tasks};
+use crate::store::keyring::Keyring;
 use crate::store::sled::{SledOptions, SledStore};
-use crate::store::{DeliveryStore, Store};
+use crate::store::{DeliveryStore, Store, key_file};
 use crate::transport::courier::Courier;
 use crate::transport::fetch::Fetcher;
 use crate::transport::http::{HttpOptions, HttpTransport};
@@ -67,6 +69,7 @@ impl App {
 
         let stages = StopStages::default();
         start_engine(config, (&store, &clock), &couriers, (tasks, &stages)).await?;
+        let denials = record_denials(config, (&store, &clock), (tasks, &stages));
         let control = Arc::new(make_control(config, &store, &couriers, clock)?);
         let app = Self {
             grpc_address: grpc_listener.local_addr()?,
@@ -74,7 +77,8 @@ impl App {
             store,
         };
         entrance.watch_files(config, tasks);
-        serve(config, (control, entrance), (grpc_listener, health_listener), (tasks, &stages));
+        let control = (control, entrance, denials);
+        serve(config, control, (grpc_listener, health_listener), (tasks, &stages));
         Ok(app)
     }
 
@@ -96,13 +100,38 @@ struct StopStages {
     lanes_ended: CancellationToken,
 }
 
-async fn open_store(config: &Config, clock: &SharedClock) -> anyhow::Result<Arc<SledStore>> {
+/// The sealing keys that the operator gave: in a file, or in the environment.
+///
+/// # Errors
+/// Where there are none in it, or both were given.
+pub fn sealing_keys(config: &Config) -> anyhow::Result<Option<Keyring>> {
+    let variable = config::sealing_keys().map_err(anyhow::Error::msg)?;
+    match (&config.secrets.key_file, variable) {
+        (None, None) => Ok(None),
+        (Some(path), None) => {
+            key_file::read(path).map(Some).map_err(anyhow::Error::msg).context("secrets.key_file")
+        }
+        (None, Some(keys)) => {
+            Keyring::parse(&keys).map(Some).map_err(anyhow::Error::msg).context("SIGNALPOST_SEALING_KEYS")
+        }
+        (Some(_), Some(_)) => {
+            anyhow::bail!("secrets.key_file and SIGNALPOST_SEALING_KEYS are both set; give one of them")
+        }
+    }
+}
+
+/// Opens the embedded store as the configuration describes it.
+///
+/// # Errors
+/// Where it can't be opened, or keys are missing.
+pub async fn open_store(config: &Config, clock: &SharedClock) -> anyhow::Result<Arc<SledStore>> {
     let options = SledOptions {
         cache_bytes: config.store.cache_bytes,
         min_free_bytes: config.store.min_free_bytes,
         queue_depth: config.store.queue_depth,
         group_events: config.store.group_events,
         clock: Arc::clone(clock),
+        keyring: sealing_keys(config)?,
     };
     let path = config.store.path.clone();
     // Opening reads the disk for as long as it takes; nothing else runs yet, so nothing is held up.
@@ -203,6 +232,7 @@ async fn start_engine(
         window: config.delivery.window,
         best_effort_window: config.delivery.best_effort_window,
         stop_deadline: config.delivery.shutdown_deadline,
+        per_host_rate: config.egress.per_host_rate,
         delivery_enabled: config.delivery.enabled,
         semaphor_enabled: config.delivery.enterprise_telemetry_enabled,
     };
@@ -244,6 +274,19 @@ fn start_janitor(config: &Config, store: &Arc<dyn Store>, clock: &SharedClock, t
     };
     let janitor = Janitor::new(Arc::clone(store), Arc::clone(clock), options);
     tasks.spawn("janitor", OnExit::StopProcess, janitor.run(tasks.soft()));
+}
+
+/// Writes denied calls to the audit log, until the last call has ended.
+fn record_denials(
+    config: &Config,
+    (store, clock): (&Arc<SledStore>, &SharedClock),
+    (tasks, stages): (&Tasks, &StopStages),
+) -> Arc<DenialRecorder> {
+    let store: Arc<dyn Store> = Arc::<SledStore>::clone(store);
+    let per_minute = config.limits.audited_denials;
+    let (recorder, writer) = DenialRecorder::new(store, Arc::clone(clock), per_minute);
+    tasks.spawn("denied calls", OnExit::StopProcess, writer.run(stages.calls_ended.clone()));
+    Arc::new(recorder)
 }
 
 fn make_control(
@@ -378,12 +421,13 @@ fn limits(config: &Config) -> Limits {
 
 fn serve(
     config: &Config,
-    (control, entrance): (Arc<Control>, Entrance),
+    (control, entrance, denials): (Arc<Control>, Entrance, Arc<DenialRecorder>),
     (grpc_listener, health_listener): (TcpListener, TcpListener),
     (tasks, stages): (&Tasks, &StopStages),
 ) {
     let health = HealthState::new();
     let server = GrpcServer::new(control, health.clone(), limits(config))
+        .with_denials(denials)
         .with_authenticator(entrance.authenticator)
         .with_tls(entrance.tls);
     let (stop, ended, drain) = (tasks.soft(), stages.calls_ended.clone(), health.clone());

@@ -21,6 +21,8 @@ pub mod contract;
 pub mod control;
 pub mod domain;
 pub mod engine;
+#[cfg(test)]
+mod fuzz;
 pub mod grpc;
 pub mod policy;
 pub mod receiver;

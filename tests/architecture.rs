@@ -140,8 +140,13 @@ const EXCLUSIVE: &[Exclusive] = &[
     Exclusive { path: "ed25519_dalek", places: &["contract"], reason: "only contracts sign" },
     Exclusive {
         path: "ring",
-        places: &["receiver", "control", "auth", "app", "cli"],
+        places: &["receiver", "control", "auth", "app", "cli", "store::keyring"],
         reason: "it verifies independently of what signs, and draws secure random bytes",
+    },
+    Exclusive {
+        path: "chacha20poly1305",
+        places: &["store::keyring"],
+        reason: "secrets are sealed and opened in one place",
     },
     Exclusive {
         path: "rcgen",

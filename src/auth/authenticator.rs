@@ -86,14 +86,14 @@ pub struct Authenticator(Mode);
 enum Mode {
     /// Everybody is the local caller.
     Open(Arc<Identity>),
-    Asking(WaysIn, SharedClock),
+    Asking(Box<WaysIn>, SharedClock),
 }
 
 impl Authenticator {
     /// Asks callers for credentials.
     #[must_use]
     pub fn new(ways: WaysIn, clock: SharedClock) -> Self {
-        Self(Mode::Asking(ways, clock))
+        Self(Mode::Asking(Box::new(ways), clock))
     }
 
     /// Asks nobody for anything: everybody is the local caller.

@@ -144,7 +144,9 @@ mod tests {
     const KEY: &str = r#"{"keys":[{"kty":"OKP","crv":"Ed25519","kid":"KID","use":"sig",
         "x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
 
-    fn issuer() -> (Arc<FetchedKeys>, Arc<AtomicU64>, Arc<Mutex<Result<String, String>>>) {
+    type Answer = Arc<Mutex<Result<String, String>>>;
+
+    fn issuer() -> (Arc<FetchedKeys>, Arc<AtomicU64>, Answer) {
         let (asked, answer) =
             (Arc::new(AtomicU64::new(0)), Arc::new(Mutex::new(Ok(KEY.replace("KID", "1")))));
         let (count, given) = (Arc::clone(&asked), Arc::clone(&answer));

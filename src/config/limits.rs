@@ -30,6 +30,7 @@ pub(super) fn limits(reader: &mut Reader<'_>) -> Option<LimitsConfig> {
     let emit_streams = reader.one("limits.emit_streams", "1024", number(1, 1_000_000));
     let watches = reader.one("limits.watches", "256", number(1, 1_000_000));
     let (call_default, call_max) = deadlines(reader);
+    let audited_denials = reader.one("limits.audited_denials", "10", number(1, 10_000));
     let connection = connection(reader);
     let bytes = |size: u64| usize::try_from(size).ok();
     Some(LimitsConfig {
@@ -40,6 +41,7 @@ pub(super) fn limits(reader: &mut Reader<'_>) -> Option<LimitsConfig> {
         watches: watches?,
         call_default: call_default?,
         call_max: call_max?,
+        audited_denials: audited_denials?,
         connection: connection?,
     })
 }

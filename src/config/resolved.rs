@@ -199,6 +199,8 @@ pub struct LimitsConfig {
     pub call_default: Duration,
     /// How long a call may take at most; default 5 min.
     pub call_max: Duration,
+    /// The most entries of the audit log that denied calls leave in a minute; default 10.
+    pub audited_denials: u32,
     /// What connections may do, and how many there may be.
     pub connection: ConnectionLimits,
 }
@@ -253,12 +255,15 @@ pub struct EgressConfig {
     pub response_bodies: ResponseBodies,
 }
 
-/// `[secrets]`: which secrets of the machine destinations may refer to; default none.
+/// `[secrets]`: how secrets are sealed, and which of the machine destinations may refer to.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct SecretsConfig {
-    /// The environment variables that may be read.
+    /// The file with the keys under which secrets are sealed; `None`, the default: those of the variable
+    /// `SIGNALPOST_SEALING_KEYS`, or else a key that the store makes for itself.
+    pub key_file: Option<PathBuf>,
+    /// The environment variables that destinations may refer to; default none.
     pub environment: BTreeSet<String>,
-    /// The folders below which files may be read; absolute.
+    /// The folders below which destinations may refer to files; absolute; default none.
     pub folders: Vec<PathBuf>,
 }
 

@@ -114,6 +114,7 @@ fn retention(reader: &mut Reader<'_>) -> Option<Retention> {
     let notice = reader.one("retention.dead_letter_notice", "auto", notice);
     let max_size = or_word("unlimited", size(MAX_SIZE_LEAST, 1024 * TIB));
     let max_size = reader.one("retention.max_size", "unlimited", max_size);
+    let audit = reader.one("retention.audit", "365d", kept());
     let notice =
         notice.zip(dead_letters).map(|(notice, kept)| notice.unwrap_or(Retention::usual_notice(kept)));
     if let (Some(notice), Some(kept)) = (notice, dead_letters)
@@ -128,6 +129,7 @@ fn retention(reader: &mut Reader<'_>) -> Option<Retention> {
         dead_letters: dead_letters?,
         dead_letter_notice: notice?,
         max_bytes: max_size?,
+        audit: audit?,
     })
 }
 
@@ -183,9 +185,14 @@ fn response_bodies(text: &str) -> Result<ResponseBodies, String> {
 }
 
 fn secrets(reader: &mut Reader<'_>) -> Option<SecretsConfig> {
+    let key_file = reader.one("secrets.key_file", "", or_word("", path));
     let environment = reader.many(SECRETS_KEY, variable);
     let folders = reader.many("secrets.folders", folder);
-    Some(SecretsConfig { environment: environment?.into_iter().collect::<BTreeSet<_>>(), folders: folders? })
+    Some(SecretsConfig {
+        key_file: key_file?,
+        environment: environment?.into_iter().collect::<BTreeSet<_>>(),
+        folders: folders?,
+    })
 }
 
 fn organizations(reader: &mut Reader<'_>) -> Option<OrganizationsConfig> {

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use super::audit::{Act, Action};
 use super::event_draft::{self, payload_limits, route_to};
 use super::{Control, Error, Resource};
 use crate::auth::{Caller, Role};
@@ -75,7 +76,7 @@ impl Control {
         let plan = self.settings.plan_of(organization.as_deref());
         let prepared = self.prepare(&id, plan, drafts);
         if organization.is_none() && prepared.iter().any(Result::is_ok) {
-            self.used(&id).await?;
+            self.used(Act::new(caller, Action::Emit), &id).await?;
         }
         self.accept(prepared).await
     }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
+use super::echo::without_secrets;
 use super::secrets::{SecretProblem, SecretReader};
 use super::{SendOptions, Sent, Transport};
 use crate::clock::SharedClock;
@@ -50,7 +51,10 @@ impl Courier {
         let started_at = self.clock.now();
         let begun = Instant::now();
         let sent = match self.prepare(order, started_at) {
-            Ok(request) => self.transport.send(request, send_options(order.policy)).await,
+            Ok((request, secrets)) => {
+                let sent = self.transport.send(request, send_options(order.policy)).await;
+                without_echo(sent, order.destination, &secrets)
+            }
             Err(outcome) => Sent { outcome, remote_address: None },
         };
         Attempt {
@@ -73,7 +77,11 @@ impl Courier {
         self.prepare(order, self.clock.now()).map(drop)
     }
 
-    fn prepare(&self, order: Order<'_>, now: Timestamp) -> Result<RenderedRequest, Outcome> {
+    fn prepare(
+        &self,
+        order: Order<'_>,
+        now: Timestamp,
+    ) -> Result<(RenderedRequest, ResolvedSecrets), Outcome> {
         let secrets = self.resolve(order.destination, now).map_err(|SecretProblem(detail)| {
             Outcome::NotSent { refusal: Refusal::SecretUnavailable, detail }
         })?;
@@ -85,8 +93,10 @@ impl Courier {
             attempt_number: order.number,
         };
         let events: Vec<&Event> = order.events.iter().map(Arc::as_ref).collect();
-        contract::render(context, &events)
-            .map_err(|RenderProblem(detail)| Outcome::NotSent { refusal: Refusal::NotRenderable, detail })
+        match contract::render(context, &events) {
+            Ok(request) => Ok((request, secrets)),
+            Err(RenderProblem(detail)) => Err(Outcome::NotSent { refusal: Refusal::NotRenderable, detail }),
+        }
     }
 
     /// All secrets that are in force now. Also a retiring one that is gone is a problem: receivers that
@@ -107,6 +117,13 @@ impl Courier {
         };
         Ok(ResolvedSecrets { signing, http_auth })
     }
+}
+
+fn without_echo(mut sent: Sent, destination: &Destination, secrets: &ResolvedSecrets) -> Sent {
+    if let Outcome::Answered { body, .. } = &mut sent.outcome {
+        *body = without_secrets(std::mem::take(body), destination, secrets);
+    }
+    sent
 }
 
 /// The batch, as the record of its first delivery has it.

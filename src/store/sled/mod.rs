@@ -12,6 +12,7 @@
 //! - `Tree::len` walks the tree and is never called.
 
 mod accept;
+mod audit;
 mod config;
 mod cover;
 mod disk;
@@ -24,6 +25,7 @@ mod open;
 mod reader;
 mod replay;
 mod retention;
+mod seals;
 mod settle;
 mod size;
 #[cfg(test)]
@@ -43,13 +45,16 @@ use tokio::sync::{Semaphore, oneshot, watch};
 
 use super::changes::ChangeFeed;
 use super::directory::Directory;
+use super::keyring::Keyring;
 use super::retention::{Footprint, RemovedEarly};
 use super::{CommitListener, StoreError};
 use crate::clock::SharedClock;
+use crate::domain::audit::AuditEntry;
 use crate::domain::id::{DestinationId, EventKey};
 use disk::Watermark;
 use reader::Reader;
 use replay::Running;
+pub use seals::Resealed;
 use writer::{Command, Heads, Queued, Reply, Writer};
 
 /// How many reads run at once; more would only wait for each other inside sled.
@@ -69,6 +74,9 @@ pub struct SledOptions {
     pub group_events: usize,
     /// Gives the times of events.
     pub clock: SharedClock,
+    /// Under which secrets are sealed; `None`: a key of the store's own, made in its folder where there is
+    /// none.
+    pub keyring: Option<Keyring>,
 }
 
 impl SledOptions {
@@ -81,18 +89,28 @@ impl SledOptions {
             queue_depth: 4096,
             group_events: 64,
             clock,
+            keyring: None,
         }
     }
 }
 
 /// The embedded store.
+#[derive(Clone)]
 pub struct SledStore {
     shared: Arc<Shared>,
-    commands: Mutex<Option<mpsc::Sender<Queued>>>,
+    writing: Arc<Writing>,
     queue: Arc<Semaphore>,
     reads: Arc<Semaphore>,
     reader: Arc<Reader>,
     syncs: Arc<AtomicU64>,
+    keyring: Arc<Keyring>,
+    /// What the audit log is to say of the next change.
+    trail: Option<Box<AuditEntry>>,
+}
+
+/// The way to the writer, and its thread.
+struct Writing {
+    commands: Mutex<Option<mpsc::Sender<Queued>>>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -192,7 +210,9 @@ impl SledStore {
     /// # Errors
     /// [`StoreError::CannotOpen`], with what the operator can do.
     pub fn open(folder: &Path, options: SledOptions) -> Result<Self, StoreError> {
-        let open::Opened { db, sync, lock, contents } = open::open(folder, options.cache_bytes)?;
+        let open::Opened { db, sync, lock, contents, keyring } =
+            open::open(folder, options.cache_bytes, options.keyring)?;
+        let keyring = Arc::new(keyring);
         let directory = Arc::new(directory_of(&contents));
         let last_key = contents.last_key.unwrap_or(EventKey::MIN);
         let shared = Arc::new(Shared {
@@ -209,7 +229,7 @@ impl SledStore {
         let running_replays =
             running_replays.iter().map(|replay| (replay.id, Running::from(replay))).collect();
         let syncs = sync.counter();
-        let writer = Writer {
+        let mut writer = Writer {
             db,
             sync,
             shared: Arc::clone(&shared),
@@ -223,12 +243,15 @@ impl SledStore {
             organizations: contents.organizations,
             running_replays,
             erasing: contents.erasing,
+            keyring: Arc::clone(&keyring),
             unsynced_since: None,
             stored_bytes: contents.stored_bytes,
             size_noted_at: Instant::now(),
             removed_early: contents.removed_early,
             opening: fastrand::u64(..),
         };
+        // Before anybody can read.
+        writer.abandon_held()?;
         let (commands, queued) = mpsc::channel();
         let thread = std::thread::Builder::new().name("store.writer".into());
         let thread = thread
@@ -236,12 +259,16 @@ impl SledStore {
             .map_err(|error| StoreError::CannotOpen(format!("the store's thread can't start: {error}")))?;
         Ok(Self {
             shared,
-            commands: Mutex::new(Some(commands)),
+            writing: Arc::new(Writing {
+                commands: Mutex::new(Some(commands)),
+                thread: Mutex::new(Some(thread)),
+            }),
             queue: Arc::new(Semaphore::new(options.queue_depth.min(Semaphore::MAX_PERMITS))),
             reads: Arc::new(Semaphore::new(READS_AT_ONCE)),
             reader: Arc::new(reader),
             syncs,
-            thread: Mutex::new(Some(thread)),
+            keyring,
+            trail: None,
         })
     }
 
@@ -267,7 +294,7 @@ impl SledStore {
     /// # Errors
     /// [`StoreError::Unavailable`] if it failed before or fails now.
     pub async fn close(&self) -> Result<(), StoreError> {
-        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let thread = self.writing.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(thread) = thread else { return self.shared.condition.check() };
         let result = self.submit(Patience::Wait, Command::Close).await;
         let joined = tokio::task::spawn_blocking(move || thread.join()).await;
@@ -295,10 +322,12 @@ impl SledStore {
             Patience::Wait => queue.acquire_owned().await.map_err(|_| StoreError::Busy)?,
         };
         let (reply, answer) = oneshot::channel();
-        let queued = Queued { command: command(reply), place };
-        let commands = self.commands.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let queued = Queued { command: command(reply), place, trail: self.trail.clone() };
+        let commands = self.writing.commands.lock().unwrap_or_else(PoisonError::into_inner).clone();
         // A writer that has ended drops what is sent to it, and with it the reply.
-        drop(commands.map(|commands| commands.send(queued)));
+        if let Some(commands) = commands {
+            drop(commands.send(queued));
+        }
         match answer.await {
             Ok(result) => result,
             Err(_) => Err(self.shared.condition.why().await),
@@ -347,7 +376,7 @@ fn directory_of(contents: &open::Contents) -> Directory {
     directory
 }
 
-impl Drop for SledStore {
+impl Drop for Writing {
     /// Waits for the writer, so that the folder is free when the store is gone.
     fn drop(&mut self) {
         drop(self.commands.lock().unwrap_or_else(PoisonError::into_inner).take());
