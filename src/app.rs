@@ -14,12 +14,13 @@ use rustls::pki_types::pem::PemObject;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::auth::authenticator::{Authenticator, WaysIn};
+use crate::auth::authenticator::{Authenticator, JwtWay, WaysIn};
 use crate::auth::certificate::CertificateRules;
+use crate::auth::jwks::{self, Fetch, FetchedKeys, KeySource};
 use crate::auth::reload::Reloaded;
 use crate::auth::token_file::{self, TokenTable};
 use crate::clock::{SharedClock, SystemClock};
-use crate::config::{self, Config, ReflectionAccess, TlsConfig};
+use crate::config::{self, Config, KeysConfig, ReflectionAccess, TlsConfig};
 use crate::control::denials::DenialRecorder;
 use crate::control::{Control, ControlSettings};
 use crate::engine::janitor::{Janitor, JanitorOptions};
@@ -36,6 +37,7 @@ use crate::store::keyring::Keyring;
 use crate::store::sled::{SledOptions, SledStore};
 use crate::store::{DeliveryStore, Store, key_file};
 use crate::transport::courier::Courier;
+use crate::transport::fetch::Fetcher;
 use crate::transport::http::{HttpOptions, HttpTransport};
 use crate::transport::secrets::SecretReader;
 
@@ -170,7 +172,11 @@ impl Couriers {
         };
         let options = HttpOptions {
             address_policy: Arc::new(address_policy),
-            extra_root_certificates: config.egress.ca_file.as_deref().map_or(Ok(Vec::new()), read_roots)?,
+            extra_root_certificates: config
+                .egress
+                .ca_file
+                .as_deref()
+                .map_or(Ok(Vec::new()), |path| read_roots("egress.ca_file", path))?,
             // Destinations may share a host: what is kept open must be enough for all that may be in flight.
             pool_max_idle_per_host: config.delivery.max_in_flight,
             plain_http: !config.delivery.plain_http_contracts.is_empty(),
@@ -202,12 +208,11 @@ impl Couriers {
     }
 }
 
-fn read_roots(path: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {
-    let certificates =
-        CertificateDer::pem_file_iter(path)
-            .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-            .with_context(|| format!("egress.ca_file: cannot read certificates from {}", path.display()))?;
-    anyhow::ensure!(!certificates.is_empty(), "egress.ca_file: {} holds no certificate", path.display());
+fn read_roots(key: &str, path: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {
+    let certificates = CertificateDer::pem_file_iter(path)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .with_context(|| format!("{key}: cannot read certificates from {}", path.display()))?;
+    anyhow::ensure!(!certificates.is_empty(), "{key}: {} holds no certificate", path.display());
     Ok(certificates)
 }
 
@@ -310,6 +315,7 @@ fn make_control(
 struct Entrance {
     tls: Option<ServerTls>,
     tokens: Option<Reloaded<TokenTable>>,
+    keys: Option<KeySource>,
     authenticator: Authenticator,
 }
 
@@ -317,8 +323,13 @@ impl Entrance {
     fn open(config: &Config, clock: &SharedClock) -> anyhow::Result<Self> {
         let tls = config.listen.tls.clone().map(|tls| ServerTls::open(tls_files(tls))).transpose()?;
         let tokens = config.auth.tokens_file.as_deref().map(token_file::open).transpose()?;
-        let ways =
-            WaysIn { tokens: tokens.clone(), certificates: CertificateRules::new(&config.auth.certificates) };
+        let keys = config.auth.jwt.as_ref().map(|jwt| open_keys(&jwt.keys)).transpose()?;
+        let jwt = config.auth.jwt.as_ref().zip(keys.clone());
+        let ways = WaysIn {
+            tokens: tokens.clone(),
+            jwt: jwt.map(|(jwt, keys)| JwtWay::new(jwt.rules.clone(), keys)),
+            certificates: CertificateRules::new(&config.auth.certificates),
+        };
         let authenticator = if config.auth.is_configured() {
             Authenticator::new(ways, Arc::clone(clock))
         } else {
@@ -329,7 +340,7 @@ impl Entrance {
             }
             Authenticator::open()
         };
-        Ok(Self { tls, tokens, authenticator })
+        Ok(Self { tls, tokens, keys, authenticator })
     }
 
     fn watch_files(&self, config: &Config, tasks: &Tasks) {
@@ -340,7 +351,30 @@ impl Entrance {
         if let Some(tokens) = &self.tokens {
             tasks.spawn("tokens", OnExit::StopProcess, tokens.run(every, tasks.soft()));
         }
+        match &self.keys {
+            Some(KeySource::File(file)) => {
+                tasks.spawn("keys", OnExit::StopProcess, file.run(every, tasks.soft()));
+            }
+            Some(KeySource::Url(fetched)) => {
+                tasks.spawn("keys", OnExit::StopProcess, Arc::clone(fetched).run(tasks.soft()));
+            }
+            None => {}
+        }
     }
+}
+
+fn open_keys(keys: &KeysConfig) -> anyhow::Result<KeySource> {
+    let (url, ca_file, every, at_most_every) = match keys {
+        KeysConfig::File(path) => return Ok(KeySource::File(jwks::open(path)?)),
+        KeysConfig::Url { url, ca_file, every, at_most_every } => (url, ca_file, every, at_most_every),
+    };
+    let roots = ca_file.as_deref().map_or(Ok(Vec::new()), |path| read_roots("auth.jwks_ca_file", path))?;
+    let fetcher = Fetcher::new(url.clone(), &roots)?;
+    let fetch: Fetch = Arc::new(move || {
+        let fetcher = fetcher.clone();
+        Box::pin(async move { fetcher.fetch().await })
+    });
+    Ok(KeySource::Url(FetchedKeys::new(fetch, *every, *at_most_every)))
 }
 
 fn tls_files(tls: TlsConfig) -> TlsFiles {

@@ -104,7 +104,7 @@ const EXCLUSIVE: &[Exclusive] = &[
     Exclusive { path: "sled", places: &["store::sled"], reason: "its hazards are handled in one place" },
     Exclusive {
         path: "reqwest",
-        places: &["transport::http", "transport::resolve"],
+        places: &["transport::http", "transport::fetch", "transport::resolve"],
         reason: "its defaults follow redirects and proxies",
     },
     Exclusive { path: "tonic", places: &["grpc", "cli"], reason: "gRPC is an edge" },
@@ -131,6 +131,11 @@ const EXCLUSIVE: &[Exclusive] = &[
         path: "sha2",
         places: &["contract", "domain", "store", "auth", "control"],
         reason: "the receiver verifies with ring, other code than the sender's",
+    },
+    Exclusive {
+        path: "jsonwebtoken",
+        places: &["auth::jwt", "auth::jwt_ring"],
+        reason: "tokens are believed in one place",
     },
     Exclusive { path: "ed25519_dalek", places: &["contract"], reason: "only contracts sign" },
     Exclusive {
@@ -182,6 +187,7 @@ const PURE: &[&str] = &[
     "config::reader",
     "config::raw",
     "config::units",
+    "config::jwt",
     "config::listen",
     "config::limits",
 ];

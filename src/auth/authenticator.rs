@@ -6,6 +6,8 @@ use super::Caller;
 use super::caller::Identity;
 use super::certificate::{CertificateRules, PeerCertificate};
 use super::denial::DenialReason;
+use super::jwks::KeySource;
+use super::jwt::{Believed, Doubt, JwtJudge, JwtRules};
 use super::reload::Reloaded;
 use super::token::TokenHash;
 use super::token_file::TokenTable;
@@ -27,6 +29,8 @@ enum Proof {
     /// Nothing was asked for.
     Nothing,
     Token(TokenHash),
+    /// Believed until then, if the key is still there.
+    Jwt(Timestamp, Option<String>),
     Certificate(Arc<dyn PeerCertificate>),
 }
 
@@ -44,8 +48,36 @@ pub struct Admitted {
 pub struct WaysIn {
     /// The token file.
     pub tokens: Option<Reloaded<TokenTable>>,
+    /// JSON Web Tokens.
+    pub jwt: Option<JwtWay>,
     /// Client certificates.
     pub certificates: CertificateRules,
+}
+
+/// How JSON Web Tokens are judged, and with which keys.
+pub struct JwtWay {
+    judge: JwtJudge,
+    keys: KeySource,
+}
+
+impl JwtWay {
+    /// By these rules and keys.
+    #[must_use]
+    pub fn new(rules: JwtRules, keys: KeySource) -> Self {
+        Self { judge: JwtJudge::new(rules), keys }
+    }
+
+    /// A token may be signed with a key that is newer than ours; then it is worth to ask for it.
+    async fn admit(&self, token: &str, now: Timestamp) -> Option<Admitted> {
+        let believed = match self.judge.judge(token, &self.keys.current(), now) {
+            Err(Doubt::UnknownKey) if self.keys.ask_for_more().await => {
+                self.judge.judge(token, &self.keys.current(), now)
+            }
+            judged => judged,
+        };
+        let Believed { identity, expires_at, key_id } = believed.ok()?;
+        Some(admitted(&identity, Proof::Jwt(expires_at, key_id)))
+    }
 }
 
 /// Decides who is calling.
@@ -54,14 +86,14 @@ pub struct Authenticator(Mode);
 enum Mode {
     /// Everybody is the local caller.
     Open(Arc<Identity>),
-    Asking(WaysIn, SharedClock),
+    Asking(Box<WaysIn>, SharedClock),
 }
 
 impl Authenticator {
     /// Asks callers for credentials.
     #[must_use]
     pub fn new(ways: WaysIn, clock: SharedClock) -> Self {
-        Self(Mode::Asking(ways, clock))
+        Self(Mode::Asking(Box::new(ways), clock))
     }
 
     /// Asks nobody for anything: everybody is the local caller.
@@ -90,7 +122,12 @@ impl Authenticator {
         };
         if let Some(authorization) = credentials.authorization {
             let bearer = bearer(authorization).ok_or(DenialReason::CredentialsInvalid)?;
-            return ways.by_token(bearer, now).ok_or(DenialReason::CredentialsInvalid);
+            let admitted = match (&ways.jwt, TokenHash::of(bearer)) {
+                (_, Some(hash)) => ways.by_token(hash, now),
+                (Some(jwt), None) => jwt.admit(bearer, now).await,
+                (None, None) => None,
+            };
+            return admitted.ok_or(DenialReason::CredentialsInvalid);
         }
         let certificate = credentials.certificate.filter(|_| !ways.certificates.is_empty());
         let certificate = certificate.ok_or(DenialReason::CredentialsMissing)?;
@@ -111,11 +148,10 @@ impl WaysIn {
     /// Whether there is none, so that nobody could ever call.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.tokens.is_none() && self.certificates.is_empty()
+        self.tokens.is_none() && self.jwt.is_none() && self.certificates.is_empty()
     }
 
-    fn by_token(&self, bearer: &str, now: Timestamp) -> Option<Admitted> {
-        let hash = TokenHash::of(bearer)?;
+    fn by_token(&self, hash: TokenHash, now: Timestamp) -> Option<Admitted> {
         Some(admitted(&self.identity_of(&hash, now)?, Proof::Token(hash)))
     }
 
@@ -135,6 +171,10 @@ impl WaysIn {
             Proof::Nothing => false,
             Proof::Token(hash) => {
                 self.identity_of(hash, now).is_some_and(|identity| identity == admitted.identity)
+            }
+            Proof::Jwt(expires_at, key_id) => {
+                let keys = self.jwt.as_ref().map(|jwt| jwt.keys.current());
+                now < *expires_at && keys.is_some_and(|keys| keys.has(key_id.as_deref()))
             }
             Proof::Certificate(certificate) => certificate.is_trusted(),
         }

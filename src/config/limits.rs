@@ -67,7 +67,7 @@ fn connection(reader: &mut Reader<'_>) -> Option<ConnectionLimits> {
     let handshake = reader.one("limits.handshake_timeout", "10s", duration(SECOND / 10, HOUR));
     let idle = reader.one("limits.connection_idle", "10m", duration(SECOND / 10, 24 * HOUR));
     let age = or_word("unlimited", duration(SECOND / 10, 365 * 24 * HOUR));
-    let age = reader.one("limits.connection_age", "1h", age);
+    let age = reader.one("limits.connection_age", "unlimited", age);
     let keepalive = reader.one("limits.keepalive_interval", "30s", duration(SECOND / 10, 24 * HOUR));
     let answer = reader.one("limits.keepalive_timeout", "20s", duration(SECOND / 10, HOUR));
     let control_frames = reader.one("limits.control_frames", "1000", number(10, 1_000_000));

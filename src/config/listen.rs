@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::jwt;
 use super::reader::Reader;
 use super::resolved::{AuthConfig, ListenConfig, ReflectionAccess, TlsConfig};
 use super::units::{address, duration, flag, or_word, path};
@@ -44,7 +45,7 @@ pub(super) fn listen_and_auth(reader: &mut Reader<'_>) -> (Option<ListenConfig>,
 fn not_authenticated(listener: SocketAddr) -> String {
     format!(
         "`{listener}` can be reached from other machines, and callers are not authenticated; set \
-         auth.tokens_file, write a loopback address, or set listen.allow_unauthenticated_network = true where \
+         auth.tokens_file or auth.jwt_issuer, write a loopback address, or set listen.allow_unauthenticated_network = true where \
          the network is closed by other means"
     )
 }
@@ -107,8 +108,9 @@ fn auth(reader: &mut Reader<'_>, has_clients: bool) -> Option<AuthConfig> {
     let certificates = reader.many("auth.certificates", str::parse);
     let limits = duration(Duration::from_millis(50), Duration::from_secs(3600));
     let reload = reader.one("auth.reload", "5s", limits);
+    let jwt = jwt::jwt(reader);
     if certificates.as_ref().is_some_and(|rules| !rules.is_empty()) && !has_clients {
         reader.problem("auth.certificates", "nobody can show a certificate; set listen.client_ca");
     }
-    Some(AuthConfig { tokens_file: tokens_file?, certificates: certificates?, reload: reload? })
+    Some(AuthConfig { tokens_file: tokens_file?, certificates: certificates?, jwt: jwt?, reload: reload? })
 }

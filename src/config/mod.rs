@@ -9,6 +9,7 @@
 //! destinations' secrets).
 
 mod environment;
+mod jwt;
 mod limits;
 mod listen;
 mod nearest;
@@ -26,9 +27,9 @@ use std::path::{Path, PathBuf};
 pub use problem::{Origin, Problem, Problems};
 pub use reader::Effective;
 pub use resolved::{
-    AuthConfig, Config, ConnectionLimits, DeliveryConfig, EgressConfig, LimitsConfig, ListenConfig,
-    LogConfig, LogFormat, OrganizationsConfig, Plans, ReflectionAccess, SecretsConfig, StoreConfig,
-    TlsConfig,
+    AuthConfig, Config, ConnectionLimits, DeliveryConfig, EgressConfig, JwtConfig, KeysConfig, LimitsConfig,
+    ListenConfig, LogConfig, LogFormat, OrganizationsConfig, Plans, ReflectionAccess, SecretsConfig,
+    StoreConfig, TlsConfig,
 };
 
 use raw::Raw;

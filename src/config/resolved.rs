@@ -9,6 +9,7 @@ use ipnet::IpNet;
 use url::Url;
 
 use crate::auth::certificate::CertificateRule;
+use crate::auth::jwt::JwtRules;
 use crate::domain::attempt::ResponseBodies;
 use crate::domain::contract::Contract;
 use crate::domain::payload::PayloadLimits;
@@ -90,6 +91,8 @@ pub struct AuthConfig {
     pub tokens_file: Option<PathBuf>,
     /// What the names in client certificates stand for; default nothing.
     pub certificates: Vec<CertificateRule>,
+    /// Which JSON Web Tokens are believed; default none.
+    pub jwt: Option<JwtConfig>,
     /// How often files are looked at, TLS's too, and the credentials of streams; default 5 s.
     pub reload: Duration,
 }
@@ -98,8 +101,35 @@ impl AuthConfig {
     /// Whether callers must prove who they are.
     #[must_use]
     pub fn is_configured(&self) -> bool {
-        self.tokens_file.is_some() || !self.certificates.is_empty()
+        self.tokens_file.is_some() || self.jwt.is_some() || !self.certificates.is_empty()
     }
+}
+
+/// Which JSON Web Tokens are believed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JwtConfig {
+    /// By what, and what their claims mean.
+    pub rules: JwtRules,
+    /// With which keys.
+    pub keys: KeysConfig,
+}
+
+/// Where the keys of the issuer are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KeysConfig {
+    /// In a file, which is read again when it changes.
+    File(PathBuf),
+    /// At a URL.
+    Url {
+        /// `https://` only.
+        url: Url,
+        /// Root certificates that are trusted besides Mozilla's, in PEM.
+        ca_file: Option<PathBuf>,
+        /// How often they are fetched; default 10 min.
+        every: Duration,
+        /// At most how often, when a token names an unknown key; default 30 s.
+        at_most_every: Duration,
+    },
 }
 
 /// `[store]`: what is kept, and where.
@@ -190,11 +220,11 @@ pub struct ConnectionLimits {
     pub connections_per_address: usize,
     /// The most connections that have not begun to speak HTTP/2; default 256.
     pub handshakes: usize,
-    /// How long TLS, and then the first bytes of HTTP/2, may take; default 10 s.
+    /// How long TLS, the first bytes of HTTP/2, and going when told to may each take; default 10 s.
     pub handshake_timeout: Duration,
     /// How long a connection may have no call; default 10 min.
     pub idle: Duration,
-    /// How old a connection may become; `None` for any age; default 1 h.
+    /// How old a connection may become; `None`, the default, for any age.
     pub age: Option<Duration>,
     /// How often a quiet connection is asked whether its other end is there; default 30 s.
     pub keepalive_interval: Duration,

@@ -136,6 +136,15 @@ fn half_a_way_to_be_secure_is_a_mistake() {
         ("[listen]\nreflection = \"true\"", "is none of open, authenticated and off"),
         ("[auth]\ncertificates = [\"dns:a=operator\"]", "set listen.client_ca"),
         ("[auth]\ncertificates = [\"dns:a=admin\"]", "does not say where"),
+        ("[auth]\njwt_roles = [\"a=admin\"]", "set auth.jwt_issuer as well"),
+        ("[auth]\njwt_issuer = \"i\"", "tokens for anybody would do"),
+        ("[auth]\njwt_issuer = \"i\"", "has no keys; set auth.jwks_url or auth.jwks_file"),
+        ("[auth]\njwt_issuer = \"i\"", "tokens mean nothing"),
+        ("[auth]\njwks_file = \"a\"\njwks_url = \"https://a.example\"", "keep one of them"),
+        ("[auth]\njwks_url = \"http://a.example\"", "is no https:// URL"),
+        ("[auth]\njwt_algorithms = [\"none\", \"HS256\"]", "`none` is no algorithm that may be allowed"),
+        ("[auth]\njwt_algorithms = [\"HS256\"]", "use RS256"),
+        ("[auth]\njwt_roles = [\"admin\"]", "maps nothing"),
         ("[limits]\ncall_timeout = \"10m\"", "is above limits.call_timeout_max"),
     ] {
         assert!(problems(text, &[]).contains(part), "{text}\n{}", problems(text, &[]));

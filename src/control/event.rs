@@ -3,12 +3,11 @@
 //! Each event of a call is judged by itself; all that are valid go to the store in one step, so that one
 //! fsync carries them and their deliveries.
 
-use std::sync::{Arc, PoisonError};
-use std::time::Duration;
+use std::sync::Arc;
 
 use super::audit::{Act, Action};
 use super::event_draft::{self, payload_limits, route_to};
-use super::{Control, Error, Quota, Resource};
+use super::{Control, Error, Resource};
 use crate::auth::{Caller, Role};
 use crate::contract;
 use crate::domain::event::{Acceptance, Event, EventDraft, NewEvent};
@@ -16,7 +15,6 @@ use crate::domain::id::{EventId, OrganizationId};
 use crate::domain::plan::Plan;
 use crate::domain::settings::Guarantee;
 use crate::domain::time::Timestamp;
-use crate::policy::rate::TokenBucket;
 use crate::store::directory::OrganizationDestinations;
 
 /// What became of an event that was accepted.
@@ -107,7 +105,7 @@ impl Control {
         let prepare_one = |draft| {
             let mut event = event_draft::validate(draft, id, limits, now)?;
             self.route(&mut event, &destinations)?;
-            self.check_rate(id, plan, now)?;
+            self.count_event(id, plan, now)?;
             Ok(event)
         };
         drafts.into_iter().map(prepare_one).collect()
@@ -125,16 +123,6 @@ impl Control {
             }
         }
         Ok(())
-    }
-
-    fn check_rate(&self, id: &OrganizationId, plan: Option<&Plan>, now: Timestamp) -> Result<(), Error> {
-        let Some((plan, limit)) = plan.and_then(|plan| Some((plan, plan.max_events_per_second?))) else {
-            return Ok(());
-        };
-        // No code panics while it holds the lock, and a bucket has no invariant that a panic could break.
-        let mut rates = self.rates.lock().unwrap_or_else(PoisonError::into_inner);
-        let bucket = rates.entry(id.clone()).or_insert_with(|| TokenBucket::full(limit, now));
-        bucket.take(limit, now).map_err(|wait| rate_exceeded(id, plan, limit, wait))
     }
 
     async fn accept(
@@ -155,17 +143,6 @@ impl Control {
         }
         let mut answers = self.store.accept(events).await?.into_iter();
         Ok(slots.into_iter().map(|slot| slot.and_then(|id| answer(answers.next(), id))).collect())
-    }
-}
-
-fn rate_exceeded(id: &OrganizationId, plan: &Plan, limit: u32, wait: Duration) -> Error {
-    Error::QuotaExceeded {
-        subject: format!("organization:{id}"),
-        plan: plan.name.clone(),
-        what: Quota::EventsPerSecond,
-        limit: limit.into(),
-        usage: limit.into(),
-        retry_after: Some(wait),
     }
 }
 

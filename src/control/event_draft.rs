@@ -180,6 +180,7 @@ mod tests {
             name: "free".into(),
             max_destinations: None,
             max_events_per_second: None,
+            max_calls_per_second: None,
             max_payload_bytes: Some(10),
             retention: None,
         };

@@ -23,6 +23,7 @@ pub mod event_draft;
 pub mod exchange;
 pub mod explain;
 pub mod organization;
+mod rates;
 pub mod replay;
 mod retained;
 pub mod secret;
@@ -32,8 +33,8 @@ pub mod standing;
 mod use_case_tests;
 pub mod watch;
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use ring::rand::{SecureRandom, SystemRandom};
 
@@ -49,13 +50,13 @@ use crate::domain::payload::PayloadLimits;
 use crate::domain::plan::Plan;
 use crate::domain::retention::Retention;
 use crate::policy::address::AddressPolicy;
-use crate::policy::rate::TokenBucket;
 use crate::store::directory::Directory;
 use crate::store::{Store, StoreError};
 use crate::transport::courier::Courier;
 use crate::transport::secrets::SecretReader;
 use audit::Act;
 pub use error::{Condition, Error, Quota, Resource};
+use rates::Rates;
 
 /// The variable of seed 000 without which nothing is delivered to `SEMAPHOR` destinations.
 pub const ENTERPRISE_TELEMETRY_SETTING: &str = "ENTERPRISE_TELEMETRY_ENABLED";
@@ -115,7 +116,7 @@ pub struct Control {
     secrets: Arc<SecretReader>,
     clock: SharedClock,
     settings: ControlSettings,
-    rates: Mutex<HashMap<OrganizationId, TokenBucket>>,
+    rates: Rates,
 }
 
 /// Which rows of a list to return.
@@ -146,7 +147,7 @@ impl Control {
         clock: SharedClock,
         settings: ControlSettings,
     ) -> Self {
-        Self { store, courier, secrets, clock, settings, rates: Mutex::default() }
+        Self { store, courier, secrets, clock, settings, rates: Rates::default() }
     }
 
     /// What the operator configured.
@@ -262,6 +263,7 @@ mod tests {
             name: name.into(),
             max_destinations: None,
             max_events_per_second: None,
+            max_calls_per_second: None,
             max_payload_bytes: None,
             retention: None,
         };

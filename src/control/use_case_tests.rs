@@ -42,6 +42,7 @@ fn plan(max_destinations: Option<u32>, max_events_per_second: Option<u32>) -> Pl
         name: "free".into(),
         max_destinations,
         max_events_per_second,
+        max_calls_per_second: None,
         max_payload_bytes: None,
         retention: None,
     }

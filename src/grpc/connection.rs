@@ -28,8 +28,6 @@ use super::listener::HandshakePermit;
 use super::options::ConnectionOptions;
 use crate::auth::certificate::PeerCertificate;
 
-/// How long a connection that was told to end may take for it.
-const GRACE: Duration = Duration::from_secs(10);
 /// A connection that is told to end earlier or later by this part of its age, so that not all end at once.
 const AGE_JITTER: f64 = 0.1;
 /// The most streams that a peer may have reset before they were taken up; beyond, the connection is closed.
@@ -112,20 +110,34 @@ impl ConnectionState {
     }
 
     /// What is to be done now, and when to ask again.
-    fn judge(&self, opened: Instant, options: &ConnectionOptions, now: Instant) -> (Verdict, Instant) {
-        let begin_by = opened + options.handshake_timeout;
+    fn judge(&self, since: Since, options: &ConnectionOptions, now: Instant) -> (Verdict, Instant) {
+        let grace = options.handshake_timeout;
+        let begin_by = since.opened + grace;
         if !self.began.load(Ordering::Relaxed) {
             return (if now >= begin_by { Verdict::Drop } else { Verdict::Keep }, begin_by);
         }
         let calls = self.calls();
-        let stuck_at = calls.bounded.values().next().map(|since| *since + options.call_max + GRACE);
+        let stuck_at = calls.bounded.values().next().map(|since| *since + options.call_max + grace);
         if stuck_at.is_some_and(|at| now >= at) {
             return (Verdict::Drop, now);
         }
-        let idle_at = if calls.active == 0 { calls.quiet_since } else { now } + options.idle;
-        let verdict = if now >= idle_at { Verdict::End } else { Verdict::Keep };
-        (verdict, stuck_at.map_or(idle_at, |at| at.min(idle_at)))
+        let quiet_since = if calls.active == 0 { calls.quiet_since } else { now };
+        let (end_at, ending) = match since.ending {
+            // Nobody waits for an answer, so nobody is hurt when the peer does not take part.
+            Some(told) => (quiet_since.max(told) + grace, Verdict::Drop),
+            None => (quiet_since + options.idle, Verdict::End),
+        };
+        let verdict = if now >= end_at { ending } else { Verdict::Keep };
+        (verdict, stuck_at.map_or(end_at, |at| at.min(end_at)))
     }
+}
+
+/// Since when a connection is what it is.
+#[derive(Debug, Clone, Copy)]
+struct Since {
+    opened: Instant,
+    /// When it was told to end.
+    ending: Option<Instant>,
 }
 
 /// What becomes of a connection.
@@ -201,37 +213,29 @@ pub(super) async fn serve(
         move |request| Arc::clone(&front).answer(request, Arc::clone(&state))
     });
     let mut connection = pin!(builder(&options).serve_connection(TokioIo::new(metered), calls));
-    let opened = Instant::now();
+    let mut since = Since { opened: Instant::now(), ending: None };
     let mut age = pin!(after(options.age.map(jittered)));
-    let (mut ending, mut drop_at) = (false, None::<Instant>);
     loop {
-        let (verdict, ask_at) = state.judge(opened, &options, Instant::now());
-        if verdict == Verdict::Drop || drop_at.is_some_and(|at| Instant::now() >= at) {
-            return;
-        }
-        if verdict == Verdict::End && drop_at.is_none() {
-            // Nobody waits for an answer, so nobody is hurt when the peer does not take part.
-            drop_at = Some(Instant::now() + GRACE);
-            ending = true;
-            connection.as_mut().graceful_shutdown();
-        }
-        let ask_at = drop_at.unwrap_or(ask_at);
-        tokio::select! {
-            ended = &mut connection => {
-                if let Err(error) = ended {
-                    tracing::debug!(%error, peer = %state.peer, "a connection ended by an error");
+        let (verdict, ask_at) = state.judge(since, &options, Instant::now());
+        let is_told = since.ending.is_some();
+        let told = match verdict {
+            Verdict::Drop => return,
+            Verdict::End => true,
+            Verdict::Keep => tokio::select! {
+                ended = &mut connection => {
+                    if let Err(error) = ended {
+                        tracing::debug!(%error, peer = %state.peer, "a connection ended by an error");
+                    }
+                    return;
                 }
-                return;
-            }
-            () = &mut age, if !ending => {
-                ending = true;
-                connection.as_mut().graceful_shutdown();
-            }
-            () = stop.cancelled(), if !ending => {
-                ending = true;
-                connection.as_mut().graceful_shutdown();
-            }
-            () = tokio::time::sleep_until(ask_at) => {}
+                () = &mut age, if !is_told => true,
+                () = stop.cancelled(), if !is_told => true,
+                () = tokio::time::sleep_until(ask_at) => false,
+            },
+        };
+        if told {
+            since.ending = Some(Instant::now());
+            connection.as_mut().graceful_shutdown();
         }
     }
 }

@@ -18,6 +18,7 @@ use crate::auth::access::Scope;
 use crate::auth::authenticator::{Admitted, Authenticator, Credentials};
 use crate::auth::denial::{Denial, DenialListener, DenialReason};
 use crate::auth::{Caller, Role};
+use crate::control::Control;
 use crate::domain::id::{ORGANIZATION_ID_MAX_CHARS, OrganizationId};
 
 /// Who may call, and who is told when somebody may not.
@@ -26,6 +27,8 @@ pub struct Gate {
     pub authenticator: Arc<Authenticator>,
     /// Is told of refused calls.
     pub denials: Arc<dyn DenialListener>,
+    /// Counts calls; `None` where nothing is counted.
+    pub control: Option<Arc<Control>>,
     /// How often the credentials of a stream are looked at again.
     pub recheck: Duration,
 }
@@ -104,6 +107,7 @@ impl Admission {
     /// An id that can't be one is let through: it is a mistake of the request, which the use case explains.
     ///
     /// # Errors
+    /// `RESOURCE_EXHAUSTED`, where the organization's plan allows no more calls at present;
     /// `PERMISSION_DENIED`, the same for organizations that exist and for those that don't.
     pub fn authorize(&self, organization_id: &str) -> Result<Caller, Problem> {
         let Call { caller, needs, organization_id: named, .. } = &*self.0;
@@ -114,13 +118,22 @@ impl Admission {
         match (scope, OrganizationId::parse(organization_id)) {
             // It was asked for before anything was read.
             (Scope::Installation, _) => {}
-            (_, Ok(id)) => self.require(role, Some(&id))?,
+            (_, Ok(id)) => {
+                self.require(role, Some(&id))?;
+                // After the role, so that nobody uses up what is another's.
+                self.count(&id)?;
+            }
             (Scope::OrganizationOrAll, Err(_)) if organization_id.is_empty() => {
                 self.require(Role::Operator, None)?;
             }
             (Scope::Organization | Scope::Organizations | Scope::OrganizationOrAll, Err(_)) => {}
         }
         Ok(caller.clone())
+    }
+
+    fn count(&self, id: &OrganizationId) -> Result<(), Problem> {
+        let control = self.0.gate.control.as_ref();
+        control.map_or(Ok(()), |control| control.count_call(id).map_err(Problem::from))
     }
 
     fn require(&self, role: Role, organization_id: Option<&OrganizationId>) -> Result<(), Problem> {

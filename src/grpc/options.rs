@@ -58,7 +58,8 @@ pub struct ConnectionOptions {
     pub calls: usize,
     /// The most bytes of a call's headers.
     pub header_bytes: u32,
-    /// How long the peer may take for the TLS handshake, and again for the first bytes of HTTP/2.
+    /// How long the peer may take for the TLS handshake, again for the first bytes of HTTP/2, and again to go
+    /// when it is told to.
     pub handshake_timeout: Duration,
     /// Without a call for so long, it is closed.
     pub idle: Duration,
@@ -84,7 +85,7 @@ impl Default for ConnectionOptions {
             header_bytes: 16 * 1024,
             handshake_timeout: Duration::from_secs(10),
             idle: Duration::from_secs(600),
-            age: Some(Duration::from_secs(3600)),
+            age: None,
             call_max: Duration::from_secs(300),
             keepalive_interval: Duration::from_secs(30),
             keepalive_timeout: Duration::from_secs(20),

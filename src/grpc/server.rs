@@ -111,6 +111,7 @@ impl GrpcServer {
         let gate = Gate {
             authenticator: Arc::clone(&self.authenticator),
             denials: Arc::clone(&self.denials),
+            control: Some(Arc::clone(&self.context.control)),
             recheck: self.limits.recheck,
         };
         Ok(Front {
@@ -161,6 +162,7 @@ pub async fn serve_health(
     let gate = Gate {
         authenticator: Arc::new(Authenticator::open()),
         denials: Arc::new(LogDenials),
+        control: None,
         recheck: limits.recheck,
     };
     let front = Front {

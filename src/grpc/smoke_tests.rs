@@ -40,6 +40,7 @@ fn control(max_events_per_second: Option<u32>) -> Arc<Control> {
         name: "free".into(),
         max_destinations: Some(2),
         max_events_per_second,
+        max_calls_per_second: None,
         max_payload_bytes: None,
         retention: None,
     };

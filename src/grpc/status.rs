@@ -309,10 +309,11 @@ fn quota(what: Quota, message: String, (plan, limit, usage): (&str, u64, u64)) -
                 .with("limit", limit)
                 .with("usage", usage)
         }
-        Quota::EventsPerSecond => {
+        Quota::EventsPerSecond | Quota::CallsPerSecond => {
+            let scope = if what == Quota::EventsPerSecond { "events" } else { "calls" };
             Problem::new(Code::ResourceExhausted, ErrorReason::RateLimitExceeded, message)
                 .with("limit_per_second", limit)
-                .with("scope", "events")
+                .with("scope", scope)
         }
     }
 }

@@ -7,6 +7,7 @@
 pub mod courier;
 mod echo;
 pub mod failure;
+pub mod fetch;
 pub mod http;
 pub mod resolve;
 pub mod scripted;

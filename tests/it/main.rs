@@ -31,10 +31,14 @@ mod harness;
 #[cfg(test)]
 mod ingest;
 #[cfg(test)]
+mod jwt;
+#[cfg(test)]
 mod lists;
 #[cfg(test)]
 mod operational;
 mod operations;
+#[cfg(test)]
+mod peers;
 #[cfg(test)]
 mod planted;
 #[cfg(test)]

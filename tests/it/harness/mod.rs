@@ -7,7 +7,7 @@ mod receiver;
 mod refusal;
 mod server;
 
-pub use callers::{TokenFile, call_any, naming, swap, with_token};
+pub use callers::{Raw, TokenFile, call_any, naming, swap, with_token};
 pub use certificates::{Authority, Pair, TlsFolder, secure_endpoint};
 pub use drafts::{DestinationDraft, EventDraft, destination, event, millis, number_of};
 pub use receiver::{Receiver, TestIdentity, event_ids, genuine, header};
