@@ -23,10 +23,13 @@ use crate::engine::shard::StopSignals;
 use crate::engine::{Engine, RunningEngine};
 use crate::grpc::health::HealthState;
 use crate::grpc::server::{GrpcServer, Limits, serve_health};
+use crate::metrics::{AttemptMetrics, Metrics};
 use crate::policy::address::AddressPolicy;
 use crate::shutdown::{OnExit, Tasks};
 use crate::store::sled::{SledOptions, SledStore};
+use crate::store::survey::survey;
 use crate::store::{DeliveryStore, Store};
+use crate::telemetry::metrics_port;
 use crate::transport::courier::Courier;
 use crate::transport::http::{HttpOptions, HttpTransport};
 use crate::transport::secrets::SecretReader;
@@ -37,6 +40,8 @@ pub struct App {
     pub grpc_address: SocketAddr,
     /// Where the health service listens, in plaintext.
     pub health_address: SocketAddr,
+    /// Where metrics are served, if they are.
+    pub metrics_address: Option<SocketAddr>,
     store: Arc<SledStore>,
 }
 
@@ -49,21 +54,31 @@ impl App {
     pub async fn start(config: &Config, tasks: &Tasks) -> anyhow::Result<Self> {
         let clock: SharedClock = Arc::new(SystemClock);
         // What is wrong with the configuration shows before anything is created.
-        let couriers = Couriers::new(config, &clock)?;
-        let store = open_store(config, &clock).await?;
+        let metrics = Arc::new(Metrics::new());
+        let couriers = Couriers::new(config, &clock, &metrics)?;
+        let store = open_store(config, &clock, &metrics).await?;
         watch_store(&store, tasks);
         let grpc_listener = bind("listen.grpc", config.listen.grpc).await?;
         let health_listener = bind("listen.health", config.listen.health).await?;
+        let metrics_listener = match config.listen.metrics {
+            Some(address) => Some(bind("listen.metrics", address).await?),
+            None => None,
+        };
 
         let stages = StopStages::default();
         start_engine(config, (&store, &clock), &couriers, (tasks, &stages)).await?;
-        let control = Arc::new(make_control(config, &store, &couriers, clock)?);
+        observe(&metrics, &store, &clock);
+        let control = make_control(config, &store, &couriers, clock)?.with_metrics(metrics.ingest.clone());
         let app = Self {
             grpc_address: grpc_listener.local_addr()?,
             health_address: health_listener.local_addr()?,
+            metrics_address: metrics_listener.as_ref().map(TcpListener::local_addr).transpose()?,
             store,
         };
-        serve(config, control, (grpc_listener, health_listener), (tasks, &stages));
+        if let Some(listener) = metrics_listener {
+            serve_metrics(&metrics, listener, (tasks, &stages));
+        }
+        serve(config, (Arc::new(control), &metrics), (grpc_listener, health_listener), (tasks, &stages));
         Ok(app)
     }
 
@@ -85,13 +100,18 @@ struct StopStages {
     lanes_ended: CancellationToken,
 }
 
-async fn open_store(config: &Config, clock: &SharedClock) -> anyhow::Result<Arc<SledStore>> {
+async fn open_store(
+    config: &Config,
+    clock: &SharedClock,
+    metrics: &Metrics,
+) -> anyhow::Result<Arc<SledStore>> {
     let options = SledOptions {
         cache_bytes: config.store.cache_bytes,
         min_free_bytes: config.store.min_free_bytes,
         queue_depth: config.store.queue_depth,
         group_events: config.store.group_events,
         clock: Arc::clone(clock),
+        metrics: metrics.store.clone(),
     };
     let path = config.store.path.clone();
     // Opening reads the disk for as long as it takes; nothing else runs yet, so nothing is held up.
@@ -118,10 +138,11 @@ struct Couriers {
     options: HttpOptions,
     secrets: Arc<SecretReader>,
     clock: SharedClock,
+    metrics: AttemptMetrics,
 }
 
 impl Couriers {
-    fn new(config: &Config, clock: &SharedClock) -> anyhow::Result<Self> {
+    fn new(config: &Config, clock: &SharedClock, metrics: &Metrics) -> anyhow::Result<Self> {
         let ports: Vec<u16> = config.egress.ports.iter().copied().collect();
         let address_policy = AddressPolicy {
             allow: config.egress.allow.clone(),
@@ -138,7 +159,8 @@ impl Couriers {
         };
         let environment = config.secrets.environment.iter().cloned().collect();
         let secrets = SecretReader::new(environment, config.secrets.folders.clone());
-        let couriers = Self { options, secrets: Arc::new(secrets), clock: Arc::clone(clock) };
+        let (secrets, metrics) = (Arc::new(secrets), metrics.attempts.clone());
+        let couriers = Self { options, secrets, clock: Arc::clone(clock), metrics };
         // A mistake in the options shows here, before any thread has started.
         couriers.make()?;
         Ok(couriers)
@@ -150,6 +172,7 @@ impl Couriers {
             transport: Arc::new(transport),
             secrets: Arc::clone(&self.secrets),
             clock: Arc::clone(&self.clock),
+            metrics: self.metrics.clone(),
         }))
     }
 }
@@ -243,9 +266,24 @@ fn make_control(
     Ok(Control::new(store, couriers.make()?, Arc::clone(&couriers.secrets), clock, settings))
 }
 
+/// What is not counted as it happens is looked up when somebody asks.
+fn observe(metrics: &Metrics, store: &Arc<SledStore>, clock: &SharedClock) {
+    let (store, clock, lanes) = (Arc::clone(store), Arc::clone(clock), metrics.lanes.clone());
+    metrics.at_scrape(move || {
+        store.observe();
+        lanes.set(&survey(store.directory(), clock.now()));
+    });
+}
+
+/// Metrics are served until the lanes have drained, so that the last scrape still sees what happens.
+fn serve_metrics(metrics: &Arc<Metrics>, listener: TcpListener, (tasks, stages): (&Tasks, &StopStages)) {
+    let drained = stages.lanes_ended.clone().cancelled_owned();
+    tasks.spawn("metrics", OnExit::StopProcess, metrics_port::serve(Arc::clone(metrics), listener, drained));
+}
+
 fn serve(
     config: &Config,
-    control: Arc<Control>,
+    (control, metrics): (Arc<Control>, &Metrics),
     (grpc_listener, health_listener): (TcpListener, TcpListener),
     (tasks, stages): (&Tasks, &StopStages),
 ) {
@@ -257,7 +295,7 @@ fn serve(
         reflection: config.listen.reflection,
         ..Limits::default()
     };
-    let server = GrpcServer::new(control, health.clone(), limits);
+    let server = GrpcServer::new(control, health.clone(), limits).with_metrics(metrics.rpc.clone());
     let (stop, ended, drain) = (tasks.soft(), stages.calls_ended.clone(), health.clone());
     let tasks_to_fail = tasks.clone();
     let hard = tasks.hard();

@@ -10,7 +10,8 @@
 //! 4. [`grpc`]: how it is asked. [`app`]: where everything is put together. [`cli`]: the commands.
 //!
 //! Beside them: [`config`], what the operator decides; [`shutdown`], who runs and how it all stops;
-//! [`telemetry`], the logs.
+//! [`metrics`], what is counted;
+//! [`telemetry`], the logs and the port for metrics.
 
 pub mod app;
 pub mod auth;
@@ -22,6 +23,7 @@ pub mod control;
 pub mod domain;
 pub mod engine;
 pub mod grpc;
+pub mod metrics;
 pub mod policy;
 pub mod receiver;
 pub mod shutdown;

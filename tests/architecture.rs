@@ -64,7 +64,11 @@ const LAYERS: &[Layer] = &[
         reason: "conversion needs words, the contracts' catalogue and what policy makes of settings, no more",
     },
     Layer { module: "config", may_import: &["domain", "policy"], reason: "settings are values" },
-    Layer { module: "telemetry", may_import: &["config"], reason: "it is set up from settings alone" },
+    Layer {
+        module: "telemetry",
+        may_import: &["config", "metrics"],
+        reason: "it shows what others count and is set up from settings alone",
+    },
     Layer {
         module: "receiver",
         may_import: &["domain", "clock", "shutdown"],
@@ -142,6 +146,12 @@ const EXCLUSIVE: &[Exclusive] = &[
         places: &["telemetry"],
         reason: "logging is set up in one place",
     },
+    Exclusive {
+        path: "prometheus_client",
+        places: &["metrics"],
+        reason: "everybody counts by handles of ours, and none is global",
+    },
+    Exclusive { path: "procfs", places: &["metrics"], reason: "only metrics ask what this process takes" },
     Exclusive { path: "anyhow", places: &["app", "cli", "main"], reason: "errors below the entry are enums" },
     Exclusive {
         path: "std::time::SystemTime",

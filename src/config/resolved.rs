@@ -44,6 +44,8 @@ pub struct ListenConfig {
     pub grpc: SocketAddr,
     /// `grpc.health.v1` in plaintext, for probes; default `127.0.0.1:8081`.
     pub health: SocketAddr,
+    /// Prometheus metrics over plain HTTP; default `127.0.0.1:9090`, `None`: no such port.
+    pub metrics: Option<SocketAddr>,
     /// Whether addresses beyond loopback are allowed although nobody is authenticated; default `false`.
     pub allow_unauthenticated_network: bool,
     /// Whether server reflection is offered; default `true`.

@@ -71,9 +71,10 @@ fn read(reader: &mut Reader<'_>, raw: &Raw) -> Option<Config> {
 fn listen(reader: &mut Reader<'_>) -> Option<ListenConfig> {
     let grpc = reader.one("listen.grpc", "127.0.0.1:8080", address);
     let health = reader.one("listen.health", "127.0.0.1:8081", address);
+    let metrics = reader.one("listen.metrics", "127.0.0.1:9090", or_word("off", address));
     let allowed = reader.one("listen.allow_unauthenticated_network", "false", flag);
     let reflection = reader.one("listen.reflection", "true", flag);
-    let listeners = [("listen.grpc", grpc), ("listen.health", health)];
+    let listeners = [("listen.grpc", grpc), ("listen.health", health), ("listen.metrics", metrics.flatten())];
     if allowed == Some(false) {
         refuse_the_network(reader, &listeners);
     }
@@ -81,6 +82,7 @@ fn listen(reader: &mut Reader<'_>) -> Option<ListenConfig> {
     Some(ListenConfig {
         grpc: grpc?,
         health: health?,
+        metrics: metrics?,
         allow_unauthenticated_network: allowed?,
         reflection: reflection?,
     })

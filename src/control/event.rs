@@ -152,8 +152,29 @@ impl Control {
         if events.is_empty() {
             return Ok(slots.into_iter().filter_map(Result::err).map(Err).collect());
         }
-        let mut answers = self.store.accept(events).await?.into_iter();
+        let answers = self.store.accept(events).await?;
+        self.measure(&answers);
+        let mut answers = answers.into_iter();
         Ok(slots.into_iter().map(|slot| slot.and_then(|id| answer(answers.next(), id))).collect())
+    }
+}
+
+impl Control {
+    fn measure(&self, answers: &[Acceptance]) {
+        let (mut events, mut deliveries, mut bytes, mut duplicates) = (0, 0, 0, 0);
+        for answer in answers {
+            match answer {
+                Acceptance::Accepted(event) => {
+                    events += 1;
+                    deliveries += event.routes.len() as u64;
+                    bytes += event.data.as_bytes().len() as u64;
+                }
+                Acceptance::Duplicate(_) => duplicates += 1,
+                Acceptance::Conflict => {}
+            }
+        }
+        self.metrics.accepted(events, deliveries, bytes);
+        self.metrics.duplicates(duplicates);
     }
 }
 

@@ -44,6 +44,7 @@ use crate::domain::organization::Organization;
 use crate::domain::payload::PayloadLimits;
 use crate::domain::plan::Plan;
 use crate::domain::retention::Retention;
+use crate::metrics::IngestMetrics;
 use crate::policy::address::AddressPolicy;
 use crate::policy::rate::TokenBucket;
 use crate::store::directory::Directory;
@@ -111,6 +112,7 @@ pub struct Control {
     clock: SharedClock,
     settings: ControlSettings,
     rates: Mutex<HashMap<OrganizationId, TokenBucket>>,
+    metrics: IngestMetrics,
 }
 
 /// Which rows of a list to return.
@@ -141,7 +143,20 @@ impl Control {
         clock: SharedClock,
         settings: ControlSettings,
     ) -> Self {
-        Self { store, courier, secrets, clock, settings, rates: Mutex::default() }
+        let (rates, metrics) = (Mutex::default(), IngestMetrics::default());
+        Self { store, courier, secrets, clock, settings, rates, metrics }
+    }
+
+    /// The same, counting where others see it.
+    #[must_use]
+    pub fn with_metrics(self, metrics: IngestMetrics) -> Self {
+        Self { metrics, ..self }
+    }
+
+    /// Where events are counted; refusals are counted by whoever words them for callers.
+    #[must_use]
+    pub fn metrics(&self) -> &IngestMetrics {
+        &self.metrics
     }
 
     /// What the operator configured.

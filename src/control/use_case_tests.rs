@@ -68,6 +68,7 @@ fn house_with(change: impl FnOnce(&mut ControlSettings)) -> House {
         transport: Arc::clone(&transport) as Arc<dyn crate::transport::Transport>,
         secrets: Arc::clone(&secrets),
         clock: Arc::clone(&clock),
+        metrics: crate::metrics::AttemptMetrics::default(),
     };
     let store = Arc::new(MemoryStore::new(Arc::clone(&clock)));
     let control = Control::new(store, Arc::new(courier), secrets, clock, settings);

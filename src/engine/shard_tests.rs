@@ -17,6 +17,7 @@ use crate::domain::secret::{HttpAuth, SigningSecrets};
 use crate::domain::settings::{DeliverySettings, RetryPolicy, RetrySchedule};
 use crate::domain::subscription::Subscription;
 use crate::engine::Engine;
+use crate::metrics::AttemptMetrics;
 use crate::store::memory::MemoryStore;
 use crate::store::{DeliveryStore, DestinationStore, EventStore, Store};
 use crate::transport::Transport;
@@ -48,7 +49,12 @@ impl Stage {
         let clock: SharedClock = Arc::new(TokioClock::starting_at(START));
         let store = Arc::new(MemoryStore::new(Arc::clone(&clock)));
         let secrets = Arc::new(SecretReader::new(Vec::new(), Vec::new()));
-        let courier = Arc::new(Courier { transport, secrets, clock: Arc::clone(&clock) });
+        let courier = Arc::new(Courier {
+            transport,
+            secrets,
+            clock: Arc::clone(&clock),
+            metrics: AttemptMetrics::default(),
+        });
         let engine = Engine::new(1);
         store.listen(engine.listener());
         let mut options = ShardOptions {

@@ -153,6 +153,12 @@ impl Window {
         self.fresh_tail = (page.more || missing).then_some(self.last_fresh);
     }
 
+    /// When the event of the first of the fresh deliveries in memory was accepted.
+    #[must_use]
+    pub fn oldest_fresh_at(&self) -> Option<Timestamp> {
+        self.fresh.front().map(|item| item.key.made_at())
+    }
+
     // === Due deliveries ===
 
     /// The page of [`Wanted::Due`] is here.

@@ -22,6 +22,28 @@ use crate::domain::event::EventDraft;
 use crate::domain::id::OrganizationId;
 use crate::domain::violation::{Rule, Violations};
 
+/// Why single events are refused, as far as that is known beforehand: each is counted from zero on, so that
+/// the first one is seen.
+pub(super) const REFUSALS: [v1::ErrorReason; 17] = [
+    v1::ErrorReason::FieldsInvalid,
+    v1::ErrorReason::FieldRequired,
+    v1::ErrorReason::FieldMalformed,
+    v1::ErrorReason::FieldTooLong,
+    v1::ErrorReason::FieldOutOfRange,
+    v1::ErrorReason::OrganizationNotFound,
+    v1::ErrorReason::EventIdConflict,
+    v1::ErrorReason::EventTypeReserved,
+    v1::ErrorReason::PayloadTooLarge,
+    v1::ErrorReason::PayloadNotJson,
+    v1::ErrorReason::PayloadNotObject,
+    v1::ErrorReason::PayloadTooDeep,
+    v1::ErrorReason::DeliveryNotAvailable,
+    v1::ErrorReason::RateLimitExceeded,
+    v1::ErrorReason::QueueFull,
+    v1::ErrorReason::StoreFull,
+    v1::ErrorReason::StoreUnavailable,
+];
+
 /// The service.
 pub struct EventIngestService {
     context: Context,
@@ -32,6 +54,12 @@ impl EventIngestService {
     #[must_use]
     pub fn new(context: Context) -> Self {
         Self { context }
+    }
+
+    /// The end of a call whose events, so many, are refused.
+    fn refuse(&self, problem: Problem, events: usize) -> Status {
+        self.context.count_refused(&problem, events);
+        problem.into_status()
     }
 }
 
@@ -92,12 +120,13 @@ impl EventIngest for EventIngestService {
         let mut drafts = Vec::with_capacity(1);
         let slot = Slot::read(event, "event".to_owned(), &mut drafts);
         if let Err(problem) = slot.draft {
-            return Err(problem.into_status());
+            return Err(self.refuse(problem, 1));
         }
         let control = Arc::clone(&self.context.control);
         let emit = async move { control.emit(&caller, &organization_id, drafts).await };
-        let mut results: Vec<_> = self.context.finish(emit).await?.into_iter().map(Some).collect();
-        let result = slot.take(&mut results).map_err(Problem::into_status)?;
+        let results = self.context.outcome_of(emit).await.map_err(|problem| self.refuse(problem, 1))?;
+        let mut results: Vec<_> = results.into_iter().map(Some).collect();
+        let result = slot.take(&mut results).map_err(|problem| self.refuse(problem, 1))?;
         Ok(Response::new(v1::EmitResponse { result: Some(result) }))
     }
 
@@ -121,10 +150,13 @@ impl EventIngest for EventIngestService {
         } else {
             let control = Arc::clone(&self.context.control);
             let emit = async move { control.emit(&caller, &organization_id, drafts).await };
-            self.context.finish(emit).await?
+            let refuse = |problem| self.refuse(problem, slots.len());
+            self.context.outcome_of(emit).await.map_err(refuse)?
         };
         let mut results: Vec<_> = results.into_iter().map(Some).collect();
-        let results = slots.into_iter().map(|slot| batch_result(slot.take(&mut results))).collect();
+        let results = slots.into_iter().map(|slot| slot.take(&mut results));
+        let note = |problem: &Problem| self.context.count_refused(problem, 1);
+        let results = results.map(|result| batch_result(result.inspect_err(note))).collect();
         Ok(Response::new(v1::EmitBatchResponse { results }))
     }
 

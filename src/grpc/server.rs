@@ -12,19 +12,23 @@ use tonic::transport::server::{Router, TcpIncoming};
 use tonic::transport::{self, Server};
 use tonic_health::pb::health_server::HealthServer;
 use tonic_reflection::server::Builder as ReflectionBuilder;
+use tower::layer::util::{Identity, Stack};
 
 use super::context::Context;
 use super::delivery::DeliveryAdminService;
 use super::destination::DestinationAdminService;
-use super::event::EventIngestService;
+use super::event::{EventIngestService, REFUSALS};
 use super::health::{HealthService, HealthState};
+use super::meter::MeterLayer;
 use super::organization::OrganizationAdminService;
 use super::proto;
 use super::proto::v1::delivery_admin_server::DeliveryAdminServer;
 use super::proto::v1::destination_admin_server::DestinationAdminServer;
 use super::proto::v1::event_ingest_server::EventIngestServer;
 use super::proto::v1::organization_admin_server::OrganizationAdminServer;
+use super::status::reason_name;
 use crate::control::Control;
+use crate::metrics::RpcMetrics;
 
 /// How often a quiet connection is asked whether its other end is still there.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
@@ -34,6 +38,9 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 const HEADER_LIST_BYTES: u32 = 16 * 1024;
 /// The most bytes of a message on the port for probes.
 const PROBE_MESSAGE_BYTES: usize = 64 * 1024;
+
+/// What is counted by method: our services and health. Reflection is for people and counts as `other`.
+const METERED: [&[u8]; 2] = [proto::DESCRIPTORS, tonic_health::pb::FILE_DESCRIPTOR_SET];
 
 /// What the API's server takes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,12 +91,16 @@ pub struct GrpcServer {
     context: Context,
     health: HealthState,
     limits: Limits,
+    metrics: RpcMetrics,
 }
 
 impl GrpcServer {
     /// A server that does not listen yet.
     #[must_use]
     pub fn new(control: Arc<Control>, health: HealthState, limits: Limits) -> Self {
+        for reason in REFUSALS {
+            control.metrics().refused(reason_name(reason), 0);
+        }
         let context = Context {
             control,
             tasks: TaskTracker::new(),
@@ -98,7 +109,13 @@ impl GrpcServer {
             max_streams: limits.max_emit_streams,
             watches: Arc::new(Semaphore::new(super::watch::WATCHES_MAX)),
         };
-        Self { context, health, limits }
+        Self { context, health, limits, metrics: RpcMetrics::default() }
+    }
+
+    /// The same, counting calls where others see it.
+    #[must_use]
+    pub fn with_metrics(self, metrics: RpcMetrics) -> Self {
+        Self { metrics, ..self }
     }
 
     /// Serves the API until `shutdown` resolves; then takes no new calls, ends its streams, finishes
@@ -124,7 +141,7 @@ impl GrpcServer {
         Ok(served?)
     }
 
-    fn router(&self) -> Result<Router, ServeError> {
+    fn router(&self) -> Result<Router<Stack<MeterLayer, Identity>>, ServeError> {
         let most = self.limits.max_message_bytes;
         let context = &self.context;
         let health = HealthService::new(self.health.clone(), context.tasks.clone(), context.stop.clone());
@@ -138,6 +155,7 @@ impl GrpcServer {
             .http2_max_header_list_size(self.limits.max_header_bytes)
             .max_concurrent_streams(self.limits.max_streams_per_connection)
             .concurrency_limit_per_connection(self.limits.max_calls_per_connection)
+            .layer(MeterLayer::new(&self.metrics, &METERED))
             .add_service(events.max_decoding_message_size(most))
             .add_service(destinations.max_decoding_message_size(most))
             .add_service(deliveries.max_decoding_message_size(most))

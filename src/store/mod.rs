@@ -21,6 +21,7 @@ pub mod record;
 mod replay;
 pub mod retention;
 pub mod sled;
+pub mod survey;
 
 use std::sync::Arc;
 

@@ -14,6 +14,7 @@ use crate::domain::event::Event;
 use crate::domain::secret::HttpAuth;
 use crate::domain::settings::EffectivePolicy;
 use crate::domain::time::Timestamp;
+use crate::metrics::AttemptMetrics;
 
 /// Makes attempts. It never fails: whatever goes wrong is the attempt's outcome.
 #[derive(Clone)]
@@ -24,6 +25,8 @@ pub struct Courier {
     pub secrets: Arc<SecretReader>,
     /// The time that is signed and recorded.
     pub clock: SharedClock,
+    /// What is counted and measured.
+    pub metrics: AttemptMetrics,
 }
 
 /// What to deliver in one request.
@@ -48,11 +51,13 @@ impl Courier {
     pub async fn attempt(&self, order: Order<'_>) -> Attempt {
         let started_at = self.clock.now();
         let begun = Instant::now();
+        let in_flight = self.metrics.begin();
         let sent = match self.prepare(order, started_at) {
             Ok(request) => self.transport.send(request, send_options(order.policy)).await,
             Err(outcome) => Sent { outcome, remote_address: None },
         };
-        Attempt {
+        drop(in_flight);
+        let attempt = Attempt {
             number: order.number,
             started_at,
             round_trip: begun.elapsed(),
@@ -60,6 +65,21 @@ impl Courier {
             outcome: sent.outcome,
             batch_size: u32::try_from(order.events.len()).unwrap_or(u32::MAX),
             remote_address: sent.remote_address,
+        };
+        self.measure(order, &attempt);
+        attempt
+    }
+
+    fn measure(&self, order: Order<'_>, attempt: &Attempt) {
+        self.metrics.ended(order.destination.contract, attempt);
+        let accepted_at = order.events.iter().map(|event| event.accepted_at);
+        if attempt.trigger == Trigger::Routed {
+            let waits = accepted_at.clone().map(|at| attempt.started_at.since(at));
+            waits.for_each(|waited| self.metrics.first_attempt_after(waited));
+        }
+        if attempt.outcome.is_success() && matches!(attempt.trigger, Trigger::Routed | Trigger::Retry) {
+            let ended_at = attempt.started_at + attempt.round_trip;
+            accepted_at.for_each(|at| self.metrics.succeeded_after(ended_at.since(at)));
         }
     }
 
@@ -192,6 +212,7 @@ mod tests {
         Courier {
             transport: Arc::clone(transport) as Arc<dyn Transport>,
             secrets: Arc::default(),
+            metrics: AttemptMetrics::default(),
             clock: Arc::new(TokioClock::starting_at(NOW)),
         }
     }

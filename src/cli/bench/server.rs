@@ -166,6 +166,7 @@ fn settings(store: &Path, certificate: Option<&Path>) -> String {
         [listen]
         grpc = "127.0.0.1:0"
         health = "127.0.0.1:0"
+        metrics = "127.0.0.1:0"
         [store]
         path = {store:?}
         min_free = "64MiB"

@@ -56,11 +56,29 @@ impl Group {
         caller: Caller,
         organization_id: String,
     ) -> Result<Answered, Problem> {
+        let events = self.len();
+        let answered = self.try_accept(&context, &caller, &organization_id).await;
+        match &answered {
+            Ok(answered) => {
+                let refused = answered.results.iter().filter_map(|(_, result)| result.as_ref().err());
+                refused.for_each(|problem| context.count_refused(problem, 1));
+            }
+            Err(problem) => context.count_refused(problem, events),
+        }
+        answered
+    }
+
+    async fn try_accept(
+        self,
+        context: &Context,
+        caller: &Caller,
+        organization_id: &str,
+    ) -> Result<Answered, Problem> {
         let mut results: Vec<Option<Result<Accepted, Error>>> = self.drafts.iter().map(|_| None).collect();
         let mut waiting: Vec<(usize, EventDraft)> = self.drafts.into_iter().enumerate().collect();
         while !waiting.is_empty() {
             let drafts = waiting.iter().map(|(_, draft)| draft.clone()).collect();
-            let wait = match context.control.emit(&caller, &organization_id, drafts).await {
+            let wait = match context.control.emit(caller, organization_id, drafts).await {
                 Ok(answers) => settle(&mut waiting, answers, &mut results),
                 Err(Error::Busy { retry_after }) => Some(retry_after),
                 Err(error) => return Err(error.into()),

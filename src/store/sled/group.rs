@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use sled::{Batch, IVec, Tree};
 
-use super::unavailable;
+use super::{keys, unavailable};
 use crate::domain::delivery::Delivery;
 use crate::domain::destination::Destination;
 use crate::domain::event::Event;
@@ -34,6 +34,24 @@ pub(super) enum Effect {
     ErasureEnded(OrganizationId),
 }
 
+/// How many deliveries more are in the orders of those that wait, and among the dead letters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Tally {
+    pub(super) waiting: i64,
+    pub(super) dead_letters: i64,
+}
+
+impl Tally {
+    /// A key was written (1) or removed (-1).
+    pub(super) fn add(&mut self, key: &[u8], by: i64) {
+        match key.first() {
+            Some(&(keys::FRESH | keys::DUE)) => self.waiting += by,
+            Some(&keys::DEAD) => self.dead_letters += by,
+            _ => {}
+        }
+    }
+}
+
 /// Answers a call; it runs after the commit.
 type Answer = Box<dyn FnOnce() + Send>;
 
@@ -48,6 +66,8 @@ pub(super) struct Group {
     durable: bool,
     events: usize,
     bytes: usize,
+    pending_tally: Tally,
+    tally: Tally,
 }
 
 /// A group that is to be committed.
@@ -55,6 +75,9 @@ pub(super) struct Finished {
     pub(super) batch: Option<Batch>,
     /// Whether it must be durable before anybody hears of it.
     pub(super) durable: bool,
+    /// How many events it accepts.
+    pub(super) events: usize,
+    pub(super) tally: Tally,
     pub(super) effects: Vec<Effect>,
     pub(super) answers: Vec<Answer>,
 }
@@ -71,6 +94,8 @@ impl Group {
             durable: false,
             events: 0,
             bytes: 0,
+            pending_tally: Tally::default(),
+            tally: Tally::default(),
         }
     }
 
@@ -89,10 +114,12 @@ impl Group {
 
     pub(super) fn put(&mut self, key: Vec<u8>, value: Vec<u8>) {
         self.bytes = self.bytes.saturating_add(key.len() + value.len());
+        self.pending_tally.add(&key, 1);
         self.pending.insert(key, Some(value.into()));
     }
 
     pub(super) fn remove(&mut self, key: Vec<u8>) {
+        self.pending_tally.add(&key, -1);
         self.pending.insert(key, None);
     }
 
@@ -113,6 +140,9 @@ impl Group {
     pub(super) fn keep(&mut self, durable: bool) {
         self.durable |= durable && !self.pending.is_empty();
         self.joined.extend(self.pending.drain());
+        let Tally { waiting, dead_letters } = std::mem::take(&mut self.pending_tally);
+        self.tally.waiting += waiting;
+        self.tally.dead_letters += dead_letters;
         for effect in self.pending_effects.drain(..) {
             match (self.effects.last_mut(), effect) {
                 (Some(Effect::Accepted(before)), Effect::Accepted(events)) => {
@@ -132,6 +162,7 @@ impl Group {
     /// Forgets the call's writes.
     pub(super) fn discard(&mut self) {
         self.pending.clear();
+        self.pending_tally = Tally::default();
         self.pending_effects.clear();
     }
 
@@ -146,10 +177,11 @@ impl Group {
     }
 
     /// No more calls join.
-    pub(super) fn finish(self) -> Finished {
-        let batch = (!self.joined.is_empty()).then(|| {
+    pub(super) fn finish(mut self) -> Finished {
+        let joined = std::mem::take(&mut self.joined);
+        let batch = (!joined.is_empty()).then(|| {
             let mut batch = Batch::default();
-            for (key, value) in self.joined {
+            for (key, value) in joined {
                 match value {
                     Some(value) => batch.insert(key, value),
                     None => batch.remove(key),
@@ -157,6 +189,7 @@ impl Group {
             }
             batch
         });
-        Finished { batch, durable: self.durable, effects: self.effects, answers: self.answers }
+        let Self { durable, events, tally, effects, answers, .. } = self;
+        Finished { batch, durable, events, tally, effects, answers }
     }
 }

@@ -28,7 +28,7 @@ mod tests;
 mod traits;
 mod writer;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, mpsc};
 use std::thread::JoinHandle;
@@ -40,6 +40,7 @@ use super::directory::Directory;
 use super::{CommitListener, StoreError};
 use crate::clock::SharedClock;
 use crate::domain::id::{DestinationId, EventKey};
+use crate::metrics::{Room, StoreErrorKind, StoreMetrics};
 use disk::Watermark;
 use reader::Reader;
 use replay::Running;
@@ -62,6 +63,8 @@ pub struct SledOptions {
     pub group_events: usize,
     /// Gives the times of events.
     pub clock: SharedClock,
+    /// What is counted and measured.
+    pub metrics: StoreMetrics,
 }
 
 impl SledOptions {
@@ -74,6 +77,7 @@ impl SledOptions {
             queue_depth: 4096,
             group_events: 64,
             clock,
+            metrics: StoreMetrics::default(),
         }
     }
 }
@@ -86,6 +90,10 @@ pub struct SledStore {
     reads: Arc<Semaphore>,
     reader: Arc<Reader>,
     syncs: Arc<AtomicU64>,
+    metrics: StoreMetrics,
+    queue_depth: usize,
+    folder: PathBuf,
+    free_least: u64,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -167,6 +175,32 @@ enum Patience {
     Wait,
 }
 
+/// What an error counts as; what callers asked for and may not have is no failure of the store.
+const fn kind_of(error: &StoreError) -> Option<StoreErrorKind> {
+    match error {
+        StoreError::Busy => Some(StoreErrorKind::Busy),
+        StoreError::Full { .. } => Some(StoreErrorKind::Full),
+        StoreError::Corrupt(_) => Some(StoreErrorKind::Corrupt),
+        StoreError::CannotOpen(_) | StoreError::Unavailable(_) => Some(StoreErrorKind::Unavailable),
+        _ => None,
+    }
+}
+
+fn directory_of(contents: &open::Contents) -> Directory {
+    let directory = Directory::new();
+    for organization in contents.organizations.values() {
+        directory.put_organization(Arc::clone(organization));
+    }
+    for (id, destination) in &contents.destinations {
+        let health = contents.health.get(id).cloned().unwrap_or_default();
+        directory.put_destination(Arc::clone(destination), health);
+    }
+    for id in &contents.erasing {
+        directory.begin_erasure(id.clone());
+    }
+    directory
+}
+
 fn unavailable(error: &::sled::Error) -> StoreError {
     StoreError::Unavailable(error.to_string())
 }
@@ -179,17 +213,9 @@ impl SledStore {
     /// [`StoreError::CannotOpen`], with what the operator can do.
     pub fn open(folder: &Path, options: SledOptions) -> Result<Self, StoreError> {
         let open::Opened { db, sync, lock, contents } = open::open(folder, options.cache_bytes)?;
-        let directory = Arc::new(Directory::new());
-        for organization in contents.organizations.values() {
-            directory.put_organization(Arc::clone(organization));
-        }
-        for (id, destination) in &contents.destinations {
-            let health = contents.health.get(id).cloned().unwrap_or_default();
-            directory.put_destination(Arc::clone(destination), health);
-        }
-        for id in &contents.erasing {
-            directory.begin_erasure(id.clone());
-        }
+        let directory = Arc::new(directory_of(&contents));
+        options.metrics.moved(contents.tally.waiting, contents.tally.dead_letters);
+        options.metrics.is_up(true);
         let last_key = contents.last_key.unwrap_or(EventKey::MIN);
         let shared = Arc::new(Shared {
             directory,
@@ -203,12 +229,15 @@ impl SledStore {
         let running_replays =
             running_replays.iter().map(|replay| (replay.id, Running::from(replay))).collect();
         let syncs = sync.counter();
+        let watermark = Watermark::new(folder, options.min_free_bytes);
+        let free_least = watermark.needed_bytes();
         let writer = Writer {
             db,
             sync,
             shared: Arc::clone(&shared),
             clock: options.clock,
-            watermark: Watermark::new(folder, options.min_free_bytes),
+            metrics: options.metrics.clone(),
+            watermark,
             folder: folder.to_owned(),
             group_events: options.group_events,
             last_key,
@@ -231,6 +260,10 @@ impl SledStore {
             reads: Arc::new(Semaphore::new(READS_AT_ONCE)),
             reader: Arc::new(reader),
             syncs,
+            metrics: options.metrics,
+            queue_depth: options.queue_depth.min(Semaphore::MAX_PERMITS),
+            folder: folder.to_owned(),
+            free_least,
             thread: Mutex::new(Some(thread)),
         })
     }
@@ -273,7 +306,34 @@ impl SledStore {
         self.syncs.load(Ordering::Relaxed)
     }
 
+    /// Shows how the store stands: its queue, its condition, its room. A few system calls; no key is read.
+    pub fn observe(&self) {
+        self.metrics
+            .queued(self.queue_depth.saturating_sub(self.queue.available_permits()), self.queue_depth);
+        self.metrics.is_up(self.shared.condition.check().is_ok());
+        let (size, free) = (disk::size_of(&self.folder), disk::free_bytes(&self.folder).unwrap_or(0));
+        self.metrics.room(Room { size, free, free_least: self.free_least });
+    }
+
+    /// Counts a call that the store did not do.
+    fn count<T>(&self, result: Result<T, StoreError>) -> Result<T, StoreError> {
+        if let Err(error) = &result
+            && let Some(kind) = kind_of(error)
+        {
+            self.metrics.failed(kind);
+        }
+        result
+    }
+
     async fn submit<T>(
+        &self,
+        patience: Patience,
+        command: impl FnOnce(Reply<T>) -> Command,
+    ) -> Result<T, StoreError> {
+        self.count(self.try_submit(patience, command).await)
+    }
+
+    async fn try_submit<T>(
         &self,
         patience: Patience,
         command: impl FnOnce(Reply<T>) -> Command,
@@ -296,6 +356,13 @@ impl SledStore {
     }
 
     async fn read<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Reader) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        self.count(self.try_read(work).await)
+    }
+
+    async fn try_read<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Reader) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {

@@ -30,6 +30,7 @@ use crate::domain::event::Acceptance;
 use crate::domain::id::{DeliveryId, DestinationId, EventKey, OrganizationId, ReplayId};
 use crate::domain::organization::Organization;
 use crate::domain::time::Timestamp;
+use crate::metrics::StoreMetrics;
 use crate::store::record::EventHead;
 use crate::store::retention::{Cuts, EraseFrom, ErasedEvent, Swept};
 use crate::store::{DueEntry, Settlement, StoreError, lifecycle};
@@ -84,6 +85,7 @@ pub(super) struct Writer {
     pub(super) sync: SyncHandle,
     pub(super) shared: Arc<Shared>,
     pub(super) clock: SharedClock,
+    pub(super) metrics: StoreMetrics,
     pub(super) watermark: Watermark,
     pub(super) folder: PathBuf,
     pub(super) group_events: usize,
@@ -224,13 +226,18 @@ impl Writer {
     }
 
     fn commit(&mut self, group: Group) -> Result<(), StoreError> {
-        let Finished { batch, durable, effects, answers } = group.finish();
+        let Finished { batch, durable, events, tally, effects, answers } = group.finish();
+        let (begun, writes) = (Instant::now(), batch.is_some());
         if let Some(batch) = batch {
             self.db.apply_batch(batch).map_err(|error| unavailable(&error))?;
             self.unsynced_since.get_or_insert_with(Instant::now);
         }
         if durable || self.unsynced_since.is_some_and(|since| since.elapsed() >= SYNC_AFTER) {
             self.make_durable()?;
+        }
+        if writes {
+            self.metrics.committed(events, begun.elapsed());
+            self.metrics.moved(tally.waiting, tally.dead_letters);
         }
         let mut changed = Vec::new();
         for effect in effects {
@@ -246,8 +253,10 @@ impl Writer {
     }
 
     fn make_durable(&mut self) -> Result<(), StoreError> {
+        let begun = Instant::now();
         self.db.flush().map_err(|error| unavailable(&error))?;
         self.sync.sync().map_err(|error| StoreError::Unavailable(format!("fsync failed: {error}")))?;
+        self.metrics.fsynced(begun.elapsed());
         self.unsynced_since = None;
         self.shared.set_durable_key(self.last_key);
         Ok(())
@@ -258,6 +267,7 @@ impl Writer {
         let listener = self.shared.listener.get();
         match effect {
             Effect::Changed(delivery) => {
+                self.metrics.became(delivery.state.kind(), delivery.state.reason());
                 changed.push(*delivery);
                 None
             }

@@ -3,11 +3,13 @@
 mod drafts;
 mod receiver;
 mod refusal;
+mod scrape;
 mod server;
 
 pub use drafts::{DestinationDraft, EventDraft, destination, event, millis, number_of};
 pub use receiver::{Receiver, TestIdentity, event_ids, genuine, header};
 pub use refusal::Refusal;
+pub use scrape::{Page, Scrape};
 pub use server::{ORGANIZATION, Server};
 
 use std::time::Duration;

@@ -1,0 +1,5 @@
+//! What operators see of the process: [`logs`] to standard error, metrics on a port of their own
+//! ([`metrics_port`]).
+
+pub mod logs;
+pub mod metrics_port;
