@@ -23,13 +23,16 @@ use crate::engine::shard::StopSignals;
 use crate::engine::{Engine, RunningEngine};
 use crate::grpc::health::HealthState;
 use crate::grpc::server::{GrpcServer, Limits, serve_health};
-use crate::metrics::{AttemptMetrics, Metrics};
+use crate::metrics::Metrics;
 use crate::policy::address::AddressPolicy;
 use crate::shutdown::{OnExit, Tasks};
+use crate::spans::Spans;
 use crate::store::sled::{SledOptions, SledStore};
 use crate::store::survey::survey;
 use crate::store::{DeliveryStore, Store};
 use crate::telemetry::metrics_port;
+use crate::telemetry::traces::SpanExport;
+use crate::transport::account::Account;
 use crate::transport::courier::Courier;
 use crate::transport::http::{HttpOptions, HttpTransport};
 use crate::transport::secrets::SecretReader;
@@ -43,6 +46,7 @@ pub struct App {
     /// Where metrics are served, if they are.
     pub metrics_address: Option<SocketAddr>,
     store: Arc<SledStore>,
+    export: Option<Arc<SpanExport>>,
 }
 
 impl App {
@@ -55,7 +59,14 @@ impl App {
         let clock: SharedClock = Arc::new(SystemClock);
         // What is wrong with the configuration shows before anything is created.
         let metrics = Arc::new(Metrics::new());
-        let couriers = Couriers::new(config, &clock, &metrics)?;
+        let export = SpanExport::start(&config.traces)?.map(Arc::new);
+        let spans = export.clone().map(|export| Spans::to(export)).unwrap_or_default();
+        let account = Account {
+            metrics: metrics.attempts.clone(),
+            spans: spans.clone(),
+            tells_receivers: config.traces.webhook_header,
+        };
+        let couriers = Couriers::new(config, &clock, account)?;
         let store = open_store(config, &clock, &metrics).await?;
         watch_store(&store, tasks);
         let grpc_listener = bind("listen.grpc", config.listen.grpc).await?;
@@ -68,12 +79,14 @@ impl App {
         let stages = StopStages::default();
         start_engine(config, (&store, &clock), &couriers, (tasks, &stages)).await?;
         observe(&metrics, &store, &clock);
-        let control = make_control(config, &store, &couriers, clock)?.with_metrics(metrics.ingest.clone());
+        let control =
+            make_control(config, &store, &couriers, clock)?.watched_by(metrics.ingest.clone(), spans);
         let app = Self {
             grpc_address: grpc_listener.local_addr()?,
             health_address: health_listener.local_addr()?,
             metrics_address: metrics_listener.as_ref().map(TcpListener::local_addr).transpose()?,
             store,
+            export,
         };
         if let Some(listener) = metrics_listener {
             serve_metrics(&metrics, listener, (tasks, &stages));
@@ -87,7 +100,11 @@ impl App {
     /// # Errors
     /// Where the last outcomes could not be made durable; they will be delivered again.
     pub async fn close(self) -> anyhow::Result<()> {
-        self.store.close().await.context("closing the store")
+        let closed = self.store.close().await.context("closing the store");
+        if let Some(export) = self.export {
+            tokio::task::spawn_blocking(move || export.finish()).await?;
+        }
+        closed
     }
 }
 
@@ -138,11 +155,11 @@ struct Couriers {
     options: HttpOptions,
     secrets: Arc<SecretReader>,
     clock: SharedClock,
-    metrics: AttemptMetrics,
+    account: Account,
 }
 
 impl Couriers {
-    fn new(config: &Config, clock: &SharedClock, metrics: &Metrics) -> anyhow::Result<Self> {
+    fn new(config: &Config, clock: &SharedClock, account: Account) -> anyhow::Result<Self> {
         let ports: Vec<u16> = config.egress.ports.iter().copied().collect();
         let address_policy = AddressPolicy {
             allow: config.egress.allow.clone(),
@@ -159,8 +176,7 @@ impl Couriers {
         };
         let environment = config.secrets.environment.iter().cloned().collect();
         let secrets = SecretReader::new(environment, config.secrets.folders.clone());
-        let (secrets, metrics) = (Arc::new(secrets), metrics.attempts.clone());
-        let couriers = Self { options, secrets, clock: Arc::clone(clock), metrics };
+        let couriers = Self { options, secrets: Arc::new(secrets), clock: Arc::clone(clock), account };
         // A mistake in the options shows here, before any thread has started.
         couriers.make()?;
         Ok(couriers)
@@ -172,7 +188,7 @@ impl Couriers {
             transport: Arc::new(transport),
             secrets: Arc::clone(&self.secrets),
             clock: Arc::clone(&self.clock),
-            metrics: self.metrics.clone(),
+            account: self.account.clone(),
         }))
     }
 }

@@ -10,7 +10,7 @@
 //! 4. [`grpc`]: how it is asked. [`app`]: where everything is put together. [`cli`]: the commands.
 //!
 //! Beside them: [`config`], what the operator decides; [`shutdown`], who runs and how it all stops;
-//! [`metrics`], what is counted;
+//! [`metrics`], what is counted; [`spans`], what is told of callers' traces;
 //! [`telemetry`], the logs and the port for metrics.
 
 pub mod app;
@@ -27,6 +27,7 @@ pub mod metrics;
 pub mod policy;
 pub mod receiver;
 pub mod shutdown;
+pub mod spans;
 pub mod store;
 pub mod telemetry;
 pub mod transport;

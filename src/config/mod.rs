@@ -25,7 +25,7 @@ pub use problem::{Origin, Problem, Problems};
 pub use reader::Effective;
 pub use resolved::{
     Config, DeliveryConfig, EgressConfig, LimitsConfig, ListenConfig, LogConfig, LogFormat,
-    OrganizationsConfig, Plans, SecretsConfig, StoreConfig,
+    OrganizationsConfig, Plans, SecretsConfig, StoreConfig, TracesConfig,
 };
 
 use raw::Raw;

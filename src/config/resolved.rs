@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
+use url::Url;
 
 use crate::domain::contract::Contract;
 use crate::domain::payload::PayloadLimits;
@@ -33,6 +34,8 @@ pub struct Config {
     pub organizations: OrganizationsConfig,
     /// The plans.
     pub plans: Plans,
+    /// Where callers' traces go on.
+    pub traces: TracesConfig,
     /// How the process logs.
     pub log: LogConfig,
 }
@@ -161,6 +164,19 @@ impl Plans {
     pub fn of(&self, name: Option<&str>) -> &Plan {
         name.and_then(|name| self.by_name.get(name)).unwrap_or(&self.default)
     }
+}
+
+/// `[traces]`: where callers' traces go on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TracesConfig {
+    /// The OTLP receiver (gRPC) that gets our spans; default none.
+    pub endpoint: Option<Url>,
+    /// A PEM file with root certificates for it that are trusted besides Mozilla's; default none.
+    pub ca_file: Option<PathBuf>,
+    /// The name of this service in traces; default `signalpost`.
+    pub service_name: String,
+    /// Whether receivers get the header `traceparent`; default `true`.
+    pub webhook_header: bool,
 }
 
 /// `[log]`: how the process logs, to standard error.

@@ -7,6 +7,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use ipnet::IpNet;
+use url::Url;
 
 /// `true` or `false`.
 pub(super) fn flag(text: &str) -> Result<bool, String> {
@@ -96,6 +97,17 @@ pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| {
         format!("`{text}` is no address and port; write for example 127.0.0.1:8080 or [::1]:8080")
     })
+}
+
+/// Where to send something over gRPC.
+pub(super) fn endpoint(text: &str) -> Result<Url, String> {
+    let wrong = || {
+        format!("`{text}` is no http:// or https:// URL of a host; write for example http://127.0.0.1:4317")
+    };
+    let url = Url::parse(text).map_err(|_| wrong())?;
+    let plain = url.username().is_empty() && url.password().is_none() && url.query().is_none();
+    let is_http = matches!(url.scheme(), "http" | "https") && url.has_host();
+    if is_http && plain && url.fragment().is_none() { Ok(url) } else { Err(wrong()) }
 }
 
 /// A range of addresses, or one address.

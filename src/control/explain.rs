@@ -359,6 +359,7 @@ mod tests {
             data: Payload::empty(),
             routes,
             erased_at: None,
+            trace: None,
         }
     }
 

@@ -47,6 +47,7 @@ use crate::domain::retention::Retention;
 use crate::metrics::IngestMetrics;
 use crate::policy::address::AddressPolicy;
 use crate::policy::rate::TokenBucket;
+use crate::spans::Spans;
 use crate::store::directory::Directory;
 use crate::store::{Store, StoreError};
 use crate::transport::courier::Courier;
@@ -113,6 +114,7 @@ pub struct Control {
     settings: ControlSettings,
     rates: Mutex<HashMap<OrganizationId, TokenBucket>>,
     metrics: IngestMetrics,
+    spans: Spans,
 }
 
 /// Which rows of a list to return.
@@ -143,14 +145,14 @@ impl Control {
         clock: SharedClock,
         settings: ControlSettings,
     ) -> Self {
-        let (rates, metrics) = (Mutex::default(), IngestMetrics::default());
-        Self { store, courier, secrets, clock, settings, rates, metrics }
+        let (rates, metrics, spans) = (Mutex::default(), IngestMetrics::default(), Spans::default());
+        Self { store, courier, secrets, clock, settings, rates, metrics, spans }
     }
 
-    /// The same, counting where others see it.
+    /// The same, counting where others see it and telling spans to whoever wants them.
     #[must_use]
-    pub fn with_metrics(self, metrics: IngestMetrics) -> Self {
-        Self { metrics, ..self }
+    pub fn watched_by(self, metrics: IngestMetrics, spans: Spans) -> Self {
+        Self { metrics, spans, ..self }
     }
 
     /// Where events are counted; refusals are counted by whoever words them for callers.

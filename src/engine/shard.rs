@@ -288,7 +288,6 @@ impl Shard {
     }
 
     fn note_health(&mut self, id: DestinationId, policy: &EffectivePolicy, attempt: &Attempt) {
-        log_attempt(id, attempt);
         let Some(entry) = self.slot(id).entry.clone() else { return };
         let ended_at = self.clock.now();
         let health = entry.status.update_health(|health| match attempt.outcome.error() {
@@ -527,21 +526,6 @@ impl Shard {
             tracing::error!(%error, "the last outcomes could not be recorded");
         }
         // Attempts that still run are dropped with the set; they are not counted.
-    }
-}
-
-/// The one line that each attempt leaves in the log.
-fn log_attempt(id: DestinationId, attempt: &Attempt) {
-    let took_ms = u64::try_from(attempt.round_trip.as_millis()).unwrap_or(u64::MAX);
-    let (status, batch_size) = (attempt.outcome.status(), attempt.batch_size);
-    let number = attempt.number;
-    match attempt.outcome.error() {
-        None => {
-            tracing::debug!(destination.id = %id, attempt.number = number, status, took_ms, batch_size, "delivered");
-        }
-        Some(error) => {
-            tracing::info!(destination.id = %id, attempt.number = number, status, took_ms, batch_size, error, "attempt failed");
-        }
     }
 }
 

@@ -17,10 +17,10 @@ use crate::domain::secret::{HttpAuth, SigningSecrets};
 use crate::domain::settings::{DeliverySettings, RetryPolicy, RetrySchedule};
 use crate::domain::subscription::Subscription;
 use crate::engine::Engine;
-use crate::metrics::AttemptMetrics;
 use crate::store::memory::MemoryStore;
 use crate::store::{DeliveryStore, DestinationStore, EventStore, Store};
 use crate::transport::Transport;
+use crate::transport::account::Account;
 use crate::transport::courier::Courier;
 use crate::transport::scripted::{ScriptedTransport, answered, no_answer};
 use crate::transport::secrets::SecretReader;
@@ -49,12 +49,8 @@ impl Stage {
         let clock: SharedClock = Arc::new(TokioClock::starting_at(START));
         let store = Arc::new(MemoryStore::new(Arc::clone(&clock)));
         let secrets = Arc::new(SecretReader::new(Vec::new(), Vec::new()));
-        let courier = Arc::new(Courier {
-            transport,
-            secrets,
-            clock: Arc::clone(&clock),
-            metrics: AttemptMetrics::default(),
-        });
+        let courier =
+            Arc::new(Courier { transport, secrets, clock: Arc::clone(&clock), account: Account::default() });
         let engine = Engine::new(1);
         store.listen(engine.listener());
         let mut options = ShardOptions {
@@ -112,6 +108,7 @@ impl Stage {
             event_id: None,
             event_type: EventType::parse("a.b").unwrap(),
             occurred_at: None,
+            trace: None,
             level: Level::Info,
             data: Payload::empty(),
             routes: vec![Route { destination_id, guarantee }],

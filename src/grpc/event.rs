@@ -11,7 +11,7 @@ use super::context::Context;
 use super::convert::event::{has_struct, place_violations, read_event, write_accepted};
 use super::convert::required;
 use super::emit_stream::{self, Session};
-use super::interceptor::caller;
+use super::interceptor::{caller, trace};
 use super::proto::v1;
 use super::proto::v1::emit_batch_result::Result as BatchResult;
 use super::proto::v1::event_ingest_server::EventIngest;
@@ -20,6 +20,7 @@ use crate::control::Error;
 use crate::control::event::Accepted;
 use crate::domain::event::EventDraft;
 use crate::domain::id::OrganizationId;
+use crate::domain::trace::TraceContext;
 use crate::domain::violation::{Rule, Violations};
 
 /// Why single events are refused, as far as that is known beforehand: each is counted from zero on, so that
@@ -73,7 +74,12 @@ pub(super) struct Slot {
 
 impl Slot {
     /// Reads an event; what can be accepted goes to the drafts.
-    pub(super) fn read(event: Option<v1::Event>, path: String, drafts: &mut Vec<EventDraft>) -> Self {
+    pub(super) fn read(
+        event: Option<v1::Event>,
+        path: String,
+        trace: Option<TraceContext>,
+        drafts: &mut Vec<EventDraft>,
+    ) -> Self {
         let Some(event) = event else {
             let mut found = Violations::new();
             required(&path, "give an event", &mut found);
@@ -82,7 +88,7 @@ impl Slot {
         let has_struct = has_struct(&event);
         let draft = match read_event(event) {
             Ok(draft) => {
-                drafts.push(draft);
+                drafts.push(EventDraft { trace, ..draft });
                 Ok(drafts.len() - 1)
             }
             Err(found) => Err(place_violations(&found, &path, has_struct).into()),
@@ -115,10 +121,10 @@ impl Slot {
 #[tonic::async_trait]
 impl EventIngest for EventIngestService {
     async fn emit(&self, request: Request<v1::EmitRequest>) -> Result<Response<v1::EmitResponse>, Status> {
-        let caller = caller(&request)?;
+        let (caller, trace) = (caller(&request)?, trace(&request));
         let v1::EmitRequest { organization_id, event } = request.into_inner();
         let mut drafts = Vec::with_capacity(1);
-        let slot = Slot::read(event, "event".to_owned(), &mut drafts);
+        let slot = Slot::read(event, "event".to_owned(), trace, &mut drafts);
         if let Err(problem) = slot.draft {
             return Err(self.refuse(problem, 1));
         }
@@ -134,14 +140,16 @@ impl EventIngest for EventIngestService {
         &self,
         request: Request<v1::EmitBatchRequest>,
     ) -> Result<Response<v1::EmitBatchResponse>, Status> {
-        let caller = caller(&request)?;
+        let (caller, trace) = (caller(&request)?, trace(&request));
         let v1::EmitBatchRequest { organization_id, events } = request.into_inner();
         check_size(events.len(), self.context.control.settings().batch_max_events)?;
         let mut drafts = Vec::with_capacity(events.len());
         let slots: Vec<Slot> = events
             .into_iter()
             .enumerate()
-            .map(|(position, event)| Slot::read(Some(event), format!("events[{position}]"), &mut drafts))
+            .map(|(position, event)| {
+                Slot::read(Some(event), format!("events[{position}]"), trace, &mut drafts)
+            })
             .collect();
         let results = if drafts.is_empty() {
             let mut found = Violations::new();
@@ -166,11 +174,11 @@ impl EventIngest for EventIngestService {
         &self,
         request: Request<Streaming<v1::EmitStreamRequest>>,
     ) -> Result<Response<Self::EmitStreamStream>, Status> {
-        let caller = caller(&request)?;
+        let (caller, trace) = (caller(&request)?, trace(&request));
         let Ok(permit) = Arc::clone(&self.context.streams).try_acquire_owned() else {
             return Err(too_many_streams(self.context.max_streams).into_status());
         };
-        let (session, answers) = Session::new(self.context.clone(), caller, request.into_inner());
+        let (session, answers) = Session::new(self.context.clone(), (caller, trace), request.into_inner());
         self.context.tasks.spawn(async move {
             session.run().await;
             drop(permit);

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
+use super::account::{Account, AttemptTrace};
 use super::secrets::{SecretProblem, SecretReader};
 use super::{SendOptions, Sent, Transport};
 use crate::clock::SharedClock;
@@ -14,7 +15,6 @@ use crate::domain::event::Event;
 use crate::domain::secret::HttpAuth;
 use crate::domain::settings::EffectivePolicy;
 use crate::domain::time::Timestamp;
-use crate::metrics::AttemptMetrics;
 
 /// Makes attempts. It never fails: whatever goes wrong is the attempt's outcome.
 #[derive(Clone)]
@@ -25,8 +25,8 @@ pub struct Courier {
     pub secrets: Arc<SecretReader>,
     /// The time that is signed and recorded.
     pub clock: SharedClock,
-    /// What is counted and measured.
-    pub metrics: AttemptMetrics,
+    /// Where attempts are accounted for.
+    pub account: Account,
 }
 
 /// What to deliver in one request.
@@ -51,8 +51,9 @@ impl Courier {
     pub async fn attempt(&self, order: Order<'_>) -> Attempt {
         let started_at = self.clock.now();
         let begun = Instant::now();
-        let in_flight = self.metrics.begin();
-        let sent = match self.prepare(order, started_at) {
+        let in_flight = self.account.metrics.begin();
+        let trace = AttemptTrace::of(order, fastrand::u64(..));
+        let sent = match self.prepare(order, started_at, trace) {
             Ok(request) => self.transport.send(request, send_options(order.policy)).await,
             Err(outcome) => Sent { outcome, remote_address: None },
         };
@@ -66,24 +67,16 @@ impl Courier {
             batch_size: u32::try_from(order.events.len()).unwrap_or(u32::MAX),
             remote_address: sent.remote_address,
         };
-        self.measure(order, &attempt);
+        self.account.close(order, &attempt, trace);
         attempt
     }
 
-    fn measure(&self, order: Order<'_>, attempt: &Attempt) {
-        self.metrics.ended(order.destination.contract, attempt);
-        let accepted_at = order.events.iter().map(|event| event.accepted_at);
-        if attempt.trigger == Trigger::Routed {
-            let waits = accepted_at.clone().map(|at| attempt.started_at.since(at));
-            waits.for_each(|waited| self.metrics.first_attempt_after(waited));
-        }
-        if attempt.outcome.is_success() && matches!(attempt.trigger, Trigger::Routed | Trigger::Retry) {
-            let ended_at = attempt.started_at + attempt.round_trip;
-            accepted_at.for_each(|at| self.metrics.succeeded_after(ended_at.since(at)));
-        }
-    }
-
-    fn prepare(&self, order: Order<'_>, now: Timestamp) -> Result<RenderedRequest, Outcome> {
+    fn prepare(
+        &self,
+        order: Order<'_>,
+        now: Timestamp,
+        trace: Option<AttemptTrace>,
+    ) -> Result<RenderedRequest, Outcome> {
         let secrets = self.resolve(order.destination, now).map_err(|SecretProblem(detail)| {
             Outcome::NotSent { refusal: Refusal::SecretUnavailable, detail }
         })?;
@@ -93,6 +86,7 @@ impl Courier {
             secrets: &secrets,
             now,
             attempt_number: order.number,
+            trace: trace.map(|trace| trace.context).filter(|_| self.account.tells_receivers),
         };
         let events: Vec<&Event> = order.events.iter().map(Arc::as_ref).collect();
         contract::render(context, &events)
@@ -196,6 +190,7 @@ mod tests {
     fn event() -> Arc<Event> {
         Arc::new(Event {
             erased_at: None,
+            trace: None,
             key: EventKey::lower_bound(NOW),
             id: EventId::from_key(EventKey::lower_bound(NOW)),
             organization_id: OrganizationId::parse("acme").unwrap(),
@@ -212,7 +207,7 @@ mod tests {
         Courier {
             transport: Arc::clone(transport) as Arc<dyn Transport>,
             secrets: Arc::default(),
-            metrics: AttemptMetrics::default(),
+            account: Account::default(),
             clock: Arc::new(TokioClock::starting_at(NOW)),
         }
     }

@@ -29,4 +29,6 @@ mod operations;
 mod replay;
 mod retention;
 #[cfg(test)]
+mod traces;
+#[cfg(test)]
 mod watch;

@@ -6,6 +6,7 @@ use crate::auth::Caller;
 use crate::control::event::Accepted;
 use crate::control::{Error, Quota};
 use crate::domain::event::EventDraft;
+use crate::domain::trace::TraceContext;
 use crate::grpc::context::Context;
 use crate::grpc::convert::event::write_accepted;
 use crate::grpc::event::Slot;
@@ -14,8 +15,8 @@ use crate::grpc::proto::v1::emit_stream_result::Result as StreamResult;
 use crate::grpc::status::Problem;
 
 /// The events of a group, in their order.
-#[derive(Default)]
 pub struct Group {
+    trace: Option<TraceContext>,
     slots: Vec<(i64, Slot)>,
     drafts: Vec<EventDraft>,
     bytes: usize,
@@ -27,10 +28,15 @@ pub struct Answered {
 }
 
 impl Group {
+    /// An empty group of a stream in this trace.
+    pub const fn new(trace: Option<TraceContext>) -> Self {
+        Self { trace, slots: Vec::new(), drafts: Vec::new(), bytes: 0 }
+    }
+
     /// Adds an event that the protocol allows.
     pub fn push(&mut self, message: v1::EmitStreamRequest) {
         let drafts = self.drafts.len();
-        let slot = Slot::read(message.event, "event".to_owned(), &mut self.drafts);
+        let slot = Slot::read(message.event, "event".to_owned(), self.trace, &mut self.drafts);
         self.bytes += self.drafts.get(drafts).map_or(0, |draft| draft.data.len());
         self.slots.push((message.sequence, slot));
     }
@@ -190,6 +196,7 @@ mod tests {
             event_id: None,
             event_type: event_type.to_owned(),
             occurred_at: None,
+            trace: None,
             level: crate::domain::event::Level::Info,
             data: bytes::Bytes::new(),
         };

@@ -26,6 +26,7 @@ use super::context::Context;
 use super::proto::v1;
 use super::status::Problem;
 use crate::auth::Caller;
+use crate::domain::trace::TraceContext;
 
 /// One message to the client, or the end of the stream.
 pub type Answer = Result<v1::EmitStreamResponse, Status>;
@@ -43,6 +44,7 @@ const ANSWERS: usize = 4;
 pub struct Session {
     context: Context,
     caller: Caller,
+    trace: Option<TraceContext>,
     requests: Streaming<v1::EmitStreamRequest>,
     answers: mpsc::Sender<Answer>,
     protocol: Protocol,
@@ -75,12 +77,12 @@ impl Session {
     /// A session, and what it answers.
     pub fn new(
         context: Context,
-        caller: Caller,
+        (caller, trace): (Caller, Option<TraceContext>),
         requests: Streaming<v1::EmitStreamRequest>,
     ) -> (Self, mpsc::Receiver<Answer>) {
         let (answers, receiver) = mpsc::channel(ANSWERS);
         let (protocol, in_flight) = (Protocol::default(), VecDeque::new());
-        (Self { context, caller, requests, answers, protocol, in_flight, settled: false }, receiver)
+        (Self { context, caller, trace, requests, answers, protocol, in_flight, settled: false }, receiver)
     }
 
     /// Reads, accepts and acknowledges until the stream ends.
@@ -106,7 +108,7 @@ impl Session {
                 biased;
                 answered = front(&mut self.in_flight) => self.acknowledge(answered).await?,
                 () = stop.cancelled() => return self.drain(End::Stopping).await,
-                read = read(&mut self.requests, &mut self.protocol), if may_read => match read {
+                read = read(&mut self.requests, &mut self.protocol, self.trace), if may_read => match read {
                     Read::Group(group, end) => {
                         self.accept(group);
                         if let Some(end) = end {
@@ -167,8 +169,12 @@ async fn front(
 
 /// Waits for an event and takes what else is ready. Nothing is lost when the future is dropped, because
 /// after the first event nothing is waited for.
-async fn read(requests: &mut Streaming<v1::EmitStreamRequest>, protocol: &mut Protocol) -> Read {
-    let mut group = Group::default();
+async fn read(
+    requests: &mut Streaming<v1::EmitStreamRequest>,
+    protocol: &mut Protocol,
+    trace: Option<TraceContext>,
+) -> Read {
+    let mut group = Group::new(trace);
     let mut next = requests.next().await;
     loop {
         let end = match next {
