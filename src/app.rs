@@ -66,7 +66,7 @@ impl App {
             spans: spans.clone(),
             tells_receivers: config.traces.webhook_header,
         };
-        let couriers = Couriers::new(config, &clock, account)?;
+        let mut couriers = Couriers::new(config, &clock, account)?;
         let store = open_store(config, &clock, &metrics).await?;
         watch_store(&store, tasks);
         let grpc_listener = bind("listen.grpc", config.listen.grpc).await?;
@@ -75,6 +75,9 @@ impl App {
             Some(address) => Some(bind("listen.metrics", address).await?),
             None => None,
         };
+        let own = [grpc_listener.local_addr()?, health_listener.local_addr()?];
+        let metrics_address = metrics_listener.as_ref().map(TcpListener::local_addr).transpose()?;
+        couriers.keep_away_from(own.into_iter().chain(metrics_address).collect());
 
         let stages = StopStages::default();
         start_engine(config, (&store, &clock), &couriers, (tasks, &stages)).await?;
@@ -163,8 +166,10 @@ impl Couriers {
         let ports: Vec<u16> = config.egress.ports.iter().copied().collect();
         let address_policy = AddressPolicy {
             allow: config.egress.allow.clone(),
+            deny: config.egress.deny.clone(),
             deny_hosts: config.egress.deny_hosts.clone(),
             allowed_ports: (!ports.is_empty()).then_some(ports),
+            own_listeners: Vec::new(),
         };
         let options = HttpOptions {
             address_policy: Arc::new(address_policy),
@@ -172,6 +177,8 @@ impl Couriers {
             // Destinations may share a host: what is kept open must be enough for all that may be in flight.
             pool_max_idle_per_host: config.delivery.max_in_flight,
             plain_http: !config.delivery.plain_http_contracts.is_empty(),
+            response_bodies: config.egress.response_bodies,
+            proxy: config.egress.proxy.clone(),
             ..HttpOptions::default()
         };
         let environment = config.secrets.environment.iter().cloned().collect();
@@ -180,6 +187,12 @@ impl Couriers {
         // A mistake in the options shows here, before any thread has started.
         couriers.make()?;
         Ok(couriers)
+    }
+
+    /// These are where this process listens, as bound: no request ever goes there.
+    fn keep_away_from(&mut self, own_listeners: Vec<SocketAddr>) {
+        let policy = AddressPolicy { own_listeners, ..(*self.options.address_policy).clone() };
+        self.options.address_policy = Arc::new(policy);
     }
 
     fn make(&self) -> anyhow::Result<Arc<Courier>> {
@@ -217,6 +230,7 @@ async fn start_engine(
         circuit_opens_after: config.delivery.circuit_opens_after,
         window: config.delivery.window,
         best_effort_window: config.delivery.best_effort_window,
+        stop_deadline: config.delivery.shutdown_deadline,
         delivery_enabled: config.delivery.enabled,
         semaphor_enabled: config.delivery.enterprise_telemetry_enabled,
     };

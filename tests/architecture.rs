@@ -43,7 +43,11 @@ const LAYERS: &[Layer] = &[
         may_import: &["domain", "contract", "policy", "clock", "metrics", "spans"],
         reason: "it sends what was rendered to where policy allows",
     },
-    Layer { module: "auth", may_import: &["domain"], reason: "who is calling depends on no use case" },
+    Layer {
+        module: "auth",
+        may_import: &["domain", "clock"],
+        reason: "who is calling depends on no use case",
+    },
     Layer {
         module: "engine",
         may_import: &["domain", "policy", "contract", "store", "transport", "clock", "metrics", "shutdown"],
@@ -142,7 +146,7 @@ const EXCLUSIVE: &[Exclusive] = &[
     Exclusive { path: "ed25519_dalek", places: &["contract"], reason: "only contracts sign" },
     Exclusive {
         path: "ring",
-        places: &["receiver", "control", "app", "cli"],
+        places: &["receiver", "control", "auth", "app", "cli"],
         reason: "it verifies independently of what signs, and draws secure random bytes",
     },
     Exclusive {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use url::Url;
 
+use crate::domain::attempt::ResponseBodies;
 use crate::domain::contract::Contract;
 use crate::domain::payload::PayloadLimits;
 use crate::domain::plan::Plan;
@@ -125,12 +126,20 @@ pub struct LimitsConfig {
 pub struct EgressConfig {
     /// Ranges that are allowed although they are not global; default none.
     pub allow: Vec<IpNet>,
+    /// Ranges that are refused, whatever else is allowed; default none.
+    pub deny: Vec<IpNet>,
     /// Host names that are refused, with all names below them; lower case; default none.
     pub deny_hosts: Vec<String>,
     /// The ports that may be called; empty, the default: any.
     pub ports: BTreeSet<u16>,
     /// A PEM file with root certificates that are trusted besides Mozilla's; default none.
     pub ca_file: Option<PathBuf>,
+    /// The forward proxy for all requests; default none.
+    pub proxy: Option<Url>,
+    /// The most requests a second of one organization to one host; `None` is any; default 1000.
+    pub per_host_rate: Option<u32>,
+    /// Whose response bodies are kept; default those of receivers at public addresses.
+    pub response_bodies: ResponseBodies,
 }
 
 /// `[secrets]`: which secrets of the machine destinations may refer to; default none.

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use crate::domain::attempt::ResponseBodies;
 use crate::domain::contract::Contract;
 use crate::domain::payload::PayloadLimits;
 use crate::domain::retention::Retention;
@@ -19,7 +20,7 @@ use super::resolved::{
     OrganizationsConfig, SecretsConfig, StoreConfig, TracesConfig,
 };
 use super::units::{
-    address, duration, endpoint, flag, folder, host, network, number, or_word, path, size, variable,
+    address, duration, endpoint, flag, folder, host, network, number, or_word, path, proxy, size, variable,
 };
 use super::{FILE_VARIABLE, Loaded, plans};
 
@@ -161,12 +162,35 @@ fn delivery(reader: &mut Reader<'_>) -> Option<DeliveryConfig> {
 fn retention(reader: &mut Reader<'_>) -> Option<Retention> {
     let history = reader.one("retention.history", "30d", kept());
     let dead_letters = reader.one("retention.dead_letters", "30d", kept());
-    Some(Retention { history: history?, dead_letters: dead_letters? })
+    let notice = or_word("auto", duration(Duration::ZERO, KEPT_MAX));
+    let notice = reader.one("retention.dead_letter_notice", "auto", notice);
+    let max_size = or_word("unlimited", size(MAX_SIZE_LEAST, 1024 * TIB));
+    let max_size = reader.one("retention.max_size", "unlimited", max_size);
+    let notice =
+        notice.zip(dead_letters).map(|(notice, kept)| notice.unwrap_or(Retention::usual_notice(kept)));
+    if let (Some(notice), Some(kept)) = (notice, dead_letters)
+        && notice >= kept
+    {
+        let problem =
+            "is not shorter than retention.dead_letters, so nothing could be told in time; lower it";
+        reader.problem("retention.dead_letter_notice", problem);
+    }
+    Some(Retention {
+        history: history?,
+        dead_letters: dead_letters?,
+        dead_letter_notice: notice?,
+        max_bytes: max_size?,
+    })
 }
+
+/// The longest time that something may be kept.
+const KEPT_MAX: Duration = Duration::from_secs(3650 * 24 * 60 * 60);
+/// Less than this would be gone before anybody could have read it, under any load.
+const MAX_SIZE_LEAST: u64 = 16 * MIB;
 
 /// How long something may be kept. Less than a moment would remove it before anybody could have read it.
 pub(super) fn kept() -> impl Fn(&str) -> Result<Duration, String> {
-    duration(Duration::from_secs(1), Duration::from_secs(3650 * 24 * 60 * 60))
+    duration(Duration::from_secs(1), KEPT_MAX)
 }
 
 /// Only STALWART's documents know `http://` URLs; receivers of all others were promised HTTPS.
@@ -202,15 +226,35 @@ fn limits(reader: &mut Reader<'_>) -> Option<LimitsConfig> {
 
 fn egress(reader: &mut Reader<'_>) -> Option<EgressConfig> {
     let allow = reader.many("egress.allow", network);
+    let deny = reader.many("egress.deny", network);
     let deny_hosts = reader.many("egress.deny_hosts", host);
     let ports = reader.many("egress.ports", number(1, u16::MAX));
     let ca_file = reader.one("egress.ca_file", "", or_word("", path));
+    let proxy = reader.one("egress.proxy", "", or_word("", proxy));
+    let per_host_rate = or_word("unlimited", number(1, 1_000_000));
+    let per_host_rate = reader.one("egress.per_host_rate", "1000", per_host_rate);
+    let response_bodies = reader.one("egress.response_bodies", "public", response_bodies);
     Some(EgressConfig {
         allow: allow?,
+        deny: deny?,
         deny_hosts: deny_hosts?,
         ports: ports?.into_iter().collect(),
         ca_file: ca_file?,
+        proxy: proxy?,
+        per_host_rate: per_host_rate?,
+        response_bodies: response_bodies?,
     })
+}
+
+fn response_bodies(text: &str) -> Result<ResponseBodies, String> {
+    match text {
+        "public" => Ok(ResponseBodies::Public),
+        "always" => Ok(ResponseBodies::Always),
+        "never" => Ok(ResponseBodies::Never),
+        other => {
+            Err(format!("`{other}` says of nobody whose bodies are kept; write public, always or never"))
+        }
+    }
 }
 
 fn secrets(reader: &mut Reader<'_>) -> Option<SecretsConfig> {

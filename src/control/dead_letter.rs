@@ -32,9 +32,10 @@ impl Control {
         filter: DeliveryFilter,
         page: PageRequest<DeliveryId>,
     ) -> Result<Deliveries, Error> {
-        let id = self.enter(caller, Role::Viewer, organization_id)?;
-        self.known(&id)?;
-        self.find_deliveries(&id, &dead_lettered(filter)?, page).await
+        let id = self.enter_known(caller, Role::Viewer, organization_id)?;
+        let filter = dead_lettered(filter)?;
+        self.check_destination(&id, &filter).await?;
+        self.find_deliveries(&id, &filter, page).await
     }
 
     /// Puts one dead letter back in its lane, with a fresh cycle of attempts.
@@ -47,8 +48,7 @@ impl Control {
         organization_id: &str,
         delivery_id: &str,
     ) -> Result<Delivery, Error> {
-        let id = self.enter(caller, Role::Admin, organization_id)?;
-        let delivery = self.find_delivery(&id, delivery_id).await?;
+        let delivery = self.delivery_to_change(caller, organization_id, delivery_id).await?;
         let state = delivery.state.kind();
         if state != StateKind::DeadLettered {
             return Err(Error::Precondition {
@@ -63,7 +63,7 @@ impl Control {
     /// Deletes dead letters for good and answers how many; with `validate_only` they are only counted.
     ///
     /// # Errors
-    /// [`Error::Invalid`]. After an error from the store some may be deleted; repeating the call deletes
+    /// [`Error::Invalid`]; [`Error::NotFound`] for the filter's destination. After an error from the store some may be deleted; repeating the call deletes
     /// the rest.
     pub async fn delete_dead_letters(
         &self,
@@ -72,8 +72,7 @@ impl Control {
         which: DeadLetters,
         validate_only: bool,
     ) -> Result<u64, Error> {
-        let id = self.enter(caller, Role::Admin, organization_id)?;
-        self.known(&id)?;
+        let id = self.enter_known(caller, Role::Admin, organization_id)?;
         let filter = match which {
             DeadLetters::Matching(filter) => dead_lettered(filter)?,
             DeadLetters::Ids(ids) => {
@@ -81,6 +80,7 @@ impl Control {
                 return self.discard(ids, validate_only).await;
             }
         };
+        self.check_destination(&id, &filter).await?;
         let mut deleted = 0;
         let mut after = None;
         loop {

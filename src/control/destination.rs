@@ -162,8 +162,7 @@ impl Control {
         organization_id: &str,
         page: PageRequest<DestinationId>,
     ) -> Result<Listing<DestinationView, DestinationId>, Error> {
-        let id = self.enter(caller, Role::Viewer, organization_id)?;
-        self.known(&id)?;
+        let id = self.enter_known(caller, Role::Viewer, organization_id)?;
         let mut entries: Vec<_> = self.directory().destinations(&id).iter().cloned().collect();
         entries.sort_by_key(|entry| entry.destination.id);
         entries.retain(|entry| page.after.is_none_or(|after| entry.destination.id > after));

@@ -187,6 +187,14 @@ pub enum Error {
         /// From when on changes are retained.
         retained_from: Timestamp,
     },
+    /// The range of a replay begins before what is retained.
+    #[error(
+        "the range begins before {retained_from}, and older events are not all retained; begin then or later"
+    )]
+    RetentionExceeded {
+        /// From when on everything is retained; true for another minute at least.
+        retained_from: Timestamp,
+    },
     /// The call makes no sense in the present state.
     #[error("{message}")]
     Precondition {

@@ -22,6 +22,7 @@ pub mod exchange;
 pub mod explain;
 pub mod organization;
 pub mod replay;
+mod retained;
 pub mod secret;
 pub mod stalwart;
 pub mod standing;
@@ -191,6 +192,18 @@ impl Control {
             return Err(Error::not_found(Resource::Organization, id));
         }
         Ok(organization)
+    }
+
+    /// Reads the organization's id, asks the caller for a role in it, and that it was created where it must be.
+    fn enter_known(
+        &self,
+        caller: &Caller,
+        role: Role,
+        organization_id: &str,
+    ) -> Result<OrganizationId, Error> {
+        let id = self.enter(caller, role, organization_id)?;
+        self.known(&id)?;
+        Ok(id)
     }
 
     /// The organization, which comes into being with its first use where that is allowed.

@@ -58,8 +58,7 @@ impl Control {
         filter: DeliveryFilter,
         order: ReplayOrder,
     ) -> Result<Replay, Error> {
-        let id = self.enter(caller, Role::Admin, organization_id)?;
-        self.known(&id)?;
+        let id = self.enter_known(caller, Role::Admin, organization_id)?;
         if !self.settings.delivery_enabled {
             return Err(Error::not_available(super::DELIVERY_SETTING, id));
         }
@@ -93,7 +92,7 @@ impl Control {
     /// Starts a replay of a destination's succeeded deliveries, or of what it missed.
     ///
     /// # Errors
-    /// As [`Control::replay_dead_letters`].
+    /// As [`Control::replay_dead_letters`]; [`Error::RetentionExceeded`] where something would be left out.
     pub async fn replay_deliveries(
         &self,
         caller: &Caller,
@@ -101,11 +100,11 @@ impl Control {
         destination_id: &str,
         (range, order): (ReplayRange, ReplayOrder),
     ) -> Result<Replay, Error> {
-        let id = self.enter(caller, Role::Admin, organization_id)?;
-        self.known(&id)?;
+        let id = self.enter_known(caller, Role::Admin, organization_id)?;
         check_range(Some(range.from), range.until, "end_time")?;
         let destination_id = self.find_destination(&id, destination_id)?.destination.id;
         self.check_receptive(&id, destination_id)?;
+        self.check_retained(&id, range.from)?;
         let scope = ReplayScope {
             kind: range.kind,
             destination_id: Some(destination_id),
@@ -224,8 +223,7 @@ impl Control {
         states: Vec<ReplayStateKind>,
         page: PageRequest<ReplayId>,
     ) -> Result<Replays, Error> {
-        let id = self.enter(caller, Role::Viewer, organization_id)?;
-        self.known(&id)?;
+        let id = self.enter_known(caller, Role::Viewer, organization_id)?;
         let query = ReplayQuery { organization_id: id, states, after: page.after, limit: page.limit };
         let page = self.store.replays(query).await?;
         Ok(Listing { rows: page.rows, next: page.next })

@@ -7,10 +7,24 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::id::BatchId;
 use super::time::Timestamp;
 
 /// How much of a response body is kept with an attempt, in bytes.
 pub const RESPONSE_KEPT_BYTES: usize = 1024;
+
+/// Whose response bodies are kept with their attempts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ResponseBodies {
+    /// Those of receivers at public addresses. What comes out of a network that the operator has opened, or
+    /// through a proxy, may be anybody's, and is not shown.
+    #[default]
+    Public,
+    /// Everybody's.
+    Always,
+    /// Nobody's.
+    Never,
+}
 
 /// Why an attempt was made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -101,6 +115,8 @@ pub enum Refusal {
     SecretUnavailable,
     /// The event can't be rendered for this contract.
     NotRenderable,
+    /// A fault of ours.
+    Fault,
 }
 
 /// An outcome without its details: the few kinds that can be counted.
@@ -136,11 +152,13 @@ pub enum OutcomeClass {
     SecretUnavailable,
     /// [`Refusal::NotRenderable`].
     NotRenderable,
+    /// [`Refusal::Fault`].
+    Fault,
 }
 
 impl OutcomeClass {
     /// All of them.
-    pub const ALL: [OutcomeClass; 15] = [
+    pub const ALL: [OutcomeClass; 16] = [
         OutcomeClass::Success,
         OutcomeClass::Redirect,
         OutcomeClass::ClientError,
@@ -156,6 +174,7 @@ impl OutcomeClass {
         OutcomeClass::AddressNotAllowed,
         OutcomeClass::SecretUnavailable,
         OutcomeClass::NotRenderable,
+        OutcomeClass::Fault,
     ];
 
     /// The lower-case word for logs and metrics.
@@ -177,6 +196,7 @@ impl OutcomeClass {
             OutcomeClass::AddressNotAllowed => "address_not_allowed",
             OutcomeClass::SecretUnavailable => "secret_unavailable",
             OutcomeClass::NotRenderable => "not_renderable",
+            OutcomeClass::Fault => "fault",
         }
     }
 }
@@ -206,6 +226,7 @@ impl Outcome {
                 Refusal::AddressNotAllowed => OutcomeClass::AddressNotAllowed,
                 Refusal::SecretUnavailable => OutcomeClass::SecretUnavailable,
                 Refusal::NotRenderable => OutcomeClass::NotRenderable,
+                Refusal::Fault => OutcomeClass::Fault,
             },
         }
     }
@@ -214,6 +235,12 @@ impl Outcome {
     #[must_use]
     pub const fn is_success(&self) -> bool {
         matches!(self, Outcome::Answered { status: 200..=299, .. })
+    }
+
+    /// Whether it is a fault of ours, which says nothing about the receiver.
+    #[must_use]
+    pub const fn is_fault(&self) -> bool {
+        matches!(self, Outcome::NotSent { refusal: Refusal::Fault, .. })
     }
 
     /// The status code, where one came back.
@@ -254,6 +281,26 @@ pub struct Attempt {
     pub outcome: Outcome,
     /// How many deliveries the request carried.
     pub batch_size: u32,
+    /// Which batch it was, where the request carried more than one delivery.
+    pub batch: Option<InBatch>,
     /// The address that was connected to.
     pub remote_address: Option<SocketAddr>,
+}
+
+/// The place of a delivery in a request that it shared with others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InBatch {
+    /// The same for all deliveries of the request.
+    pub id: BatchId,
+    /// From 1.
+    pub position: u32,
+}
+
+impl Attempt {
+    /// The same attempt as the record of the delivery that was at this position, from 1, in the request.
+    #[must_use]
+    pub fn at_position(&self, position: u32) -> Self {
+        let batch = self.batch.map(|batch| InBatch { position, ..batch });
+        Self { batch, ..self.clone() }
+    }
 }

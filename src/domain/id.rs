@@ -313,6 +313,36 @@ impl fmt::Display for ReplayId {
     }
 }
 
+/// The id of a request that carried several deliveries: `bat_` and 32 hexadecimal digits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct BatchId(Uuid);
+
+impl BatchId {
+    /// An id out of its 16 bytes.
+    #[must_use]
+    pub const fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(Uuid::from_bytes(bytes))
+    }
+
+    /// The 16 bytes; their order is the order of time.
+    #[must_use]
+    pub const fn as_bytes(&self) -> &[u8; 16] {
+        self.0.as_bytes()
+    }
+
+    /// Makes a new, time-ordered id out of the moment and random bytes.
+    #[must_use]
+    pub fn make(now: Timestamp, random: [u8; 10]) -> Self {
+        Self(time_ordered(now, random))
+    }
+}
+
+impl fmt::Display for BatchId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "bat_{}", self.0.simple())
+    }
+}
+
 /// A UUID of version 7 (RFC 9562, section 5.7).
 fn time_ordered(now: Timestamp, random: [u8; 10]) -> Uuid {
     let millis = u64::try_from(now.as_millis()).unwrap_or(0);

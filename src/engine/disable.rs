@@ -8,7 +8,8 @@ use crate::store::{Store, StoreError};
 /// How often the change is tried against concurrent changes by callers.
 const TRIES: u32 = 5;
 
-/// Disables a destination that is active; one that is gone or not active any more stays as it is.
+/// Disables a destination that is active, and answers whether it did; one that is gone or not active any
+/// more stays as it is.
 ///
 /// # Errors
 /// [`StoreError::Stale`] when callers change it all the time, or what the store says.
@@ -17,19 +18,19 @@ pub async fn disable_destination(
     id: DestinationId,
     reason: DisabledReason,
     since: Timestamp,
-) -> Result<(), StoreError> {
+) -> Result<bool, StoreError> {
     for remaining in (0..TRIES).rev() {
-        let Some(entry) = store.directory().destination(id) else { return Ok(()) };
+        let Some(entry) = store.directory().destination(id) else { return Ok(false) };
         if !entry.destination.state.is_active() {
-            return Ok(());
+            return Ok(false);
         }
         let state = DestinationState::Disabled { since, reason };
         let changed = Destination { state, updated_at: since, ..Destination::clone(&entry.destination) };
         match store.update_destination(changed, entry.destination.revision).await {
             Err(StoreError::Stale { .. }) if remaining > 0 => {}
             Err(error) => return Err(error),
-            Ok(_) => return Ok(()),
+            Ok(_) => return Ok(true),
         }
     }
-    Ok(())
+    Ok(false)
 }

@@ -15,12 +15,16 @@
 
 pub mod agenda;
 mod announce;
+mod caught;
 mod disable;
+mod doorway;
 pub mod gate;
 pub mod inbox;
 pub mod item;
 pub mod janitor;
 pub mod lane;
+pub mod ledger;
+mod notices;
 pub mod pick;
 pub mod replayer;
 pub mod room;

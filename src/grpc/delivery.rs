@@ -90,7 +90,7 @@ impl DeliveryAdmin for DeliveryAdminService {
         request: Request<v1::WatchDeliveriesRequest>,
     ) -> Result<Response<Self::WatchDeliveriesStream>, Status> {
         let caller = caller(&request)?;
-        let answers = watch::open(&self.context, &caller, request.into_inner())?;
+        let answers = watch::open(&self.context, &caller, request.into_inner()).await?;
         Ok(Response::new(Box::pin(answers)))
     }
 

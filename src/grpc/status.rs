@@ -205,6 +205,10 @@ impl From<Error> for Problem {
                 Self::new(Code::OutOfRange, ErrorReason::CursorExpired, message)
                     .with("retained_from", retained_from)
             }
+            Error::RetentionExceeded { retained_from } => {
+                Self::new(Code::OutOfRange, ErrorReason::RetentionExceeded, message)
+                    .with("retained_from", retained_from)
+            }
             Error::Precondition { kind, subject, message } => precondition(kind, subject, message),
             Error::ReplayRunning { running } => {
                 Self::new(Code::Aborted, ErrorReason::ReplayRunning, message).with("replay_id", running)

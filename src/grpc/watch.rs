@@ -54,7 +54,7 @@ impl Cursor for WatchCursor {
 ///
 /// # Errors
 /// Where the request is not valid, the cursor is too old, or too many watch already.
-pub fn open(
+pub async fn open(
     context: &Context,
     caller: &Caller,
     mut request: v1::WatchDeliveriesRequest,
@@ -68,7 +68,7 @@ pub fn open(
         "" => None,
         token => Some(pages.cursor::<WatchCursor>(token).ok_or_else(invalid_cursor)?),
     };
-    let watch = context.control.watch_deliveries(caller, &request.organization_id, filter, cursor);
+    let watch = context.control.watch_deliveries(caller, &request.organization_id, filter, cursor).await;
     let watch = watch.map_err(status)?;
     let Ok(permit) = Arc::clone(&context.watches).try_acquire_owned() else {
         return Err(too_many().into_status());

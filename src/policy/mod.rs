@@ -7,4 +7,5 @@ pub mod pace;
 pub mod rate;
 pub mod retry;
 pub mod retry_after;
+pub mod special;
 pub mod standing;

@@ -40,7 +40,7 @@ use directory::Directory;
 pub use replay::{
     CoverPage, CoverQuery, ReplayAction, ReplayPage, ReplayQuery, ReplayStep, ReplayStore, Wants,
 };
-use retention::{Cuts, EraseFrom, ErasedEvent, SweepFrom, Swept};
+use retention::{Cuts, EraseFrom, ErasedEvent, Footprint, SweepFrom, Swept};
 
 /// Everything that a running service needs to be kept.
 pub trait Store:
@@ -51,6 +51,9 @@ pub trait Store:
 
     /// The latest changes of deliveries; it grows with each commit, and after each settlement.
     fn changes(&self) -> &Arc<ChangeFeed>;
+
+    /// How much is stored, as of the last commit; it costs nothing to ask.
+    fn footprint(&self) -> Footprint;
 
     /// Names the one who is told of commits. It is called on the store's own thread, in commit order,
     /// and may block to hold ingest back. May be set once, before the first write.
@@ -258,9 +261,10 @@ pub trait OrganizationStore: Send + Sync {
 /// Removing what is too old or must go. Each call is a small step, so that it never holds up others.
 #[async_trait]
 pub trait RetentionStore: Send + Sync {
-    /// One step through dead letters and events, from `from` on: what is too old goes, at most `budget` of
-    /// it. An event goes with all its deliveries and its id, and only when none of them waits or is a dead
-    /// letter. An expired dead letter is discarded first, and the listener told.
+    /// One step through dead letters, events and replays, from `from` on: what is too old goes, at most
+    /// `budget` of it. An event goes with all its deliveries and its id, and only when none of them waits or
+    /// is a dead letter; early, with its dead letters. An expired dead letter is discarded first, and the
+    /// listener told.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`], [`StoreError::Busy`].

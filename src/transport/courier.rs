@@ -9,9 +9,10 @@ use super::secrets::{SecretProblem, SecretReader};
 use super::{SendOptions, Sent, Transport};
 use crate::clock::SharedClock;
 use crate::contract::{self, RenderContext, RenderProblem, RenderedRequest, ResolvedSecrets};
-use crate::domain::attempt::{Attempt, Outcome, Refusal, Trigger};
+use crate::domain::attempt::{Attempt, InBatch, Outcome, Refusal, Trigger};
 use crate::domain::destination::Destination;
 use crate::domain::event::Event;
+use crate::domain::id::BatchId;
 use crate::domain::secret::HttpAuth;
 use crate::domain::settings::EffectivePolicy;
 use crate::domain::time::Timestamp;
@@ -65,10 +66,19 @@ impl Courier {
             trigger: order.trigger,
             outcome: sent.outcome,
             batch_size: u32::try_from(order.events.len()).unwrap_or(u32::MAX),
+            batch: batch_of(order, started_at),
             remote_address: sent.remote_address,
         };
         self.account.close(order, &attempt, trace);
         attempt
+    }
+
+    /// Whether the events could be sent: everything but the sending.
+    ///
+    /// # Errors
+    /// The outcome that the attempt would have.
+    pub fn check(&self, order: Order<'_>) -> Result<(), Outcome> {
+        self.prepare(order, self.clock.now(), None).map(drop)
     }
 
     fn prepare(
@@ -111,6 +121,16 @@ impl Courier {
         };
         Ok(ResolvedSecrets { signing, http_auth })
     }
+}
+
+/// The batch, as the record of its first delivery has it.
+fn batch_of(order: Order<'_>, now: Timestamp) -> Option<InBatch> {
+    let id = || {
+        let mut random = [0; 10];
+        random.fill_with(|| fastrand::u8(..));
+        BatchId::make(now, random)
+    };
+    (order.events.len() > 1).then(|| InBatch { id: id(), position: 1 })
 }
 
 fn send_options(policy: &EffectivePolicy) -> SendOptions {

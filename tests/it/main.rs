@@ -21,6 +21,8 @@ mod harness;
 #[cfg(test)]
 mod ingest;
 #[cfg(test)]
+mod lists;
+#[cfg(test)]
 mod metrics;
 #[cfg(test)]
 mod operational;

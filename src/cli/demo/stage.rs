@@ -177,6 +177,7 @@ fn settings(store: &Path, certificate: &Path) -> String {
         enterprise_telemetry_enabled = true
         [egress]
         allow = ["127.0.0.0/8"]
+        response_bodies = "always"
         ca_file = {certificate:?}
         "#
     )

@@ -138,6 +138,7 @@ pub fn attempt(number: u32, status: u16) -> Attempt {
         trigger: if number == 1 { Trigger::Routed } else { Trigger::Retry },
         outcome: Outcome::Answered { status, retry_after: None, body: Bytes::from_static(b"body") },
         batch_size: 1,
+        batch: None,
         remote_address: Some("192.0.2.1:443".parse().unwrap()),
     }
 }
@@ -336,6 +337,10 @@ macro_rules! conformance {
             retention: events_that_wait_are_never_removed
             retention: dead_letters_expire_and_go_with_the_history
             retention: organizations_may_have_times_of_their_own
+            retention: too_much_goes_before_its_time_and_what_waits_does_not
+            retention: what_is_stored_is_counted_up_and_down
+            retention: dead_letters_that_expire_soon_are_reported_until_they_do
+            retention: replays_go_with_the_history_and_those_that_run_stay
             retention: erased_data_is_gone_and_the_history_stays
             retention: an_erased_organization_leaves_nothing_and_harms_nobody_else
             retention: changes_are_in_the_feed_in_their_order

@@ -16,6 +16,7 @@ use super::changes::{ChangeFeed, slim};
 use super::directory::Directory;
 use super::lifecycle;
 use super::record::{EventHead, content_digest};
+use super::retention::{Footprint, RemovedEarly};
 use super::{
     Backlog, CommitListener, DeliveryPage, DeliveryQuery, DeliveryStore, DestinationStore, DueEntry,
     EventStore, OrganizationStore, Page, Settlement, Stage, Store, StoreError,
@@ -52,6 +53,7 @@ pub(super) struct Tables {
     due: BTreeMap<(DestinationId, Timestamp, EventKey), DueEntry>,
     deliveries: BTreeMap<(DestinationId, EventKey), Delivery>,
     pub(super) replays: BTreeMap<ReplayId, Replay>,
+    removed_early: Option<RemovedEarly>,
 }
 
 impl MemoryStore {
@@ -69,6 +71,7 @@ impl MemoryStore {
             due: BTreeMap::new(),
             deliveries: BTreeMap::new(),
             replays: BTreeMap::new(),
+            removed_early: None,
         };
         Self {
             clock,
@@ -213,6 +216,11 @@ fn page<T>(mut rows: Vec<T>, limit: usize) -> Page<T> {
 impl Store for MemoryStore {
     fn directory(&self) -> &Arc<Directory> {
         &self.directory
+    }
+
+    fn footprint(&self) -> Footprint {
+        let tables = self.lock();
+        Footprint { bytes: tables.stored_bytes(), removed_early: tables.removed_early }
     }
 
     fn changes(&self) -> &Arc<ChangeFeed> {

@@ -115,6 +115,8 @@ struct HealthRecord {
     failing_since: Option<i64>,
     #[prost(sint64, optional, tag = "6")]
     confirmed_at: Option<i64>,
+    #[prost(sint64, optional, tag = "7")]
+    circuit_opened_at: Option<i64>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -262,6 +264,7 @@ pub fn encode_health(health: &DestinationHealth) -> Vec<u8> {
         consecutive_failures: health.consecutive_failures,
         failing_since: health.failing_since.map(Timestamp::as_millis),
         confirmed_at: health.confirmed_at.map(Timestamp::as_millis),
+        circuit_opened_at: health.circuit_opened_at.map(Timestamp::as_millis),
     })
 }
 
@@ -278,6 +281,7 @@ pub fn decode_health(id: DestinationId, stored: &[u8]) -> Result<DestinationHeal
         consecutive_failures: record.consecutive_failures,
         failing_since: record.failing_since.map(Timestamp::from_millis),
         confirmed_at: record.confirmed_at.map(Timestamp::from_millis),
+        circuit_opened_at: record.circuit_opened_at.map(Timestamp::from_millis),
     })
 }
 

@@ -9,14 +9,14 @@ use proptest::prelude::*;
 
 use super::delivery::DELIVERY_MAX_BYTES;
 use super::*;
-use crate::domain::attempt::{Attempt, Failure, Outcome, Refusal, Trigger};
+use crate::domain::attempt::{Attempt, Failure, InBatch, Outcome, Refusal, Trigger};
 use crate::domain::contract::{CloudEventsMode, Contract};
 use crate::domain::delivery::{Cycle, CycleCause, Delivery, DeliveryState, EndReason};
 use crate::domain::destination::{
     Destination, DestinationHealth, DestinationState, DestinationUrl, DisabledReason, Header,
 };
 use crate::domain::event::{Event, EventType, NewEvent, Route};
-use crate::domain::id::{DeliveryId, DestinationId, EventId, EventKey, OrganizationId, ReplayId};
+use crate::domain::id::{BatchId, DeliveryId, DestinationId, EventId, EventKey, OrganizationId, ReplayId};
 use crate::domain::organization::Organization;
 use crate::domain::payload::Payload;
 use crate::domain::replay::{Replay, ReplayKind, ReplayScope, ReplayState};
@@ -127,7 +127,8 @@ fn outcome(text_bytes: usize) -> impl Strategy<Value = Outcome> {
         Failure::Reset,
         Failure::InvalidResponse,
     ];
-    let refusals = vec![Refusal::AddressNotAllowed, Refusal::SecretUnavailable, Refusal::NotRenderable];
+    let refusals =
+        vec![Refusal::AddressNotAllowed, Refusal::SecretUnavailable, Refusal::NotRenderable, Refusal::Fault];
     let detail = || vec(any::<char>(), 0..=text_bytes / 4).prop_map(|chars| chars.iter().collect());
     let answered = (any::<u16>(), option::of(duration()), vec(any::<u8>(), 0..=text_bytes));
     prop_oneof![
@@ -143,22 +144,28 @@ fn outcome(text_bytes: usize) -> impl Strategy<Value = Outcome> {
     ]
 }
 
+fn in_batch() -> impl Strategy<Value = InBatch> {
+    (any::<[u8; 16]>(), any::<u32>())
+        .prop_map(|(id, position)| InBatch { id: BatchId::from_bytes(id), position })
+}
+
 fn attempt(text_bytes: usize) -> impl Strategy<Value = Attempt> {
     let triggers = vec![Trigger::Routed, Trigger::Retry, Trigger::Resend, Trigger::Replay, Trigger::Test];
     let address = any::<(std::net::IpAddr, u16)>().prop_map(|(ip, port)| SocketAddr::new(ip, port));
     (
         (any::<u32>(), moment(), duration(), proptest::sample::select(triggers)),
         outcome(text_bytes),
-        any::<u32>(),
+        (any::<u32>(), option::of(in_batch())),
         option::of(address),
     )
-        .prop_map(|(head, outcome, batch_size, remote_address)| Attempt {
+        .prop_map(|(head, outcome, (batch_size, batch), remote_address)| Attempt {
             number: head.0,
             started_at: head.1,
             round_trip: head.2,
             trigger: head.3,
             outcome,
             batch_size,
+            batch,
             remote_address,
         })
 }
@@ -404,17 +411,18 @@ proptest! {
     #[test]
     fn health_survives(
         last_error in option::of(".{0,100}"),
-        times in (option::of(moment()), option::of(moment()), option::of(moment()), option::of(moment())),
+        times in prop::array::uniform5(option::of(moment())),
         consecutive_failures in any::<u32>(),
         id in destination_id(),
     ) {
         let health = DestinationHealth {
             last_error,
-            last_failure_at: times.0,
-            last_success_at: times.1,
+            last_failure_at: times[0],
+            last_success_at: times[1],
             consecutive_failures,
-            failing_since: times.2,
-            confirmed_at: times.3,
+            failing_since: times[2],
+            confirmed_at: times[3],
+            circuit_opened_at: times[4],
         };
         prop_assert_eq!(decode_health(id, &encode_health(&health)).unwrap(), health);
     }

@@ -9,12 +9,13 @@ use std::sync::Arc;
 
 use sled::{Batch, IVec, Tree};
 
-use super::{keys, unavailable};
+use super::{keys, size, unavailable};
 use crate::domain::delivery::Delivery;
 use crate::domain::destination::Destination;
 use crate::domain::event::Event;
-use crate::domain::id::{DeliveryId, DestinationId, OrganizationId, ReplayId};
+use crate::domain::id::{DeliveryId, DestinationId, EventKey, OrganizationId, ReplayId};
 use crate::domain::organization::Organization;
+use crate::store::retention::RemovedEarly;
 use crate::store::{DueEntry, StoreError};
 
 type Writes = HashMap<Vec<u8>, Option<IVec>>;
@@ -32,6 +33,7 @@ pub(super) enum Effect {
     ReplayChanged(ReplayId),
     ErasureBegun(OrganizationId),
     ErasureEnded(OrganizationId),
+    RemovedEarly(RemovedEarly),
 }
 
 /// How many deliveries more are in the orders of those that wait, and among the dead letters.
@@ -58,6 +60,10 @@ type Answer = Box<dyn FnOnce() + Send>;
 /// A group commit while it is built.
 pub(super) struct Group {
     tree: Tree,
+    /// The last event before the group.
+    newest: EventKey,
+    /// Which opening of the store it belongs to.
+    pub(super) opening: u64,
     joined: Writes,
     pending: Writes,
     pending_effects: Vec<Effect>,
@@ -73,6 +79,8 @@ pub(super) struct Group {
 /// A group that is to be committed.
 pub(super) struct Finished {
     pub(super) batch: Option<Batch>,
+    /// By how many bytes it changes what is stored.
+    pub(super) grows_by: i64,
     /// Whether it must be durable before anybody hears of it.
     pub(super) durable: bool,
     /// How many events it accepts.
@@ -83,9 +91,11 @@ pub(super) struct Finished {
 }
 
 impl Group {
-    pub(super) fn new(tree: Tree) -> Self {
+    pub(super) fn new(tree: Tree, newest: EventKey, opening: u64) -> Self {
         Self {
             tree,
+            newest,
+            opening,
             joined: Writes::new(),
             pending: Writes::new(),
             pending_effects: Vec::new(),
@@ -177,19 +187,20 @@ impl Group {
     }
 
     /// No more calls join.
-    pub(super) fn finish(mut self) -> Finished {
-        let joined = std::mem::take(&mut self.joined);
-        let batch = (!joined.is_empty()).then(|| {
-            let mut batch = Batch::default();
-            for (key, value) in joined {
-                match value {
-                    Some(value) => batch.insert(key, value),
-                    None => batch.remove(key),
-                }
+    pub(super) fn finish(self) -> Result<Finished, StoreError> {
+        let mut batch = (!self.joined.is_empty()).then(Batch::default);
+        let mut grows_by = 0_i64;
+        for (key, value) in self.joined {
+            let before = || self.tree.get(&key).map_err(|error| unavailable(&error));
+            let change = size::change((&key, value.as_ref()), self.newest, before)?;
+            grows_by = grows_by.saturating_add(change);
+            let Some(batch) = &mut batch else { continue };
+            match value {
+                Some(value) => batch.insert(key, value),
+                None => batch.remove(key),
             }
-            batch
-        });
+        }
         let Self { durable, events, tally, effects, answers, .. } = self;
-        Finished { batch, durable, events, tally, effects, answers }
+        Ok(Finished { batch, grows_by, durable, events, tally, effects, answers })
     }
 }

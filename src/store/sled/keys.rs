@@ -8,6 +8,7 @@
 //! | `R` | destination, due time, event | due entry: a delivery that waits for a due time |
 //! | `D` | destination, event | delivery, from its first settlement on |
 //! | `X` | destination, event | empty: a dead letter |
+//! | `K` | opening, destination, event | empty: a best-effort delivery with a record that waits in memory |
 //! | `I` | organization, caller's event id | which event that is, and a digest of its content |
 //! | `C` | kind, id, chunk number | destination or organization |
 //! | `H` | destination | health |
@@ -15,7 +16,7 @@
 //! | `Yo` | organization, replay | empty: for lists |
 //! | `Yr` | replay | empty: a replay that runs |
 //! | `Z` | organization | empty: it is being erased |
-//! | `M` | name | schema version, clean shutdown |
+//! | `M` | name | schema version, clean shutdown, how much is stored, what was removed early |
 //!
 //! What costs in this tree is keys written, so an event for one destination is two of them (`E`, `W`),
 //! and keys of one event are neighbours of those of the events accepted with it.
@@ -26,6 +27,8 @@ use crate::domain::time::Timestamp;
 pub(super) const FRESH: u8 = b'W';
 pub(super) const DELIVERY: u8 = b'D';
 pub(super) const DEAD: u8 = b'X';
+/// What all keys of deliveries that wait in memory begin with.
+pub(super) const HELD: u8 = b'K';
 /// What all keys of replays begin with.
 pub(super) const REPLAY: u8 = b'Y';
 pub(super) const DUE: u8 = b'R';
@@ -34,6 +37,10 @@ pub(super) const DUE: u8 = b'R';
 pub(super) const SCHEMA_KEY: &[u8] = b"Mschema";
 /// Present while no process has the store open after an orderly close.
 pub(super) const CLEAN_KEY: &[u8] = b"Mclean";
+/// How many bytes are stored, big-endian.
+pub(super) const SIZE_KEY: &[u8] = b"Msize";
+/// What was removed before its time.
+pub(super) const EARLY_KEY: &[u8] = b"Mearly";
 /// All events.
 pub(super) const EVENTS: &[u8] = b"E";
 /// All destinations, all their chunks.
@@ -44,6 +51,10 @@ pub(super) const ORGANIZATIONS: &[u8] = b"Co";
 pub(super) const ERASURES: &[u8] = b"Z";
 /// The health of all destinations.
 pub(super) const HEALTH: &[u8] = b"H";
+/// All replays, all their chunks.
+pub(super) const REPLAYS: &[u8] = b"Yd";
+/// After all of them.
+pub(super) const ALL_REPLAYS_END: &[u8] = b"Ye";
 /// All replays that run.
 pub(super) const RUNNING_REPLAYS: &[u8] = b"Yr";
 
@@ -71,6 +82,24 @@ pub(super) fn due(id: DeliveryId, due: Timestamp) -> Vec<u8> {
     let parts: [&[u8]; 4] =
         [&[DUE], id.destination_id.as_bytes(), &ordered.to_be_bytes(), id.event_key.as_bytes()];
     parts.concat()
+}
+
+/// A best-effort delivery that waits in the memory of whoever has the store open.
+pub(super) fn held(opening: u64, id: DeliveryId) -> Vec<u8> {
+    let parts: [&[u8]; 4] =
+        [&[HELD], &opening.to_be_bytes(), id.destination_id.as_bytes(), id.event_key.as_bytes()];
+    parts.concat()
+}
+
+/// The opening and the delivery in such a key.
+pub(super) fn held_of(key: &[u8]) -> Option<(u64, DeliveryId)> {
+    let (opening, rest) = key.get(1..)?.split_first_chunk()?;
+    let (destination, event) = rest.split_first_chunk()?;
+    let id = DeliveryId::new(
+        EventKey::from_bytes(event.try_into().ok()?),
+        DestinationId::from_bytes(*destination),
+    );
+    Some((u64::from_be_bytes(*opening), id))
 }
 
 /// What all keys of due entries of a destination begin with.
@@ -119,7 +148,7 @@ pub(super) fn health(id: DestinationId) -> Vec<u8> {
 
 /// What the chunks of a replay begin with.
 pub(super) fn replay(id: ReplayId) -> Vec<u8> {
-    [b"Yd", id.as_bytes().as_slice()].concat()
+    [REPLAYS, id.as_bytes()].concat()
 }
 
 /// What the keys of an organization's replays begin with.
@@ -138,6 +167,16 @@ pub(super) fn running_replay(id: ReplayId) -> Vec<u8> {
 /// The replay in a key that ends with one.
 pub(super) fn replay_id_of(key: &[u8]) -> Option<ReplayId> {
     key.last_chunk().copied().map(ReplayId::from_bytes)
+}
+
+/// The replay in the key of one of its chunks.
+pub(super) fn replay_of_chunk(key: &[u8]) -> Option<ReplayId> {
+    key.get(REPLAYS.len()..)?.first_chunk().copied().map(ReplayId::from_bytes)
+}
+
+/// The event in a key that begins with one, after its table.
+pub(super) fn first_event_of(key: &[u8]) -> Option<EventKey> {
+    key.get(1..)?.first_chunk().copied().map(EventKey::from_bytes)
 }
 
 /// The event in a key that ends with one.

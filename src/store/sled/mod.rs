@@ -15,7 +15,9 @@ mod accept;
 mod config;
 mod cover;
 mod disk;
+mod erase;
 mod group;
+mod held;
 mod keys;
 mod listing;
 mod open;
@@ -23,20 +25,25 @@ mod reader;
 mod replay;
 mod retention;
 mod settle;
+mod size;
 #[cfg(test)]
 mod tests;
 mod traits;
+#[cfg(test)]
+mod upkeep_tests;
 mod writer;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, mpsc};
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 use tokio::sync::{Semaphore, oneshot, watch};
 
 use super::changes::ChangeFeed;
 use super::directory::Directory;
+use super::retention::{Footprint, RemovedEarly};
 use super::{CommitListener, StoreError};
 use crate::clock::SharedClock;
 use crate::domain::id::{DestinationId, EventKey};
@@ -104,12 +111,19 @@ struct Shared {
     listener: OnceLock<Arc<dyn CommitListener>>,
     condition: Condition,
     durable_key: Mutex<EventKey>,
+    stored_bytes: AtomicU64,
+    removed_early: Mutex<Option<RemovedEarly>>,
 }
 
 impl Shared {
     /// The key up to which all events are durable.
     fn durable_key(&self) -> EventKey {
         *self.durable_key.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn footprint(&self) -> Footprint {
+        let removed_early = *self.removed_early.lock().unwrap_or_else(PoisonError::into_inner);
+        Footprint { bytes: self.stored_bytes.load(Ordering::Relaxed), removed_early }
     }
 
     /// Whether the lane of a destination may hold deliveries that are in memory only.
@@ -223,6 +237,8 @@ impl SledStore {
             listener: OnceLock::new(),
             condition: Condition(watch::Sender::new(State::Working)),
             durable_key: Mutex::new(last_key),
+            stored_bytes: AtomicU64::new(contents.stored_bytes),
+            removed_early: Mutex::new(contents.removed_early),
         });
         let reader = Reader { db: db.clone(), shared: Arc::clone(&shared), _lock: Arc::new(lock) };
         let running_replays = reader.running_replays()?;
@@ -247,6 +263,10 @@ impl SledStore {
             running_replays,
             erasing: contents.erasing,
             unsynced_since: None,
+            stored_bytes: contents.stored_bytes,
+            size_noted_at: Instant::now(),
+            removed_early: contents.removed_early,
+            opening: fastrand::u64(..),
         };
         let (commands, queued) = mpsc::channel();
         let thread = std::thread::Builder::new().name("store.writer".into());

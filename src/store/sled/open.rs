@@ -13,13 +13,15 @@ use sled::{Db, IVec};
 
 use super::disk::{SyncHandle, sync_folder};
 use super::group::Tally;
-use super::keys;
+use super::retention::decode_early;
 use super::writer::panic_text;
+use super::{keys, size};
 use crate::domain::destination::{Destination, DestinationHealth};
 use crate::domain::id::{DestinationId, EventKey, OrganizationId};
 use crate::domain::organization::Organization;
 use crate::store::StoreError;
 use crate::store::record::{Place, decode_destination, decode_health, decode_organization};
+use crate::store::retention::RemovedEarly;
 
 /// The layout of keys and values that this version reads and writes.
 pub(super) const SCHEMA: u32 = 1;
@@ -52,6 +54,8 @@ pub(super) struct Contents {
     pub(super) erasing: BTreeSet<OrganizationId>,
     /// How many deliveries wait, and how many dead letters there are.
     pub(super) tally: Tally,
+    pub(super) stored_bytes: u64,
+    pub(super) removed_early: Option<RemovedEarly>,
 }
 
 /// Opens the store in this folder, or creates one there.
@@ -185,6 +189,12 @@ fn load(db: &Db) -> Result<Contents, StoreError> {
         }
     }
     contents.tally = count(db)?;
+    contents.stored_bytes = match db.get(keys::SIZE_KEY).map_err(sled_error)? {
+        Some(stored) => u64::from_be_bytes(stored.as_ref().try_into().unwrap_or_default()),
+        None => size::measure(db)?,
+    };
+    let early = db.get(keys::EARLY_KEY).map_err(sled_error)?;
+    contents.removed_early = early.and_then(|stored| decode_early(&stored));
     Ok(contents)
 }
 

@@ -219,7 +219,7 @@ pub(super) fn count_for_replay(group: &mut Group, delivery: &mut Delivery) -> Re
     }
 }
 
-fn stored(group: &Group, id: ReplayId) -> Result<Option<Replay>, StoreError> {
+pub(super) fn stored(group: &Group, id: ReplayId) -> Result<Option<Replay>, StoreError> {
     let chunks = chunks(id, |key| group.get(key))?;
     if chunks.is_empty() { Ok(None) } else { decode_replay(id, &chunks).map(Some) }
 }

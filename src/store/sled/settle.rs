@@ -200,6 +200,9 @@ pub(super) fn place(
     durable: bool,
 ) -> Result<(), StoreError> {
     let id = delivery.id;
+    if delivery.guarantee == Guarantee::BestEffort {
+        hold(group, delivery, !durable)?;
+    }
     match from {
         Order::Fresh => group.remove(keys::by_destination(FRESH, id)),
         // Best-effort ones wait with a record, too, but in memory.
@@ -222,6 +225,18 @@ pub(super) fn place(
     }
     group.put(keys::by_destination(DELIVERY, id), encode_delivery(delivery));
     group.effect(Effect::Changed(Box::new(slim(delivery))));
+    Ok(())
+}
+
+/// Notes whether a delivery waits in memory, so that whoever opens the store next knows that it is lost.
+fn hold(group: &mut Group, delivery: &Delivery, in_memory: bool) -> Result<(), StoreError> {
+    let key = keys::held(group.opening, delivery.id);
+    let waits = in_memory && !delivery.state.is_finished();
+    match (group.contains(&key)?, waits) {
+        (false, true) => group.put(key, Vec::new()),
+        (true, false) => group.remove(key),
+        (true, true) | (false, false) => {}
+    }
     Ok(())
 }
 

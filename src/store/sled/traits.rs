@@ -18,7 +18,7 @@ use crate::domain::time::Timestamp;
 use crate::store::changes::ChangeFeed;
 use crate::store::directory::Directory;
 use crate::store::record::content_digest;
-use crate::store::retention::{Cuts, EraseFrom, ErasedEvent, SweepFrom, Swept};
+use crate::store::retention::{Cuts, EraseFrom, ErasedEvent, Footprint, SweepFrom, Swept};
 use crate::store::{
     Backlog, CommitListener, CoverPage, CoverQuery, DeliveryPage, DeliveryQuery, DeliveryStore,
     DestinationStore, DueEntry, EventStore, OrganizationStore, Page, ReplayPage, ReplayQuery, ReplayStep,
@@ -28,6 +28,10 @@ use crate::store::{
 impl Store for SledStore {
     fn directory(&self) -> &Arc<Directory> {
         &self.shared.directory
+    }
+
+    fn footprint(&self) -> Footprint {
+        self.shared.footprint()
     }
 
     fn changes(&self) -> &Arc<ChangeFeed> {
@@ -217,8 +221,8 @@ impl RetentionStore for SledStore {
     async fn sweep(&self, cuts: Arc<Cuts>, from: SweepFrom, budget: usize) -> Result<Swept, StoreError> {
         let looked = Arc::clone(&cuts);
         let found = self.read(move |reader| reader.sweepable(&looked, from, budget)).await?;
-        if found.expired.is_empty() && found.events.is_empty() {
-            return Ok(Swept { next: found.next, ..Swept::default() });
+        if found.is_empty() {
+            return Ok(Swept { expiring: found.expiring, next: found.next, ..Swept::default() });
         }
         let found = Box::new(found);
         self.submit(Patience::Refuse, |reply| Command::Sweep(cuts, found, reply)).await

@@ -9,19 +9,21 @@ use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
-use sled::Db;
+use sled::{Batch, Db};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::accept::Submission;
 use super::disk::{SyncHandle, Watermark, sync_folder};
+use super::erase::Doomed;
 use super::group::{Effect, Finished, Group};
 use super::open::{CLOSED_FILE, closed_note};
 use super::replay::{ReplayCommand, Running};
-use super::retention::{Doomed, Found};
+use super::retention::Found;
 use super::{Shared, keys, unavailable};
 use crate::clock::SharedClock;
 use crate::domain::delivery::{CycleCause, Delivery, DeliveryState, StateKind};
@@ -32,7 +34,7 @@ use crate::domain::organization::Organization;
 use crate::domain::time::Timestamp;
 use crate::metrics::StoreMetrics;
 use crate::store::record::EventHead;
-use crate::store::retention::{Cuts, EraseFrom, ErasedEvent, Swept};
+use crate::store::retention::{Cuts, EraseFrom, ErasedEvent, RemovedEarly, Swept};
 use crate::store::{DueEntry, Settlement, StoreError, lifecycle};
 
 /// Settlements become durable after this long at the latest; the trait promises half a second.
@@ -41,6 +43,8 @@ const SYNC_AFTER: Duration = Duration::from_millis(400);
 /// and all reads wait while one is applied.
 const GROUP_BYTES: usize = 1024 * 1024;
 const GROUP_KEYS: usize = 512;
+/// How often the size of what is stored is written along.
+const NOTE_SIZE_EVERY: Duration = Duration::from_secs(1);
 /// How many heads of events are remembered, so that settling reads no events. They are small.
 const HEADS_KEPT: usize = 4096;
 
@@ -98,6 +102,14 @@ pub(super) struct Writer {
     pub(super) erasing: BTreeSet<OrganizationId>,
     /// Since when something is applied but not durable.
     pub(super) unsynced_since: Option<Instant>,
+    /// How many bytes are stored, as of the last commit.
+    pub(super) stored_bytes: u64,
+    /// When that was written last.
+    pub(super) size_noted_at: Instant,
+    /// As of the group that is being built.
+    pub(super) removed_early: Option<RemovedEarly>,
+    /// Tells what this process holds in memory from what an earlier one did.
+    pub(super) opening: u64,
 }
 
 impl Writer {
@@ -117,6 +129,7 @@ impl Writer {
     }
 
     fn work(&mut self, commands: &Receiver<Queued>) -> Result<(), StoreError> {
+        self.abandon_held()?;
         loop {
             let first = match self.wait(commands) {
                 Ok(first) => first,
@@ -126,7 +139,7 @@ impl Writer {
                 }
                 Err(RecvTimeoutError::Disconnected) => return self.close(),
             };
-            let mut group = Group::new((*self.db).clone());
+            let mut group = self.group();
             let mut closing = self.take(&mut group, first)?;
             while closing.is_none() && self.has_room(&group) {
                 let Ok(next) = commands.try_recv() else { break };
@@ -139,6 +152,10 @@ impl Writer {
                 return Ok(());
             }
         }
+    }
+
+    pub(super) fn group(&self) -> Group {
+        Group::new((*self.db).clone(), self.last_key, self.opening)
     }
 
     fn wait(&self, commands: &Receiver<Queued>) -> Result<Command, RecvTimeoutError> {
@@ -203,7 +220,7 @@ impl Writer {
     fn take_removal(&mut self, group: &mut Group, command: Command) -> Result<(), StoreError> {
         match command {
             Command::Sweep(cuts, found, reply) => {
-                let result = self.sweep(group, &cuts, &found);
+                let result = self.sweep(group, &cuts, *found);
                 join(group, false, result, reply)
             }
             Command::EraseEvent(key, now, reply) => {
@@ -225,10 +242,11 @@ impl Writer {
         }
     }
 
-    fn commit(&mut self, group: Group) -> Result<(), StoreError> {
-        let Finished { batch, durable, events, tally, effects, answers } = group.finish();
+    pub(super) fn commit(&mut self, group: Group) -> Result<(), StoreError> {
+        let Finished { batch, grows_by, durable, events, tally, effects, answers } = group.finish()?;
         let (begun, writes) = (Instant::now(), batch.is_some());
-        if let Some(batch) = batch {
+        if let Some(mut batch) = batch {
+            self.note_size(grows_by, &mut batch);
             self.db.apply_batch(batch).map_err(|error| unavailable(&error))?;
             self.unsynced_since.get_or_insert_with(Instant::now);
         }
@@ -250,6 +268,15 @@ impl Writer {
             answer();
         }
         Ok(())
+    }
+
+    fn note_size(&mut self, grows_by: i64, batch: &mut Batch) {
+        self.stored_bytes = self.stored_bytes.saturating_add_signed(grows_by);
+        if grows_by != 0 && self.size_noted_at.elapsed() >= NOTE_SIZE_EVERY {
+            self.size_noted_at = Instant::now();
+            batch.insert(keys::SIZE_KEY, &self.stored_bytes.to_be_bytes());
+        }
+        self.shared.stored_bytes.store(self.stored_bytes, Ordering::Relaxed);
     }
 
     fn make_durable(&mut self) -> Result<(), StoreError> {
@@ -295,6 +322,10 @@ impl Writer {
                 directory.end_erasure(&id);
                 None
             }
+            Effect::RemovedEarly(early) => {
+                *self.shared.removed_early.lock().unwrap_or_else(PoisonError::into_inner) = Some(early);
+                None
+            }
             Effect::OrganizationPut(organization) => {
                 directory.put_organization(organization);
                 None
@@ -305,6 +336,8 @@ impl Writer {
     /// Leaves a mark that nothing was under way.
     fn close(&mut self) -> Result<(), StoreError> {
         self.db.insert(keys::CLEAN_KEY, &[]).map_err(|error| unavailable(&error))?;
+        let bytes = self.stored_bytes.to_be_bytes();
+        self.db.insert(keys::SIZE_KEY, &bytes).map_err(|error| unavailable(&error))?;
         self.make_durable()?;
         let last = self.db.scan_prefix(keys::EVENTS).next_back().transpose();
         let last = last.map_err(|error| unavailable(&error))?.and_then(|(key, _)| keys::event_of(&key));

@@ -63,6 +63,7 @@ impl Server {
             ("delivery.circuit_opens_after", "1000"),
             ("delivery.enterprise_telemetry_enabled", "true"),
             ("egress.allow", r#"["127.0.0.0/8"]"#),
+            ("egress.response_bodies", r#""always""#),
             ("egress.ca_file", certificate.as_str()),
         ] {
             settings.insert(key.to_owned(), value.to_owned());

@@ -8,7 +8,7 @@ use crate::clock::TokioClock;
 use crate::contract::effective_policy;
 use crate::domain::attempt::Failure;
 use crate::domain::contract::Contract;
-use crate::domain::delivery::Delivery;
+use crate::domain::delivery::{Delivery, DeliveryState, EndReason};
 use crate::domain::destination::{Destination, DestinationState, DestinationUrl, DisabledReason};
 use crate::domain::event::{Acceptance, EventType, Level, NewEvent, Route};
 use crate::domain::id::{DeliveryId, OrganizationId};
@@ -59,6 +59,7 @@ impl Stage {
             circuit_opens_after: 10,
             window: 8,
             best_effort_window: 8,
+            stop_deadline: Duration::from_secs(25),
             delivery_enabled: true,
             semaphor_enabled: true,
         };
