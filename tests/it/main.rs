@@ -25,6 +25,8 @@ mod lists;
 #[cfg(test)]
 mod metrics;
 #[cfg(test)]
+mod monitoring;
+#[cfg(test)]
 mod operational;
 mod operations;
 #[cfg(test)]

@@ -51,6 +51,19 @@ impl Scrape {
         *self.samples.get(sample).unwrap_or_else(|| panic!("no {sample} in\n{}", self.text))
     }
 
+    /// The family that a sample of this name belongs to.
+    pub fn family_of(&self, name: &str) -> Option<String> {
+        let families = self.families();
+        let bare = ["", "_bucket", "_count", "_sum"].iter().filter_map(|suffix| name.strip_suffix(suffix));
+        bare.map(str::to_owned).find(|name| families.contains_key(name))
+    }
+
+    /// Whether a sample of the family has this label with this value.
+    pub fn has(&self, family: &str, label: &str, value: &str) -> bool {
+        let wanted = format!("{label}=\"{value}\"");
+        self.samples.keys().any(|sample| sample.starts_with(family) && sample.contains(&wanted))
+    }
+
     /// The names of the labels of a family, but for the bounds of a histogram's buckets.
     pub fn labels(&self, family: &str) -> BTreeSet<String> {
         let of_family =
