@@ -1,10 +1,8 @@
 //! The janitor: removes what is too old or one too many, tells of dead letters before they expire, and erases
 //! organizations.
 //!
-//! It works in small steps behind everybody else: it pauses after each step for as long as the step took,
-//! and longer when the store is busy. What it has not done when the process stops, the next one does.
+//! It works in small steps behind everybody else: it pauses after each step, and longer when the store is busy. What it has not done when the process stops, the next one does.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,46 +11,29 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::SharedClock;
 use crate::domain::id::OrganizationId;
-use crate::domain::retention::Retention;
 use crate::engine::announce::announce;
+pub use crate::engine::keeping::JanitorOptions;
 use crate::engine::notices::{Notice, Notices};
 use crate::store::retention::{Cuts, SweepFrom, Swept};
 use crate::store::{Store, StoreError};
 
 /// How many events or records go in one step.
-const BUDGET: usize = 64;
-/// The pause after a step is at least and at most this.
+const BUDGET: usize = 128;
+/// The pause after a step is this part of what the step took: mostly waiting for others, so that what is removed
+/// keeps up with what is accepted, however much that is.
+const PAUSE_PART: u32 = 4;
+/// The pause is at least and at most this.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(250));
 /// How long it waits when the store is busy or can't be used.
 const BUSY_PAUSE: Duration = Duration::from_secs(1);
 /// How often it looks for organizations to erase.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// The time between two passes is a part of the shortest retention, within these bounds.
-const PASS_PART: u32 = 24;
-const PASS_EVERY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(15 * 60));
 /// Removing early ends when so much less than the limit is stored: a twentieth of it.
 const RELIEF_PART: u64 = 20;
-/// What is younger is never removed early, so that a call that is repeated at once finds its first.
-const EARLIEST: Duration = Duration::from_secs(60);
 /// How long it waits when there was not enough to remove early.
 const RELIEF_AGAIN: Duration = Duration::from_secs(10);
 /// How often early removal is logged.
 const RELIEF_LOGGED_EVERY: Duration = Duration::from_secs(60);
-/// How many organizations are looked at together for their plans.
-const ORGANIZATIONS: usize = 1000;
-
-/// What the janitor goes by.
-#[derive(Debug, Clone)]
-pub struct JanitorOptions {
-    /// The server's own times.
-    pub retention: Retention,
-    /// The history of the plans that have a time of their own.
-    pub plans: BTreeMap<String, Duration>,
-    /// The plan of organizations that name none, or one that is gone.
-    pub default_plan: String,
-    /// The names of all plans.
-    pub known_plans: Vec<String>,
-}
 
 /// Removes what is too old, and what is one too many.
 pub struct Janitor {
@@ -97,7 +78,7 @@ impl Janitor {
             }
             if Instant::now() >= next_pass {
                 self.pass().await;
-                next_pass = Instant::now() + self.pass_every();
+                next_pass = Instant::now() + self.options.pass_every();
             }
             self.relieve().await;
             let pause = next_pass.saturating_duration_since(Instant::now());
@@ -105,15 +86,11 @@ impl Janitor {
         }
     }
 
-    fn pass_every(&self) -> Duration {
-        let Retention { history, dead_letters, .. } = self.options.retention;
-        let shortest = self.options.plans.values().copied().fold(history.min(dead_letters), Duration::min);
-        (shortest / PASS_PART).clamp(PASS_EVERY.0, PASS_EVERY.1)
-    }
-
     /// Looks at everything once.
     async fn pass(&mut self) {
-        let cuts = Arc::new(self.cuts());
+        let now = self.clock.now();
+        let cuts = self.options.cuts(self.store.directory(), now, self.notices.cut(now));
+        let cuts = Arc::new(cuts);
         let mut total = Swept::default();
         let mut next = Some(SweepFrom::DeadLetters(None));
         while let Some(from) = next {
@@ -170,7 +147,7 @@ impl Janitor {
             return;
         }
         let goal = most - most / RELIEF_PART;
-        let cuts = Arc::new(self.early_cuts());
+        let cuts = Arc::new(self.options.early_cuts(self.clock.now()));
         let mut next = SweepFrom::Events(None);
         loop {
             let mut swept = self.step(&cuts, next).await;
@@ -188,18 +165,6 @@ impl Janitor {
             }
         }
         self.log_relief(most);
-    }
-
-    fn early_cuts(&self) -> Cuts {
-        let now = self.clock.now();
-        Cuts {
-            now,
-            history: now - EARLIEST.min(self.options.retention.history),
-            exceptions: std::collections::HashMap::new(),
-            dead_letters: now - self.options.retention.dead_letters,
-            notice: None,
-            early: true,
-        }
     }
 
     fn log_relief(&mut self, most: u64) {
@@ -245,45 +210,6 @@ impl Janitor {
         }
         tracing::info!(organization.id = %id, "organization erased");
     }
-
-    fn cuts(&self) -> Cuts {
-        let now = self.clock.now();
-        let Retention { history, dead_letters, .. } = self.options.retention;
-        let mut cuts = Cuts {
-            now,
-            history: now - self.default_history().unwrap_or(history),
-            exceptions: std::collections::HashMap::new(),
-            dead_letters: now - dead_letters,
-            notice: self.notices.cut(now),
-            early: false,
-        };
-        if self.options.plans.is_empty() {
-            return cuts;
-        }
-        let mut after = None;
-        loop {
-            let page = self.store.directory().organizations(after.as_ref(), ORGANIZATIONS);
-            for organization in &page {
-                let kept = self.history_of(&organization.plan).unwrap_or(history);
-                if now - kept != cuts.history {
-                    cuts.exceptions.insert(organization.id.clone(), now - kept);
-                }
-            }
-            after = page.last().map(|organization| organization.id.clone());
-            if after.is_none() {
-                return cuts;
-            }
-        }
-    }
-
-    fn default_history(&self) -> Option<Duration> {
-        self.options.plans.get(&self.options.default_plan).copied()
-    }
-
-    fn history_of(&self, plan: &str) -> Option<Duration> {
-        let known = self.options.known_plans.iter().any(|name| name == plan);
-        if known { self.options.plans.get(plan).copied() } else { self.default_history() }
-    }
 }
 
 fn add(total: &mut Swept, swept: &Swept) {
@@ -301,7 +227,7 @@ fn note(error: &StoreError, what: &str) {
 }
 
 async fn pause_after(begun: Instant) {
-    tokio::time::sleep(begun.elapsed().clamp(PAUSE.0, PAUSE.1)).await;
+    tokio::time::sleep((begun.elapsed() / PAUSE_PART).clamp(PAUSE.0, PAUSE.1)).await;
 }
 
 #[cfg(test)]

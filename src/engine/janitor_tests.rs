@@ -1,3 +1,5 @@
+use std::collections::BTreeMap;
+
 use super::*;
 use crate::clock::TokioClock;
 use crate::domain::contract::Contract;
@@ -6,8 +8,10 @@ use crate::domain::event::{Acceptance, Event, EventType, Level, NewEvent, Route}
 use crate::domain::id::{DeliveryId, DestinationId};
 use crate::domain::organization::Organization;
 use crate::domain::payload::Payload;
+use crate::domain::retention::Retention;
 use crate::domain::settings::Guarantee;
 use crate::domain::time::Timestamp;
+use crate::engine::keeping::EARLIEST;
 use crate::store::conformance::destination;
 use crate::store::memory::MemoryStore;
 use crate::store::{

@@ -71,14 +71,16 @@ impl Lane {
     /// A lane without work. `backlog`: whether the store may hold some.
     #[must_use]
     pub fn new(policy: Arc<EffectivePolicy>, hold: Hold, window: usize, backlog: bool, past: Past) -> Self {
+        let never = Timestamp::from_millis(i64::MIN);
         Self {
             gate: Gate::new(policy.max_concurrency, past),
+            // The gap is kept also over a restart; it is counted from the end of a request then.
+            next_start: past.last_request_at.map_or(never, |last| last + policy.throttle),
             policy,
             hold,
             window: Window::new(window, backlog),
             refused: Vec::new(),
-            next_start: Timestamp::from_millis(i64::MIN),
-            next_load: Timestamp::from_millis(i64::MIN),
+            next_load: never,
             prefer_due: false,
             last_start: None,
         }
@@ -393,7 +395,7 @@ impl Lane {
     pub fn is_idle(&self, now: Timestamp) -> bool {
         // What is not sent to has no use for its circuit.
         let gate_is_idle = match self.hold {
-            Hold::Open => self.gate.is_idle(now),
+            Hold::Open => self.gate.is_idle(now) && now >= self.next_start,
             Hold::Held | Hold::Closed | Hold::Flushing => self.gate.requests() == 0,
         };
         gate_is_idle && self.refused.is_empty() && self.window.is_idle()

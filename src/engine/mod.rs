@@ -22,6 +22,7 @@ pub mod gate;
 pub mod inbox;
 pub mod item;
 pub mod janitor;
+mod keeping;
 pub mod lane;
 pub mod ledger;
 mod notices;

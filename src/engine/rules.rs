@@ -78,6 +78,7 @@ impl Rules {
             opens_after: self.options.circuit_opens_after,
             failures: health.consecutive_failures,
             proven: health.last_success_at.is_some(),
+            last_request_at: health.last_success_at.max(health.last_failure_at),
         };
         let window = self.options.window_of(&policy);
         (Lane::new(policy, hold, window, backlog, past), entry)

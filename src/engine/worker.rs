@@ -13,7 +13,7 @@ use crate::domain::time::Timestamp;
 use crate::engine::caught::caught;
 use crate::engine::item::Item;
 use crate::policy::retry::{Facts, Verdict, judge};
-use crate::store::{Settlement, Store, StoreError};
+use crate::store::{Settlement, Stage, Store, StoreError};
 use crate::transport::courier::{Courier, Order};
 
 /// What the record says of a fault of ours; the details are in the log.
@@ -169,7 +169,9 @@ pub fn conclude(
     item.attempt_count = item.attempt_count.saturating_add(1);
     item.cycle.attempts = item.cycle.attempts.saturating_add(1);
     let created_at = item.key.made_at();
-    let (outcome, guarantee) = (&attempt.outcome, item.guarantee);
+    // What waits in the store ends as the destination's guarantee is now; what never did has no dead letter.
+    let guarantee = if item.stage == Stage::InMemory { item.guarantee } else { policy.guarantee };
+    let outcome = &attempt.outcome;
     let verdict = judge(Facts { policy, guarantee, cycle: item.cycle, created_at, outcome, now, draw });
     let (again, state) = match verdict {
         Verdict::Succeeded => (None, DeliveryState::Succeeded { at: now }),

@@ -97,7 +97,7 @@ mod tests {
     const TIMEOUT: Duration = Duration::from_secs(10);
 
     fn grown() -> Concurrency {
-        let mut concurrency = Concurrency::new(8, 0, false);
+        let mut concurrency = Concurrency::new(8, 0, true);
         for _ in 0..6 {
             concurrency.succeeded(FAST, TIMEOUT);
         }
@@ -108,6 +108,7 @@ mod tests {
     fn a_new_lane_begins_narrow_and_has_its_width_after_a_few_successes() {
         assert_eq!(Concurrency::new(8, 0, true).limit(), 2);
         assert_eq!(Concurrency::new(1, 0, true).limit(), 1);
+        assert_eq!(Concurrency::new(8, 0, false).limit(), 1);
         assert_eq!(Concurrency::new(8, 4, true).limit(), 1);
         assert_eq!(grown().limit(), 8);
     }

@@ -19,7 +19,7 @@ const GONE: u16 = 410;
 pub struct Facts<'a> {
     /// What is in force at the destination.
     pub policy: &'a EffectivePolicy,
-    /// What the delivery was promised when it was accepted.
+    /// Whether the delivery becomes a dead letter at its end.
     pub guarantee: Guarantee,
     /// The present cycle, this attempt included.
     pub cycle: Cycle,

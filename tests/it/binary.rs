@@ -139,10 +139,17 @@ impl Process {
 
     /// SIGTERM; the exit code.
     async fn terminate(mut self) -> Option<i32> {
+        self.signal();
+        self.ended().await
+    }
+
+    fn signal(&self) {
         let id = self.child.id().to_string();
         assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
-        let exited = eventually("the process ends", async || self.child.try_wait().unwrap());
-        exited.await.code()
+    }
+
+    async fn ended(&mut self) -> Option<i32> {
+        eventually("the process ends", async || self.child.try_wait().unwrap()).await.code()
     }
 }
 
@@ -273,6 +280,30 @@ async fn sigterm_finishes_what_is_under_way_and_exits_with_success() {
     let requests = receiver.wait_for("/hook", 2).await;
     let ids: Vec<&str> = requests.iter().map(|one| header(one, "signalpost-event-id")).collect();
     assert_eq!(ids, [event_id, sent], "the outcome was recorded, so nothing is sent twice");
+    assert_eq!(process.terminate().await, Some(0));
+}
+
+#[tokio::test]
+async fn a_second_signal_ends_the_process_quickly_and_what_was_under_way_is_not_counted() {
+    let (home, receiver) = (Home::new(), Receiver::start().await);
+    let mut process = home.start().await;
+    process.create(destination(Contract::Observer).url(receiver.url("/hook"))).await;
+    receiver.will_answer("/hook", [Answer::from(StatusCode::OK).after(Duration::from_secs(3600))]);
+    let event_id = process.emit(event("agent.offline")).await.event_id;
+    receiver.first("/hook").await;
+    process.signal();
+    // The first one waits for the attempt; its timeout alone is longer than what is asserted below.
+    tokio::time::timeout(Duration::from_millis(300), process.ended()).await.unwrap_err();
+    let begun = std::time::Instant::now();
+    process.signal();
+    process.ended().await;
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    drop(process);
+    let process = home.start().await;
+    let requests = receiver.wait_for("/hook", 2).await;
+    let again = requests.last().unwrap();
+    assert_eq!(header(again, "signalpost-event-id"), event_id);
+    assert_eq!(header(again, "signalpost-attempt"), "1", "the unfinished attempt is not counted");
     assert_eq!(process.terminate().await, Some(0));
 }
 

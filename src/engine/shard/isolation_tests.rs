@@ -155,6 +155,21 @@ async fn a_newcomer_gets_its_turn_in_a_second_though_another_organization_has_a_
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_newcomer_gets_its_turn_in_seconds_beside_a_thousand_of_as_many_organizations_that_never_answer() {
+    let (stage, hosts) = set(256);
+    crowd(&stage, "silent", 1000, 3).await;
+    // At several moments: during the rush, when the room is full, and before the first has timed out.
+    for (number, pause) in [100, 2000, 4000, 7000].into_iter().enumerate() {
+        tokio::time::sleep(Duration::from_millis(pause)).await;
+        let newcomer = format!("small-{number}");
+        let newcomer = stage.destination_at(&newcomer, "healthy.example", 5000 + number).await;
+        let first = slowest_of(&stage, newcomer, 1).await;
+        assert!(first <= Duration::from_secs(3), "{number}: {first:?}");
+    }
+    assert!(hosts.most("silent") <= 192, "{} at most of 256", hosts.most("silent"));
+}
+
+#[tokio::test(start_paused = true)]
 async fn organizations_get_the_same_however_many_destinations_they_have() {
     // Room for four: two for slow ones.
     let (stage, hosts) = set(4);

@@ -220,3 +220,12 @@ mod tests;
 
 #[cfg(test)]
 mod isolation_tests;
+
+#[cfg(test)]
+mod stop_tests;
+
+#[cfg(test)]
+mod telling_tests;
+
+#[cfg(test)]
+mod storm_tests;

@@ -1,4 +1,4 @@
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
@@ -18,28 +18,61 @@ use crate::domain::settings::{DeliverySettings, RetryPolicy, RetrySchedule};
 use crate::domain::subscription::Subscription;
 use crate::engine::Engine;
 use crate::store::memory::MemoryStore;
-use crate::store::{DeliveryStore, DestinationStore, EventStore, Store};
+use crate::store::{CommitListener, DeliveryStore, DestinationStore, EventStore, Store};
 use crate::transport::Transport;
 use crate::transport::account::Account;
 use crate::transport::courier::Courier;
 use crate::transport::scripted::{ScriptedTransport, answered, no_answer};
 use crate::transport::secrets::SecretReader;
 
-const HOST: &str = "receiver.example";
+pub(super) const HOST: &str = "receiver.example";
 pub(super) const START: Timestamp = Timestamp::from_millis(1_750_000_000_000);
 
 /// A shard with a store in memory and a scripted receiver, on paused time.
 pub(super) struct Stage {
     pub(super) store: Arc<MemoryStore>,
-    transport: Arc<ScriptedTransport>,
-    clock: SharedClock,
-    stop: StopSignals,
+    pub(super) transport: Arc<ScriptedTransport>,
+    pub(super) clock: SharedClock,
+    pub(super) stop: StopSignals,
     running: JoinHandle<()>,
+    courier: Arc<Courier>,
+    options: ShardOptions,
+    relay: Arc<Relay>,
+}
+
+/// Tells the engine of the present process; a store has one listener in its life.
+struct Relay(Mutex<Arc<dyn CommitListener>>);
+
+impl Relay {
+    fn listener(&self) -> Arc<dyn CommitListener> {
+        Arc::clone(&self.0.lock().unwrap())
+    }
+}
+
+impl CommitListener for Relay {
+    fn accepted(&self, events: &[Arc<Event>]) {
+        self.listener().accepted(events);
+    }
+
+    fn requeued(&self, entries: &[DueEntry]) {
+        self.listener().requeued(entries);
+    }
+
+    fn ended(&self, ids: &[DeliveryId]) {
+        self.listener().ended(ids);
+    }
+
+    fn destination_changed(&self, id: DestinationId) {
+        self.listener().destination_changed(id);
+    }
 }
 
 impl Stage {
-    fn set() -> Self {
-        let transport = Arc::new(ScriptedTransport::new());
+    pub(super) fn set() -> Self {
+        Self::scripted(Arc::new(ScriptedTransport::new()))
+    }
+
+    pub(super) fn scripted(transport: Arc<ScriptedTransport>) -> Self {
         let shared: Arc<dyn Transport> = Arc::<ScriptedTransport>::clone(&transport);
         Self { transport, ..Self::with(shared, |_| {}) }
     }
@@ -51,8 +84,6 @@ impl Stage {
         let secrets = Arc::new(SecretReader::new(Vec::new(), Vec::new()));
         let courier =
             Arc::new(Courier { transport, secrets, clock: Arc::clone(&clock), account: Account::default() });
-        let engine = Engine::new(1);
-        store.listen(engine.listener());
         let mut options = ShardOptions {
             max_in_flight: 16,
             max_bytes_in_flight: 64 << 20,
@@ -64,15 +95,38 @@ impl Stage {
             semaphor_enabled: true,
         };
         change(&mut options);
-        let shared_store: Arc<dyn Store> = Arc::<MemoryStore>::clone(&store);
-        let mut shards = engine.shards((&shared_store, &clock), options, &[], vec![courier]);
-        let stop = StopSignals::default();
-        #[expect(clippy::disallowed_methods, reason = "the test owns the shard and awaits it")]
-        let running = tokio::spawn(shards.remove(0).run(stop.clone()));
-        Self { store, transport: Arc::default(), clock, stop, running }
+        let engine = Engine::new(1);
+        let relay = Arc::new(Relay(Mutex::new(engine.listener())));
+        store.listen(Arc::<Relay>::clone(&relay));
+        let (stop, running) = run(&engine, (&store, &clock), options, &[], &courier);
+        Self { store, transport: Arc::default(), clock, stop, running, courier, options, relay }
     }
 
-    async fn destination(&self, contract: Contract, settings: DeliverySettings) -> DestinationId {
+    /// The next process on the same store, after this one has ended.
+    pub(super) async fn restart(mut self, hard: bool) -> Self {
+        if hard {
+            self.stop.hard.cancel();
+        } else {
+            self.stop.soft.cancel();
+        }
+        self.running.await.unwrap();
+        let engine = Engine::new(1);
+        *self.relay.0.lock().unwrap() = engine.listener();
+        let backlog = self.store.destinations_with_work().await.unwrap();
+        let (store, clock) = (&self.store, &self.clock);
+        (self.stop, self.running) = run(&engine, (store, clock), self.options, &backlog, &self.courier);
+        self
+    }
+
+    /// Changes a destination as a caller would.
+    pub(super) async fn change(&self, id: DestinationId, change: impl FnOnce(&mut Destination)) {
+        let entry = self.store.directory().destination(id).unwrap();
+        let mut destination = Destination::clone(&entry.destination);
+        change(&mut destination);
+        self.store.update_destination(destination, entry.destination.revision).await.unwrap();
+    }
+
+    pub(super) async fn destination(&self, contract: Contract, settings: DeliverySettings) -> DestinationId {
         let url = format!("https://{HOST}/{contract}");
         let now = self.clock.now();
         let destination = Destination {
@@ -133,17 +187,33 @@ impl Stage {
         panic!("{id} did not finish")
     }
 
-    fn answer(&self, statuses: impl IntoIterator<Item = u16>) {
+    pub(super) fn answer(&self, statuses: impl IntoIterator<Item = u16>) {
         for status in statuses {
             self.transport.push(HOST, answered(status));
         }
     }
 
-    async fn stop(self) -> Arc<MemoryStore> {
+    pub(super) async fn stop(self) -> Arc<MemoryStore> {
         self.stop.soft.cancel();
         self.running.await.unwrap();
         self.store
     }
+}
+
+/// A shard on its way, and how to end it.
+fn run(
+    engine: &Engine,
+    (store, clock): (&Arc<MemoryStore>, &SharedClock),
+    options: ShardOptions,
+    backlog: &[DestinationId],
+    courier: &Arc<Courier>,
+) -> (StopSignals, JoinHandle<()>) {
+    let shared_store: Arc<dyn Store> = Arc::<MemoryStore>::clone(store);
+    let mut shards = engine.shards((&shared_store, clock), options, backlog, vec![Arc::clone(courier)]);
+    let stop = StopSignals::default();
+    #[expect(clippy::disallowed_methods, reason = "the test owns the shard and awaits it")]
+    let running = tokio::spawn(shards.remove(0).run(stop.clone()));
+    (stop, running)
 }
 
 fn destination(id: DestinationId, url: &str, now: Timestamp) -> Destination {
@@ -165,17 +235,17 @@ fn destination(id: DestinationId, url: &str, now: Timestamp) -> Destination {
     }
 }
 
-fn organization() -> OrganizationId {
+pub(super) fn organization() -> OrganizationId {
     OrganizationId::parse("org").unwrap()
 }
 
 /// Seconds between the attempts of a delivery, rounded down.
-fn gaps(delivery: &Delivery) -> Vec<u64> {
+pub(super) fn gaps(delivery: &Delivery) -> Vec<u64> {
     let starts: Vec<Timestamp> = delivery.attempts.iter().map(|attempt| attempt.started_at).collect();
     starts.windows(2).map(|pair| pair[1].since(pair[0]).as_secs()).collect()
 }
 
-fn no_jitter(contract: Contract) -> DeliverySettings {
+pub(super) fn no_jitter(contract: Contract) -> DeliverySettings {
     let retry = RetryPolicy { jitter: 0.0, ..crate::contract::defaults(contract).retry };
     DeliverySettings { retry: Some(retry), ..DeliverySettings::default() }
 }

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use super::{Digest, MemoryStore, Tables, next_revision};
+use super::MemoryStore;
+use super::config::next_revision;
+use super::tables::{Digest, Tables};
 use crate::domain::delivery::{Delivery, DeliveryState, EndReason, StateKind};
 use crate::domain::event::Event;
 use crate::domain::id::{DeliveryId, DestinationId, EventKey, OrganizationId};

@@ -200,21 +200,6 @@ const fn kind_of(error: &StoreError) -> Option<StoreErrorKind> {
     }
 }
 
-fn directory_of(contents: &open::Contents) -> Directory {
-    let directory = Directory::new();
-    for organization in contents.organizations.values() {
-        directory.put_organization(Arc::clone(organization));
-    }
-    for (id, destination) in &contents.destinations {
-        let health = contents.health.get(id).cloned().unwrap_or_default();
-        directory.put_destination(Arc::clone(destination), health);
-    }
-    for id in &contents.erasing {
-        directory.begin_erasure(id.clone());
-    }
-    directory
-}
-
 fn unavailable(error: &::sled::Error) -> StoreError {
     StoreError::Unavailable(error.to_string())
 }
@@ -407,6 +392,21 @@ impl SledStore {
         }
         result
     }
+}
+
+fn directory_of(contents: &open::Contents) -> Directory {
+    let directory = Directory::new();
+    for organization in contents.organizations.values() {
+        directory.put_organization(Arc::clone(organization));
+    }
+    for (id, destination) in &contents.destinations {
+        let health = contents.health.get(id).cloned().unwrap_or_default();
+        directory.put_destination(Arc::clone(destination), health);
+    }
+    for id in &contents.erasing {
+        directory.begin_erasure(id.clone());
+    }
+    directory
 }
 
 impl Drop for SledStore {

@@ -71,6 +71,10 @@ impl Writer {
             count_for_replay(group, &mut delivery)?;
             place(group, order, &delivery, stage != Stage::InMemory)
         } else {
+            // A caller's cycle goes on counting where this attempt has ended.
+            if let DeliveryState::Waiting { due } = &delivery.state {
+                group.put(keys::due(id, *due), encode_due(delivery.attempt_count, &delivery.cycle));
+            }
             group.put(keys::by_destination(DELIVERY, id), encode_delivery(&delivery));
             Ok(())
         }

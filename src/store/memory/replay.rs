@@ -6,16 +6,18 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use super::lifecycle;
-use super::memory::{MemoryStore, Tables};
-use super::replay::{CoverPage, CoverQuery, ReplayAction, ReplayPage, ReplayQuery, ReplayStep, ReplayStore};
-use super::{DueEntry, StoreError};
+use super::MemoryStore;
+use super::tables::Tables;
 use crate::domain::delivery::{CycleCause, Delivery, StateKind};
 use crate::domain::event::{Event, Route};
 use crate::domain::id::{DeliveryId, DestinationId, ReplayId};
 use crate::domain::replay::{Replay, ReplayKind, ReplayScope};
 use crate::domain::settings::Guarantee;
 use crate::domain::time::Timestamp;
+use crate::store::replay::take_step;
+use crate::store::{
+    CoverPage, CoverQuery, DueEntry, ReplayPage, ReplayQuery, ReplayStep, ReplayStore, StoreError, lifecycle,
+};
 
 impl Tables {
     /// Tells the replay that put the delivery in its lane how it has ended, if it has.
@@ -130,19 +132,12 @@ impl ReplayStore for MemoryStore {
     ) -> Result<Replay, StoreError> {
         let mut tables = self.lock();
         let mut replay = tables.replays.get(&id).cloned().ok_or(StoreError::NotFound)?;
-        if replay.state != step.from {
-            return Ok(replay);
-        }
-        match step.action {
-            ReplayAction::Count { found, next } => replay.counted(found, next),
-            ReplayAction::Fail(error) => replay.fail(error, now),
-            ReplayAction::Send { ids, next } => {
-                let sent: Vec<_> = ids.iter().filter_map(|id| tables.send(&replay, *id, now)).collect();
-                replay.sent((ids.len() as u64, sent.len() as u64), next, now);
-                if !sent.is_empty() {
-                    self.tell(|listener| listener.requeued(&sent));
-                }
-            }
+        let send = |replay: &Replay, ids: &[DeliveryId]| {
+            Ok(ids.iter().filter_map(|id| tables.send(replay, *id, now)).collect())
+        };
+        let Some(sent) = take_step(&mut replay, step, now, send)? else { return Ok(replay) };
+        if !sent.is_empty() {
+            self.tell(|listener| listener.requeued(&sent));
         }
         tables.replays.insert(id, replay.clone());
         Ok(replay)
