@@ -14,22 +14,30 @@ use rustls::pki_types::pem::PemObject;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use crate::auth::authenticator::{Authenticator, WaysIn};
+use crate::auth::certificate::CertificateRules;
+use crate::auth::reload::Reloaded;
+use crate::auth::token_file::{self, TokenTable};
 use crate::clock::{SharedClock, SystemClock};
-use crate::config::Config;
+use crate::config::{self, Config, ReflectionAccess, TlsConfig};
+use crate::control::denials::DenialRecorder;
 use crate::control::{Control, ControlSettings};
 use crate::engine::janitor::{Janitor, JanitorOptions};
 use crate::engine::rules::ShardOptions;
 use crate::engine::shard::StopSignals;
 use crate::engine::{Engine, RunningEngine};
 use crate::grpc::health::HealthState;
-use crate::grpc::server::{GrpcServer, Limits, serve_health};
-use crate::metrics::Metrics;
+use crate::grpc::options::{ConnectionOptions, Limits, ListenerOptions, Reflection};
+use crate::grpc::server::{GrpcServer, serve_health};
+use crate::grpc::tls::{ClientCertificates, ServerTls, TlsFiles};
+use crate::metrics::{Metrics, StoreMetrics};
 use crate::policy::address::AddressPolicy;
 use crate::shutdown::{OnExit, Tasks};
 use crate::spans::Spans;
+use crate::store::keyring::Keyring;
 use crate::store::sled::{SledOptions, SledStore};
 use crate::store::survey::survey;
-use crate::store::{DeliveryStore, Store};
+use crate::store::{DeliveryStore, Store, key_file};
 use crate::telemetry::metrics_port;
 use crate::telemetry::traces::SpanExport;
 use crate::transport::account::Account;
@@ -57,17 +65,11 @@ impl App {
     /// certificate file that can't be read. Nothing keeps running then but what `tasks` stops.
     pub async fn start(config: &Config, tasks: &Tasks) -> anyhow::Result<Self> {
         let clock: SharedClock = Arc::new(SystemClock);
-        // What is wrong with the configuration shows before anything is created.
-        let metrics = Arc::new(Metrics::new());
-        let export = SpanExport::start(&config.traces)?.map(Arc::new);
-        let spans = export.clone().map(|export| Spans::to(export)).unwrap_or_default();
-        let account = Account {
-            metrics: metrics.attempts.clone(),
-            spans: spans.clone(),
-            tells_receivers: config.traces.webhook_header,
-        };
-        let mut couriers = Couriers::new(config, &clock, account)?;
-        let store = open_store(config, &clock, &metrics).await?;
+        // What is wrong with the configuration and its files shows before anything is created.
+        let entrance = Entrance::open(config, &clock)?;
+        let watch = Watch::new(config)?;
+        let mut couriers = Couriers::new(config, &clock, watch.account(config))?;
+        let store = open_store(config, &clock, watch.metrics.store.clone()).await?;
         watch_store(&store, tasks);
         let grpc_listener = bind("listen.grpc", config.listen.grpc).await?;
         let health_listener = bind("listen.health", config.listen.health).await?;
@@ -81,20 +83,23 @@ impl App {
 
         let stages = StopStages::default();
         start_engine(config, (&store, &clock), &couriers, (tasks, &stages)).await?;
-        observe(&metrics, &store, &clock);
-        let control =
-            make_control(config, &store, &couriers, clock)?.watched_by(metrics.ingest.clone(), spans);
+        observe(&watch.metrics, &store, &clock);
+        let denials = record_denials(config, (&store, &clock), (tasks, &stages));
+        let control = make_control(config, &store, &couriers, clock)?;
+        let control = Arc::new(control.watched_by(watch.metrics.ingest.clone(), watch.spans()));
         let app = Self {
             grpc_address: grpc_listener.local_addr()?,
             health_address: health_listener.local_addr()?,
             metrics_address: metrics_listener.as_ref().map(TcpListener::local_addr).transpose()?,
             store,
-            export,
+            export: watch.export,
         };
         if let Some(listener) = metrics_listener {
-            serve_metrics(&metrics, listener, (tasks, &stages));
+            serve_metrics(&watch.metrics, listener, (tasks, &stages));
         }
-        serve(config, (Arc::new(control), &metrics), (grpc_listener, health_listener), (tasks, &stages));
+        entrance.watch_files(config, tasks);
+        let control = (control, entrance, denials, &*watch.metrics);
+        serve(config, control, (grpc_listener, health_listener), (tasks, &stages));
         Ok(app)
     }
 
@@ -120,10 +125,34 @@ struct StopStages {
     lanes_ended: CancellationToken,
 }
 
-async fn open_store(
+/// The sealing keys that the operator gave: in a file, or in the environment.
+///
+/// # Errors
+/// Where there are none in it, or both were given.
+pub fn sealing_keys(config: &Config) -> anyhow::Result<Option<Keyring>> {
+    let variable = config::sealing_keys().map_err(anyhow::Error::msg)?;
+    match (&config.secrets.key_file, variable) {
+        (None, None) => Ok(None),
+        (Some(path), None) => {
+            key_file::read(path).map(Some).map_err(anyhow::Error::msg).context("secrets.key_file")
+        }
+        (None, Some(keys)) => {
+            Keyring::parse(&keys).map(Some).map_err(anyhow::Error::msg).context("SIGNALPOST_SEALING_KEYS")
+        }
+        (Some(_), Some(_)) => {
+            anyhow::bail!("secrets.key_file and SIGNALPOST_SEALING_KEYS are both set; give one of them")
+        }
+    }
+}
+
+/// Opens the embedded store as the configuration describes it.
+///
+/// # Errors
+/// Where it can't be opened, or keys are missing.
+pub async fn open_store(
     config: &Config,
     clock: &SharedClock,
-    metrics: &Metrics,
+    metrics: StoreMetrics,
 ) -> anyhow::Result<Arc<SledStore>> {
     let options = SledOptions {
         cache_bytes: config.store.cache_bytes,
@@ -131,7 +160,8 @@ async fn open_store(
         queue_depth: config.store.queue_depth,
         group_events: config.store.group_events,
         clock: Arc::clone(clock),
-        metrics: metrics.store.clone(),
+        metrics,
+        keyring: sealing_keys(config)?,
     };
     let path = config.store.path.clone();
     // Opening reads the disk for as long as it takes; nothing else runs yet, so nothing is held up.
@@ -231,6 +261,7 @@ async fn start_engine(
         window: config.delivery.window,
         best_effort_window: config.delivery.best_effort_window,
         stop_deadline: config.delivery.shutdown_deadline,
+        per_host_rate: config.egress.per_host_rate,
         delivery_enabled: config.delivery.enabled,
         semaphor_enabled: config.delivery.enterprise_telemetry_enabled,
     };
@@ -274,6 +305,19 @@ fn start_janitor(config: &Config, store: &Arc<dyn Store>, clock: &SharedClock, t
     tasks.spawn("janitor", OnExit::StopProcess, janitor.run(tasks.soft()));
 }
 
+/// Writes denied calls to the audit log, until the last call has ended.
+fn record_denials(
+    config: &Config,
+    (store, clock): (&Arc<SledStore>, &SharedClock),
+    (tasks, stages): (&Tasks, &StopStages),
+) -> Arc<DenialRecorder> {
+    let store: Arc<dyn Store> = Arc::<SledStore>::clone(store);
+    let per_minute = config.limits.audited_denials;
+    let (recorder, writer) = DenialRecorder::new(store, Arc::clone(clock), per_minute);
+    tasks.spawn("denied calls", OnExit::StopProcess, writer.run(stages.calls_ended.clone()));
+    Arc::new(recorder)
+}
+
 fn make_control(
     config: &Config,
     store: &Arc<SledStore>,
@@ -296,6 +340,29 @@ fn make_control(
     Ok(Control::new(store, couriers.make()?, Arc::clone(&couriers.secrets), clock, settings))
 }
 
+/// Who watches: the metrics, and the export of spans where there is one.
+struct Watch {
+    metrics: Arc<Metrics>,
+    export: Option<Arc<SpanExport>>,
+}
+
+impl Watch {
+    fn new(config: &Config) -> anyhow::Result<Self> {
+        let export = SpanExport::start(&config.traces)?.map(Arc::new);
+        Ok(Self { metrics: Arc::default(), export })
+    }
+
+    fn spans(&self) -> Spans {
+        self.export.clone().map(|export| Spans::to(export)).unwrap_or_default()
+    }
+
+    /// Where attempts are accounted for.
+    fn account(&self, config: &Config) -> Account {
+        let metrics = self.metrics.attempts.clone();
+        Account { metrics, spans: self.spans(), tells_receivers: config.traces.webhook_header }
+    }
+}
+
 /// What is not counted as it happens is looked up when somebody asks.
 fn observe(metrics: &Metrics, store: &Arc<SledStore>, clock: &SharedClock) {
     let (store, clock, lanes) = (Arc::clone(store), Arc::clone(clock), metrics.lanes.clone());
@@ -311,21 +378,97 @@ fn serve_metrics(metrics: &Arc<Metrics>, listener: TcpListener, (tasks, stages):
     tasks.spawn("metrics", OnExit::StopProcess, metrics_port::serve(Arc::clone(metrics), listener, drained));
 }
 
+/// How callers come in: who they are, and over what.
+struct Entrance {
+    tls: Option<ServerTls>,
+    tokens: Option<Reloaded<TokenTable>>,
+    authenticator: Authenticator,
+}
+
+impl Entrance {
+    fn open(config: &Config, clock: &SharedClock) -> anyhow::Result<Self> {
+        let tls = config.listen.tls.clone().map(|tls| ServerTls::open(tls_files(tls))).transpose()?;
+        let tokens = config.auth.tokens_file.as_deref().map(token_file::open).transpose()?;
+        let ways =
+            WaysIn { tokens: tokens.clone(), certificates: CertificateRules::new(&config.auth.certificates) };
+        let authenticator = if config.auth.is_configured() {
+            Authenticator::new(ways, Arc::clone(clock))
+        } else {
+            if !config.listen.grpc.ip().to_canonical().is_loopback() {
+                tracing::warn!(
+                    "whoever reaches the gRPC port may do everything: no credentials are asked for"
+                );
+            }
+            Authenticator::open()
+        };
+        Ok(Self { tls, tokens, authenticator })
+    }
+
+    fn watch_files(&self, config: &Config, tasks: &Tasks) {
+        let every = config.auth.reload;
+        if let Some(tls) = &self.tls {
+            tasks.spawn("certificates", OnExit::StopProcess, tls.run(every, tasks.soft()));
+        }
+        if let Some(tokens) = &self.tokens {
+            tasks.spawn("tokens", OnExit::StopProcess, tokens.run(every, tasks.soft()));
+        }
+    }
+}
+
+fn tls_files(tls: TlsConfig) -> TlsFiles {
+    let mode = if tls.client_certificates_required {
+        ClientCertificates::Required
+    } else {
+        ClientCertificates::Optional
+    };
+    TlsFiles { certificate: tls.certificate, key: tls.key, clients: tls.client_ca.map(|path| (path, mode)) }
+}
+
+fn limits(config: &Config) -> Limits {
+    let (limits, connection) = (&config.limits, &config.limits.connection);
+    Limits {
+        max_message_bytes: limits.message_bytes,
+        max_emit_streams: limits.emit_streams,
+        max_watches: limits.watches,
+        reflection: match config.listen.reflection {
+            ReflectionAccess::Open => Reflection::Open,
+            ReflectionAccess::Authenticated => Reflection::Authenticated,
+            ReflectionAccess::Off => Reflection::Off,
+        },
+        call_default: limits.call_default,
+        recheck: config.auth.reload,
+        connection: ConnectionOptions {
+            streams: connection.concurrent_streams,
+            calls: connection.concurrent_calls,
+            header_bytes: connection.header_bytes,
+            handshake_timeout: connection.handshake_timeout,
+            idle: connection.idle,
+            age: connection.age,
+            call_max: limits.call_max,
+            keepalive_interval: connection.keepalive_interval,
+            keepalive_timeout: connection.keepalive_timeout,
+            control_frames: connection.control_frames,
+        },
+        listener: ListenerOptions {
+            connections: connection.connections,
+            connections_per_address: connection.connections_per_address,
+            handshakes: connection.handshakes,
+        },
+    }
+}
+
 fn serve(
     config: &Config,
-    (control, metrics): (Arc<Control>, &Metrics),
+    (control, entrance, denials, metrics): (Arc<Control>, Entrance, Arc<DenialRecorder>, &Metrics),
     (grpc_listener, health_listener): (TcpListener, TcpListener),
     (tasks, stages): (&Tasks, &StopStages),
 ) {
     let health = HealthState::new();
-    let limits = Limits {
-        max_message_bytes: config.limits.message_bytes,
-        max_streams_per_connection: config.limits.concurrent_streams,
-        max_header_bytes: config.limits.header_bytes,
-        reflection: config.listen.reflection,
-        ..Limits::default()
-    };
-    let server = GrpcServer::new(control, health.clone(), limits).with_metrics(metrics.rpc.clone());
+    let server = GrpcServer::new(control, health.clone(), limits(config))
+        .with_metrics(metrics.rpc.clone())
+        .with_denials(denials)
+        .with_authenticator(entrance.authenticator)
+        .with_tls(entrance.tls);
     let (stop, ended, drain) = (tasks.soft(), stages.calls_ended.clone(), health.clone());
     let tasks_to_fail = tasks.clone();
     let hard = tasks.hard();

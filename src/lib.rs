@@ -22,6 +22,8 @@ pub mod contract;
 pub mod control;
 pub mod domain;
 pub mod engine;
+#[cfg(test)]
+mod fuzz;
 pub mod grpc;
 pub mod metrics;
 pub mod policy;

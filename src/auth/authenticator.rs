@@ -153,7 +153,6 @@ fn bearer(authorization: &[u8]) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
     use std::sync::Mutex;
 
     use super::super::certificate::CertificateName;
@@ -186,13 +185,6 @@ mod tests {
         }
     }
 
-    fn tokens(path: &Path) -> Reloaded<TokenTable> {
-        Reloaded::open("auth.tokens_file", vec![path.to_owned()], |contents| {
-            TokenTable::parse(std::str::from_utf8(&contents[0]).unwrap())
-        })
-        .unwrap()
-    }
-
     async fn by_bearer(authenticator: &Authenticator, value: &str) -> Result<Admitted, DenialReason> {
         let credentials = Credentials { authorization: Some(value.as_bytes()), certificate: None };
         authenticator.authenticate(credentials).await
@@ -207,7 +199,7 @@ mod tests {
         let line = line_of("backend", "emitter@acme", &token.hash(), Some(end));
         std::fs::write(&path, &line).unwrap();
         let clock = Arc::new(SetClock(Mutex::new(Timestamp::from_millis(0))));
-        let file = tokens(&path);
+        let file = super::super::token_file::open(&path).unwrap();
         let ways = WaysIn { tokens: Some(file.clone()), ..WaysIn::default() };
         let authenticator = Authenticator::new(ways, Arc::<SetClock>::clone(&clock));
         let value = format!("Bearer {}", token.expose());

@@ -115,7 +115,11 @@ impl<T: Send + Sync + 'static> Reloaded<T> {
     }
 
     /// Looks at the files every so often, until it is told to stop.
-    pub fn run(&self, every: Duration, stop: CancellationToken) -> impl Future<Output = ()> + Send + 'static {
+    pub fn run(
+        &self,
+        every: Duration,
+        stop: CancellationToken,
+    ) -> impl Future<Output = ()> + Send + 'static + use<T> {
         let this = self.clone();
         async move {
             while stop.run_until_cancelled(tokio::time::sleep(every)).await.is_some() {

@@ -7,14 +7,16 @@
 //! ops      operator                 sha256-v1:a591…
 //! ```
 //!
-//! Pure: a text becomes a table, or all that is wrong with it. Several lines may have one name, so that an old
+//! A text becomes a table, or all that is wrong with it. Several lines may have one name, so that an old
 //! and a new token of the same caller are valid together while it changes over.
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::Arc;
 
 use super::caller::{CallerKind, Identity};
 use super::grant::parse_grants;
+use super::reload::{ReloadError, Reloaded};
 use super::token::TokenHash;
 use crate::domain::time::Timestamp;
 
@@ -91,6 +93,17 @@ impl TokenTable {
     pub fn is_empty(&self) -> bool {
         self.by_index.is_empty()
     }
+}
+
+/// Opens the file, for good: it is read again when it changes.
+///
+/// # Errors
+/// [`ReloadError`]: it can't be read, or all that is wrong with it.
+pub fn open(path: &Path) -> Result<Reloaded<TokenTable>, ReloadError> {
+    Reloaded::open("auth.tokens_file", vec![path.to_owned()], |contents| {
+        let content = contents.first().map(|content| content.as_slice()).unwrap_or_default();
+        TokenTable::parse(std::str::from_utf8(content).map_err(|_| "it is not UTF-8".to_owned())?)
+    })
 }
 
 /// The line of a token; what `signalpost token new` prints.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use url::Url;
 
+use crate::auth::certificate::CertificateRule;
 use crate::domain::attempt::ResponseBodies;
 use crate::domain::contract::Contract;
 use crate::domain::payload::PayloadLimits;
@@ -19,6 +20,8 @@ use crate::domain::retention::Retention;
 pub struct Config {
     /// Where callers connect.
     pub listen: ListenConfig,
+    /// How callers prove who they are.
+    pub auth: AuthConfig,
     /// What is kept, and where.
     pub store: StoreConfig,
     /// How deliveries are made.
@@ -50,10 +53,57 @@ pub struct ListenConfig {
     pub health: SocketAddr,
     /// Prometheus metrics over plain HTTP; default `127.0.0.1:9090`, `None`: no such port.
     pub metrics: Option<SocketAddr>,
-    /// Whether addresses beyond loopback are allowed although nobody is authenticated; default `false`.
+    /// How the gRPC port is made secure; default not at all.
+    pub tls: Option<TlsConfig>,
+    /// Whether the gRPC port may be reached from other machines in plaintext; default `false`.
+    pub allow_plaintext_network: bool,
+    /// Whether it may be reached from other machines although nobody is authenticated; default `false`.
     pub allow_unauthenticated_network: bool,
-    /// Whether server reflection is offered; default `true`.
-    pub reflection: bool,
+    /// Who may use server reflection; default those with valid credentials.
+    pub reflection: ReflectionAccess,
+}
+
+/// Who may use server reflection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReflectionAccess {
+    /// Everybody.
+    Open,
+    /// Callers with valid credentials; everybody, where none are asked for.
+    Authenticated,
+    /// Nobody.
+    Off,
+}
+
+/// TLS of the gRPC port; PEM files that are read again when they change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsConfig {
+    /// The certificate with its chain.
+    pub certificate: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+    /// The authorities of client certificates; default none, and then none are asked for.
+    pub client_ca: Option<PathBuf>,
+    /// Whether a client must show a certificate, where there are authorities; default `true`.
+    pub client_certificates_required: bool,
+}
+
+/// `[auth]`: how callers prove who they are. Without any way, everybody is let in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AuthConfig {
+    /// The file of static tokens; default none.
+    pub tokens_file: Option<PathBuf>,
+    /// What the names in client certificates stand for; default nothing.
+    pub certificates: Vec<CertificateRule>,
+    /// How often files are looked at, TLS's too, and the credentials of streams; default 5 s.
+    pub reload: Duration,
+}
+
+impl AuthConfig {
+    /// Whether callers must prove who they are.
+    #[must_use]
+    pub fn is_configured(&self) -> bool {
+        self.tokens_file.is_some() || !self.certificates.is_empty()
+    }
 }
 
 /// `[store]`: what is kept, and where.
@@ -115,10 +165,47 @@ pub struct LimitsConfig {
     pub batch_events: usize,
     /// The largest gRPC message, in bytes; default 4 MiB.
     pub message_bytes: usize,
+    /// The most streams of events in all; default 1024.
+    pub emit_streams: usize,
+    /// The most watches in all; default 256.
+    pub watches: usize,
+    /// How long a call may take whose caller says nothing; default 60 s.
+    pub call_default: Duration,
+    /// How long a call may take at most; default 5 min.
+    pub call_max: Duration,
+    /// The most entries of the audit log that denied calls leave in a minute; default 10.
+    pub audited_denials: u32,
+    /// What connections may do, and how many there may be.
+    pub connection: ConnectionLimits,
+}
+
+/// The part of `[limits]` that is about connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ConnectionLimits {
     /// The largest list of request headers, in bytes; default 16 KiB.
     pub header_bytes: u32,
-    /// The most calls at once on one connection; default 256.
+    /// The most calls and streams at once on one connection; default 256.
     pub concurrent_streams: u32,
+    /// How many calls of one connection are worked on at once; default 64.
+    pub concurrent_calls: usize,
+    /// The most connections; default 4096.
+    pub connections: usize,
+    /// The most connections from one address; default 1024.
+    pub connections_per_address: usize,
+    /// The most connections that have not begun to speak HTTP/2; default 256.
+    pub handshakes: usize,
+    /// How long TLS, and then the first bytes of HTTP/2, may take; default 10 s.
+    pub handshake_timeout: Duration,
+    /// How long a connection may have no call; default 10 min.
+    pub idle: Duration,
+    /// How old a connection may become; `None` for any age; default 1 h.
+    pub age: Option<Duration>,
+    /// How often a quiet connection is asked whether its other end is there; default 30 s.
+    pub keepalive_interval: Duration,
+    /// How long the answer may take; default 20 s.
+    pub keepalive_timeout: Duration,
+    /// The most frames without calls a second on one connection; default 1000.
+    pub control_frames: u32,
 }
 
 /// `[egress]`: where requests may go. Only global unicast addresses, unless allowed here.
@@ -142,12 +229,15 @@ pub struct EgressConfig {
     pub response_bodies: ResponseBodies,
 }
 
-/// `[secrets]`: which secrets of the machine destinations may refer to; default none.
+/// `[secrets]`: how secrets are sealed, and which of the machine destinations may refer to.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct SecretsConfig {
-    /// The environment variables that may be read.
+    /// The file with the keys under which secrets are sealed; `None`, the default: those of the variable
+    /// `SIGNALPOST_SEALING_KEYS`, or else a key that the store makes for itself.
+    pub key_file: Option<PathBuf>,
+    /// The environment variables that destinations may refer to; default none.
     pub environment: BTreeSet<String>,
-    /// The folders below which files may be read; absolute.
+    /// The folders below which destinations may refer to files; absolute; default none.
     pub folders: Vec<PathBuf>,
 }
 

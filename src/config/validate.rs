@@ -3,12 +3,10 @@
 //! Pure. Every key of a section is read before anything is given up, so that all problems are found.
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::domain::attempt::ResponseBodies;
 use crate::domain::contract::Contract;
-use crate::domain::payload::PayloadLimits;
 use crate::domain::retention::Retention;
 
 use super::nearest::nearest;
@@ -16,20 +14,17 @@ use super::problem::Problems;
 use super::raw::{Raw, TELEMETRY_KEY};
 use super::reader::Reader;
 use super::resolved::{
-    Config, DeliveryConfig, EgressConfig, LimitsConfig, ListenConfig, LogConfig, LogFormat,
-    OrganizationsConfig, SecretsConfig, StoreConfig, TracesConfig,
+    Config, DeliveryConfig, EgressConfig, LogConfig, LogFormat, OrganizationsConfig, SecretsConfig,
+    StoreConfig, TracesConfig,
 };
 use super::units::{
-    address, duration, endpoint, flag, folder, host, network, number, or_word, path, proxy, size, variable,
+    duration, endpoint, flag, folder, host, network, number, or_word, path, proxy, size, variable,
 };
-use super::{FILE_VARIABLE, Loaded, plans};
+use super::{FILE_VARIABLE, Loaded, limits, listen, plans};
 
 const SECRETS_KEY: &str = "secrets.environment";
-const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 const TIB: u64 = 1 << 40;
-/// The largest payload that may be configured: what one gRPC message may hold at most, less its frame.
-const PAYLOAD_CEILING: u64 = 16 * MIB;
 
 /// The configuration, or all that is wrong with it.
 pub(super) fn validate(raw: &Raw) -> Result<Loaded, Problems> {
@@ -46,20 +41,22 @@ pub(super) fn validate(raw: &Raw) -> Result<Loaded, Problems> {
 }
 
 fn read(reader: &mut Reader<'_>, raw: &Raw) -> Option<Config> {
-    let listen = listen(reader);
+    let (listen, auth) = listen::listen_and_auth(reader);
     let store = store(reader);
     let delivery = delivery(reader);
     let retention = retention(reader);
-    let limits = limits(reader);
+    let limits = limits::limits(reader);
     let egress = egress(reader);
     let secrets = secrets(reader);
     let organizations = organizations(reader);
-    let payload_max = limits.as_ref().map_or(PAYLOAD_CEILING, |limits| limits.payload.max_bytes as u64);
+    let payload_max =
+        limits.as_ref().map_or(limits::PAYLOAD_CEILING, |limits| limits.payload.max_bytes as u64);
     let plans = plans::plans(reader, raw, payload_max);
     let traces = traces(reader);
     let log = log(reader);
     Some(Config {
         listen: listen?,
+        auth: auth?,
         store: store?,
         delivery: delivery?,
         retention: retention?,
@@ -71,51 +68,6 @@ fn read(reader: &mut Reader<'_>, raw: &Raw) -> Option<Config> {
         traces: traces?,
         log: log?,
     })
-}
-
-fn listen(reader: &mut Reader<'_>) -> Option<ListenConfig> {
-    let grpc = reader.one("listen.grpc", "127.0.0.1:8080", address);
-    let health = reader.one("listen.health", "127.0.0.1:8081", address);
-    let metrics = reader.one("listen.metrics", "127.0.0.1:9090", or_word("off", address));
-    let allowed = reader.one("listen.allow_unauthenticated_network", "false", flag);
-    let reflection = reader.one("listen.reflection", "true", flag);
-    let listeners = [("listen.grpc", grpc), ("listen.health", health), ("listen.metrics", metrics.flatten())];
-    if allowed == Some(false) {
-        refuse_the_network(reader, &listeners);
-    }
-    refuse_the_same_twice(reader, &listeners);
-    Some(ListenConfig {
-        grpc: grpc?,
-        health: health?,
-        metrics: metrics?,
-        allow_unauthenticated_network: allowed?,
-        reflection: reflection?,
-    })
-}
-
-fn refuse_the_network(reader: &mut Reader<'_>, listeners: &[(&str, Option<SocketAddr>)]) {
-    for (key, listener) in listeners {
-        let Some(listener) = listener.filter(|listener| !listener.ip().to_canonical().is_loopback()) else {
-            continue;
-        };
-        reader.problem(
-            key,
-            format!(
-                "`{listener}` can be reached from other machines, and callers are not authenticated; write a \
-                 loopback address, or set listen.allow_unauthenticated_network = true where the network is \
-                 closed by other means"
-            ),
-        );
-    }
-}
-
-fn refuse_the_same_twice(reader: &mut Reader<'_>, listeners: &[(&str, Option<SocketAddr>)]) {
-    for (position, (key, listener)) in listeners.iter().enumerate() {
-        let taken = listeners.iter().take(position).find(|(_, other)| other == listener);
-        if let (Some(listener), Some((other, _))) = (listener.filter(|at| at.port() != 0), taken) {
-            reader.problem(key, format!("`{listener}` is taken by {other}; give each an address of its own"));
-        }
-    }
 }
 
 fn store(reader: &mut Reader<'_>) -> Option<StoreConfig> {
@@ -166,6 +118,7 @@ fn retention(reader: &mut Reader<'_>) -> Option<Retention> {
     let notice = reader.one("retention.dead_letter_notice", "auto", notice);
     let max_size = or_word("unlimited", size(MAX_SIZE_LEAST, 1024 * TIB));
     let max_size = reader.one("retention.max_size", "unlimited", max_size);
+    let audit = reader.one("retention.audit", "365d", kept());
     let notice =
         notice.zip(dead_letters).map(|(notice, kept)| notice.unwrap_or(Retention::usual_notice(kept)));
     if let (Some(notice), Some(kept)) = (notice, dead_letters)
@@ -180,6 +133,7 @@ fn retention(reader: &mut Reader<'_>) -> Option<Retention> {
         dead_letters: dead_letters?,
         dead_letter_notice: notice?,
         max_bytes: max_size?,
+        audit: audit?,
     })
 }
 
@@ -199,29 +153,6 @@ fn plain_http_contract(text: &str) -> Result<Contract, String> {
         Contract::Stalwart => Ok(Contract::Stalwart),
         other => Err(format!("{other} promises HTTPS; only STALWART may be delivered in the clear")),
     }
-}
-
-fn limits(reader: &mut Reader<'_>) -> Option<LimitsConfig> {
-    let payload = reader.one("limits.payload", "256KiB", size(2, PAYLOAD_CEILING));
-    let depth = reader.one("limits.payload_depth", "64", number(1, 128));
-    let batch_events = reader.one("limits.batch_events", "1000", number(1, 10_000));
-    let message = reader.one("limits.message", "4MiB", size(64 * KIB, 64 * MIB));
-    let headers = reader.one("limits.headers", "16KiB", size(4 * KIB, MIB));
-    let streams = reader.one("limits.concurrent_streams", "256", number(1, 65_536));
-    if let (Some(payload), Some(message)) = (payload, message)
-        && payload + 16 * KIB > message
-    {
-        reader
-            .problem("limits.payload", "does not fit into limits.message with 16KiB for the rest; lower it");
-    }
-    let bytes = |size: u64| usize::try_from(size).ok();
-    Some(LimitsConfig {
-        payload: PayloadLimits { max_bytes: bytes(payload?)?, max_depth: depth? },
-        batch_events: batch_events?,
-        message_bytes: bytes(message?)?,
-        header_bytes: u32::try_from(headers?).ok()?,
-        concurrent_streams: streams?,
-    })
 }
 
 fn egress(reader: &mut Reader<'_>) -> Option<EgressConfig> {
@@ -258,9 +189,14 @@ fn response_bodies(text: &str) -> Result<ResponseBodies, String> {
 }
 
 fn secrets(reader: &mut Reader<'_>) -> Option<SecretsConfig> {
+    let key_file = reader.one("secrets.key_file", "", or_word("", path));
     let environment = reader.many(SECRETS_KEY, variable);
     let folders = reader.many("secrets.folders", folder);
-    Some(SecretsConfig { environment: environment?.into_iter().collect::<BTreeSet<_>>(), folders: folders? })
+    Some(SecretsConfig {
+        key_file: key_file?,
+        environment: environment?.into_iter().collect::<BTreeSet<_>>(),
+        folders: folders?,
+    })
 }
 
 fn organizations(reader: &mut Reader<'_>) -> Option<OrganizationsConfig> {

@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
+use super::audit::{Act, Action};
 use super::{Condition, Control, Error, Listing, PageRequest, Resource};
 use crate::auth::{Caller, Role};
+use crate::domain::audit::AuditChange;
 use crate::domain::delivery::{CycleCause, Delivery, DeliveryState, StateKind};
 use crate::domain::destination::DestinationState;
 use crate::domain::event::{Event, EventType};
@@ -179,7 +181,7 @@ impl Control {
         delivery_id: &str,
     ) -> Result<Delivery, Error> {
         let delivery = self.delivery_to_change(caller, organization_id, delivery_id).await?;
-        self.send_again(&delivery, CycleCause::Resend).await
+        self.send_again(Act::new(caller, Action::ResendDelivery), &delivery, CycleCause::Resend).await
     }
 
     /// A delivery, for a caller that may change it.
@@ -193,9 +195,15 @@ impl Control {
         self.find_delivery(&id, delivery_id).await
     }
 
-    pub(super) async fn send_again(&self, delivery: &Delivery, cause: CycleCause) -> Result<Delivery, Error> {
+    pub(super) async fn send_again(
+        &self,
+        act: Act<'_>,
+        delivery: &Delivery,
+        cause: CycleCause,
+    ) -> Result<Delivery, Error> {
         self.check_receptive(&delivery.organization_id, delivery.id.destination_id)?;
-        let requeued = self.store.requeue(vec![delivery.id], cause, self.clock.now()).await?;
+        let store = self.noting(act, &delivery.organization_id, delivery.id, AuditChange::default())?;
+        let requeued = store.requeue(vec![delivery.id], cause, self.clock.now()).await?;
         if requeued.is_empty() {
             return Err(Error::Precondition {
                 kind: Condition::EventGone,
@@ -237,7 +245,9 @@ impl Control {
     ) -> Result<Delivery, Error> {
         let delivery = self.delivery_to_change(caller, organization_id, delivery_id).await?;
         let cancelled = DeliveryState::Cancelled { at: self.clock.now() };
-        self.store.end(vec![delivery.id], StateKind::Waiting, cancelled).await?;
+        let act = Act::new(caller, Action::CancelDelivery);
+        let store = self.noting(act, &delivery.organization_id, delivery.id, AuditChange::default())?;
+        store.end(vec![delivery.id], StateKind::Waiting, cancelled).await?;
         // Whoever finished it first, the record now says how it ended.
         let delivery = self.find_delivery(&delivery.organization_id, delivery_id).await?;
         match delivery.state.kind() {

@@ -6,6 +6,7 @@
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::audit::{Act, Action};
 use super::event_draft::{self, payload_limits, route_to};
 use super::{Control, Error, Quota, Resource};
 use crate::auth::{Caller, Role};
@@ -81,7 +82,7 @@ impl Control {
         let begun = Begun::now(&self.clock, &drafts);
         let prepared = self.prepare(&id, plan, drafts);
         if organization.is_none() && prepared.iter().any(Result::is_ok) {
-            self.used(&id).await?;
+            self.used(Act::new(caller, Action::Emit), &id).await?;
         }
         self.accept(prepared, &begun).await
     }

@@ -257,7 +257,7 @@ fn of_waiting(standing: Standing) -> Told {
         WaitReason::Paused | WaitReason::Disabled => "state",
         WaitReason::OrderHeld => "settings.ordered",
         WaitReason::RetryNotDue => "settings.retry_policy",
-        WaitReason::LaneBusy | WaitReason::Deleted => "",
+        WaitReason::LaneBusy | WaitReason::HostRate | WaitReason::Deleted => "",
     };
     match standing.next_attempt_at {
         Some(next) => told(verdict, field, format!("{}; not before {next}", wait.as_sentence())),

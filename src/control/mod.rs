@@ -7,8 +7,10 @@
 //!
 //! Whatever belongs to another organization is answered exactly like what does not exist.
 
+pub mod audit;
 pub mod dead_letter;
 pub mod delivery;
+pub mod denials;
 pub mod destination;
 pub mod destination_draft;
 pub mod destination_patch;
@@ -39,6 +41,7 @@ use crate::auth::{Caller, Role};
 use crate::clock::SharedClock;
 use crate::contract;
 use crate::domain::contract::Contract;
+use crate::domain::facts;
 use crate::domain::id::OrganizationId;
 use crate::domain::operational::OperationalEvent;
 use crate::domain::organization::Organization;
@@ -53,6 +56,7 @@ use crate::store::directory::Directory;
 use crate::store::{Store, StoreError};
 use crate::transport::courier::Courier;
 use crate::transport::secrets::SecretReader;
+use audit::Act;
 pub use error::{Condition, Error, Quota, Resource};
 
 /// The variable of seed 000 without which nothing is delivered to `SEMAPHOR` destinations.
@@ -207,11 +211,13 @@ impl Control {
     }
 
     /// The organization, which comes into being with its first use where that is allowed.
-    async fn used(&self, id: &OrganizationId) -> Result<Arc<Organization>, Error> {
+    async fn used(&self, act: Act<'_>, id: &OrganizationId) -> Result<Arc<Organization>, Error> {
         if let Some(organization) = self.known(id)? {
             return Ok(organization);
         }
-        let created = self.store.create_organization(self.fresh_organization(id.clone())).await;
+        let fresh = self.fresh_organization(id.clone());
+        let store = self.noting(act, id, id, facts::change(None, Some(&facts::of_organization(&fresh))))?;
+        let created = store.create_organization(fresh).await;
         match created {
             // Another call was the first to use it.
             Err(StoreError::AlreadyExists) => self

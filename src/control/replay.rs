@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
+use super::audit::{Act, Action};
 use super::delivery::DeliveryFilter;
 use super::{Condition, Control, Error, Listing, PageRequest, Resource, random};
 use crate::auth::{Caller, Role};
 use crate::contract;
+use crate::domain::audit::AuditChange;
 use crate::domain::event::EventType;
 use crate::domain::id::{EventId, EventKey, OrganizationId, ReplayId};
 use crate::domain::replay::{
@@ -86,7 +88,7 @@ impl Control {
             from: filter.from,
             until: filter.until,
         };
-        self.start(caller, id, scope, order).await
+        self.start(Act::new(caller, Action::ReplayDeadLetters), id, scope, order).await
     }
 
     /// Starts a replay of a destination's succeeded deliveries, or of what it missed.
@@ -114,12 +116,12 @@ impl Control {
             // What comes later is routed by itself.
             until: Some(range.until.unwrap_or_else(|| self.clock.now())),
         };
-        self.start(caller, id, scope, order).await
+        self.start(Act::new(caller, Action::ReplayDeliveries), id, scope, order).await
     }
 
     async fn start(
         &self,
-        caller: &Caller,
+        act: Act<'_>,
         organization_id: OrganizationId,
         scope: ReplayScope,
         order: ReplayOrder,
@@ -137,7 +139,7 @@ impl Control {
             organization_id,
             scope,
             per_second,
-            started_by: caller.subject().to_owned(),
+            started_by: act.caller.subject().to_owned(),
             created_at: now,
             state: ReplayState::Counting { after: None },
             total: 0,
@@ -149,7 +151,8 @@ impl Control {
         if order.validate_only {
             return self.count(replay).await;
         }
-        Ok(self.store.create_replay(replay).await?)
+        let store = self.noting(act, &replay.organization_id, replay.id, AuditChange::default())?;
+        Ok(store.create_replay(replay).await?)
     }
 
     /// Counts what a replay would cover now, and what it would pass over.
@@ -241,7 +244,9 @@ impl Control {
     ) -> Result<Replay, Error> {
         let id = self.enter(caller, Role::Admin, organization_id)?;
         let replay = self.find_replay(&id, replay_id).await?;
-        let cancelled = self.store.cancel_replay(replay.id, self.clock.now()).await;
+        let act = Act::new(caller, Action::CancelReplay);
+        let store = self.noting(act, &id, replay.id, AuditChange::default())?;
+        let cancelled = store.cancel_replay(replay.id, self.clock.now()).await;
         let replay = cancelled.map_err(Error::about(Resource::Replay, replay_id))?;
         match replay.state.kind() {
             ReplayStateKind::Cancelled => Ok(replay),

@@ -18,11 +18,13 @@
 //! ```
 
 pub mod attempt;
+pub mod audit;
 pub mod circuit;
 pub mod contract;
 pub mod delivery;
 pub mod destination;
 pub mod event;
+pub mod facts;
 pub mod id;
 pub mod operational;
 pub mod organization;

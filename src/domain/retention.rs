@@ -17,6 +17,8 @@ pub struct Retention {
     pub dead_letter_notice: Duration,
     /// The most bytes of events and deliveries; above it the oldest finished ones go early. `None`: any.
     pub max_bytes: Option<u64>,
+    /// Entries of the audit log.
+    pub audit: Duration,
 }
 
 impl Retention {
@@ -31,6 +33,6 @@ impl Default for Retention {
     fn default() -> Self {
         let dead_letters = DAY * 30;
         let dead_letter_notice = Self::usual_notice(dead_letters);
-        Self { history: DAY * 30, dead_letters, dead_letter_notice, max_bytes: None }
+        Self { history: DAY * 30, dead_letters, dead_letter_notice, max_bytes: None, audit: DAY * 365 }
     }
 }

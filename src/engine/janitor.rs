@@ -81,6 +81,7 @@ impl Janitor {
                 next_pass = Instant::now() + self.options.pass_every();
             }
             self.relieve().await;
+            self.expire_audit().await;
             let pause = next_pass.saturating_duration_since(Instant::now());
             tokio::time::sleep(pause.min(LOOK_EVERY)).await;
         }
@@ -193,7 +194,39 @@ impl Janitor {
         }
     }
 
+    /// Removes entries of the audit log that are too old.
+    async fn expire_audit(&self) {
+        let before = self.clock.now() - self.options.retention.audit;
+        loop {
+            let begun = Instant::now();
+            match self.store.expire_audit(before, BUDGET).await {
+                Ok(removed) if removed == BUDGET => pause_after(begun).await,
+                Ok(_) => return,
+                Err(error) => return note(&error, "the audit log could not be shortened"),
+            }
+        }
+    }
+
+    /// Takes names and contents out of what the audit log says of an organization; the entries stay.
+    async fn forget_audit(&self, id: &OrganizationId) {
+        let mut after = None;
+        loop {
+            let begun = Instant::now();
+            match self.store.forget_audit_contents(id, after, BUDGET).await {
+                Ok(None) => return,
+                Ok(last) => after = last,
+                Err(error) => {
+                    note(&error, "the audit log of an organization could not be emptied further");
+                    tokio::time::sleep(BUSY_PAUSE).await;
+                }
+            }
+            pause_after(begun).await;
+        }
+    }
+
     async fn erase(&mut self, id: &OrganizationId) {
+        // First, because an organization is being erased until its last record is gone.
+        self.forget_audit(id).await;
         let mut from = None;
         loop {
             self.relieve().await;

@@ -363,6 +363,20 @@ impl Lane {
         (moment.as_millis() > i64::MIN).then_some(moment)
     }
 
+    /// Whether a request would begin now, as far as can be told without taking anything out.
+    #[must_use]
+    pub fn may_start(&self, now: Timestamp) -> bool {
+        let sends = matches!(self.hold, Hold::Open | Hold::Flushing);
+        let is_free = sends && now >= self.next_start && !self.gate.is_full(&self.policy);
+        is_free
+            && self
+                .gate
+                .earliest(&self.policy, &self.window)
+                .into_iter()
+                .flatten()
+                .any(|moment| moment <= now)
+    }
+
     /// Where the lane stands, as callers may see it.
     #[must_use]
     pub fn status(&self) -> LaneStatus {
@@ -372,6 +386,7 @@ impl Lane {
             oldest_fresh_at: self.window.oldest_fresh_at(),
             more_in_store: self.window.has_more_in_store(),
             next_attempt_at: self.next_attempt_at(),
+            host_turn_at: None,
             circuit: self.gate.circuit(),
             next_probe_at: self.gate.probe_at(),
             concurrency: self.gate.limit(&self.policy),

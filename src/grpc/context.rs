@@ -26,6 +26,8 @@ pub struct Context {
     pub max_streams: usize,
     /// One permit for each watch.
     pub watches: Arc<Semaphore>,
+    /// How many permits there were.
+    pub max_watches: usize,
 }
 
 impl Context {

@@ -11,7 +11,7 @@ use super::context::Context;
 use super::convert::event::{has_struct, place_violations, read_event, write_accepted};
 use super::convert::required;
 use super::emit_stream::{self, Session};
-use super::interceptor::{caller, trace};
+use super::interceptor::{admission, caller, trace};
 use super::proto::v1;
 use super::proto::v1::emit_batch_result::Result as BatchResult;
 use super::proto::v1::event_ingest_server::EventIngest;
@@ -174,11 +174,11 @@ impl EventIngest for EventIngestService {
         &self,
         request: Request<Streaming<v1::EmitStreamRequest>>,
     ) -> Result<Response<Self::EmitStreamStream>, Status> {
-        let (caller, trace) = (caller(&request)?, trace(&request));
+        let (admission, trace) = (admission(&request)?, trace(&request));
         let Ok(permit) = Arc::clone(&self.context.streams).try_acquire_owned() else {
             return Err(too_many_streams(self.context.max_streams).into_status());
         };
-        let (session, answers) = Session::new(self.context.clone(), (caller, trace), request.into_inner());
+        let (session, answers) = Session::new(self.context.clone(), (admission, trace), request.into_inner());
         self.context.tasks.spawn(async move {
             session.run().await;
             drop(permit);

@@ -1,38 +1,30 @@
-//! Counts calls by method and code, around all services.
+//! Counts calls by method and code, also those that are not let in.
 //!
 //! The code of a call is in the headers of its answer where it failed at once, otherwise in the trailers at the
 //! end of its body. A call that has neither was given up by its caller.
 
 use std::collections::HashMap;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use http::{HeaderMap, Request, Response};
+use http::{HeaderMap, Response};
 use hyper::body::{Body, Frame, SizeHint};
 use prost::Message;
 use prost_types::FileDescriptorSet;
-use tower::{Layer, Service};
 
 use crate::metrics::{MethodMetrics, OpenCall, RpcMetrics};
 
 const STATUS: &str = "grpc-status";
 
-/// Puts a [`Meter`] around a service.
-#[derive(Debug, Clone)]
-pub struct MeterLayer {
-    methods: Arc<Methods>,
-}
-
-/// The metrics of all methods that the server has, by path.
+/// The metrics of all methods that a server has.
 #[derive(Debug)]
-struct Methods {
+pub struct Meter {
     by_path: HashMap<String, MethodMetrics>,
     /// For paths that the server does not have, so that callers can't make labels.
     other: MethodMetrics,
 }
 
-impl MeterLayer {
+impl Meter {
     /// A meter for the methods of these descriptors.
     #[must_use]
     pub fn new(metrics: &RpcMetrics, sets: &[&[u8]]) -> Self {
@@ -50,49 +42,20 @@ impl MeterLayer {
                 }
             }
         }
-        let other = metrics.method("other", "other", true);
-        Self { methods: Arc::new(Methods { by_path, other }) }
+        Self { by_path, other: metrics.method("other", "other", true) }
+    }
+
+    /// A call of the method at this path begins.
+    #[must_use]
+    pub fn begin(&self, path: &str) -> OpenCall {
+        self.by_path.get(path).unwrap_or(&self.other).begin()
     }
 }
 
-impl<S> Layer<S> for MeterLayer {
-    type Service = Meter<S>;
-
-    fn layer(&self, inner: S) -> Meter<S> {
-        Meter { inner, methods: Arc::clone(&self.methods) }
-    }
-}
-
-/// A service whose calls are counted.
-#[derive(Debug, Clone)]
-pub struct Meter<S> {
-    inner: S,
-    methods: Arc<Methods>,
-}
-
-impl<S, B, R> Service<Request<B>> for Meter<S>
-where
-    S: Service<Request<B>, Response = Response<R>>,
-    S::Future: Send + 'static,
-{
-    type Response = Response<Metered<R>>;
-    type Error = S::Error;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, S::Error>> + Send>>;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.inner.poll_ready(context)
-    }
-
-    fn call(&mut self, request: Request<B>) -> Self::Future {
-        let method = self.methods.by_path.get(request.uri().path()).unwrap_or(&self.methods.other);
-        let mut call = method.begin();
-        let answered = self.inner.call(request);
-        Box::pin(async move {
-            let (parts, body) = answered.await?.into_parts();
-            note_status(&mut call, &parts.headers);
-            Ok(Response::from_parts(parts, Metered { inner: body, call: Some(call) }))
-        })
-    }
+/// The answer of a call, which ends with it.
+pub fn metered<B>(response: Response<B>, mut call: OpenCall) -> Response<Metered<B>> {
+    note_status(&mut call, response.headers());
+    response.map(|inner| Metered { inner, call: Some(call) })
 }
 
 fn note_status(call: &mut OpenCall, headers: &HeaderMap) {

@@ -82,6 +82,32 @@ impl Problem {
         Self::new(Code::Unimplemented, ErrorReason::MethodNotAvailable, message).with("method", method)
     }
 
+    /// A method that nobody knows.
+    pub fn unknown_method(method: &str) -> Self {
+        let message = "this server does not offer the method; check its name, or use a newer server";
+        Self::new(Code::Unimplemented, ErrorReason::MethodNotAvailable, message).with("method", method)
+    }
+
+    /// The call has no credentials.
+    pub fn credentials_missing() -> Self {
+        let message = "this call has no credentials; send `authorization: Bearer` with a token, or a client \
+                       certificate that the operator knows";
+        Self::new(Code::Unauthenticated, ErrorReason::CredentialsMissing, message)
+    }
+
+    /// The call has credentials that are not accepted. Which part of them is wrong is not said.
+    pub fn credentials_invalid() -> Self {
+        let message = "the credentials are not valid, or no longer; get new ones from the operator";
+        Self::new(Code::Unauthenticated, ErrorReason::CredentialsInvalid, message)
+    }
+
+    /// The call's deadline passed.
+    pub fn timed_out() -> Self {
+        let message = "the call's deadline passed before its answer; repeat it with the same event ids and a \
+                       longer deadline";
+        Self::new(Code::DeadlineExceeded, ErrorReason::CallTimedOut, message)
+    }
+
     /// The server stops.
     pub fn shutting_down() -> Self {
         let message =

@@ -126,6 +126,7 @@ pub struct StoreMetrics {
     queue: Gauge,
     queue_limit: Gauge,
     up: Gauge,
+    data: Gauge,
     size: Gauge,
     free: Gauge,
     free_least: Gauge,
@@ -146,6 +147,7 @@ impl Default for StoreMetrics {
             queue: Gauge::default(),
             queue_limit: Gauge::default(),
             up: Gauge::default(),
+            data: Gauge::default(),
             size: Gauge::default(),
             free: Gauge::default(),
             free_least: Gauge::default(),
@@ -156,6 +158,8 @@ impl Default for StoreMetrics {
 /// How full the store is, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Room {
+    /// Keys and values.
+    pub data: u64,
     /// The files of the store.
     pub size: u64,
     /// What is free on its disk.
@@ -216,6 +220,7 @@ impl StoreMetrics {
 
     /// How full it is.
     pub fn room(&self, room: Room) {
+        self.data.set(gauge(room.data));
         self.size.set(gauge(room.size));
         self.free.set(gauge(room.free));
         self.free_least.set(gauge(room.free_least));
@@ -229,6 +234,8 @@ impl StoreMetrics {
         let help = "Calls that may wait for the store's writer before more are refused";
         registry.register("store_queue_limit_calls", help, self.queue_limit.clone());
         registry.register("store_up", "Whether the store works: 1, or 0 once it has failed", self.up.clone());
+        let help = "Size of what is stored, keys and values, which retention by size goes by";
+        registry.register("store_data_bytes", help, self.data.clone());
         registry.register("store_size_bytes", "Size of the store's files", self.size.clone());
         let help = "Free space on the store's disk";
         registry.register("store_free_bytes", help, self.free.clone());

@@ -3,6 +3,7 @@
 pub mod address;
 pub mod breaker;
 pub mod concurrency;
+pub mod host_rate;
 pub mod pace;
 pub mod rate;
 pub mod retry;

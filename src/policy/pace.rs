@@ -7,7 +7,7 @@ use crate::domain::time::Timestamp;
 /// Deliveries are put back in groups, about this often: each group is a commit.
 const GROUPS_PER_SECOND: u32 = 10;
 /// The largest group, so that ingest waits for no long commit.
-const GROUP_MAX: u32 = 200;
+const GROUP_MAX: u32 = 64;
 const MICROS: i64 = 1_000_000;
 
 /// Hands out deliveries evenly; what was not taken in time is not made up for, but for one group.
@@ -99,8 +99,8 @@ mod tests {
             (100, 1_000, 91, 100, 11),
             (100, 60_000, 5_990, 6_000, 601),
             (999, 10_000, 9_800, 9_990, 110),
-            (10_000, 1_000, 9_700, 10_000, 51),
-            (10_000, 10_000, 99_000, 100_000, 501),
+            (10_000, 1_000, 9_700, 10_000, 160),
+            (10_000, 10_000, 97_000, 100_000, 1600),
         ];
         for (per_second, millis, least, most, groups) in table {
             let (total, in_groups) = within(per_second, millis);

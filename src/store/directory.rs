@@ -44,6 +44,8 @@ pub struct LaneStatus {
     pub more_in_store: bool,
     /// When the next attempt may begin, if that is known.
     pub next_attempt_at: Option<Timestamp>,
+    /// Where the organization sends to the host as fast as it may: when the lane's turn comes, at the earliest.
+    pub host_turn_at: Option<Timestamp>,
     /// Whether the lane sends, judged by recent outcomes.
     pub circuit: CircuitState,
     /// When the next probe is due, while the circuit is open.

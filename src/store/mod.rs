@@ -10,11 +10,14 @@
 //!
 //! `conformance` holds the one suite of tests that every implementation passes.
 
+pub mod audit;
 pub mod changes;
 #[cfg(test)]
 pub(crate) mod conformance;
 pub mod directory;
 mod error;
+pub mod key_file;
+pub mod keyring;
 mod lifecycle;
 pub mod memory;
 mod query;
@@ -29,12 +32,14 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
+use crate::domain::audit::AuditEntry;
 use crate::domain::delivery::{CycleCause, Delivery, DeliveryState, StateKind};
 use crate::domain::destination::{Destination, DestinationHealth};
 use crate::domain::event::{Acceptance, Event, NewEvent};
 use crate::domain::id::{DeliveryId, DestinationId, EventId, EventKey, OrganizationId, ReplayId};
 use crate::domain::organization::Organization;
 use crate::domain::time::Timestamp;
+pub use audit::{AuditPage, AuditQuery, AuditStore};
 use changes::ChangeFeed;
 use directory::Directory;
 pub use error::StoreError;
@@ -47,7 +52,7 @@ pub use settlement::{DueEntry, Settlement, Stage};
 
 /// Everything that a running service needs to be kept.
 pub trait Store:
-    EventStore + DeliveryStore + DestinationStore + OrganizationStore + ReplayStore + RetentionStore
+    EventStore + DeliveryStore + DestinationStore + OrganizationStore + ReplayStore + RetentionStore + AuditStore
 {
     /// The in-memory snapshot of organizations and destinations; it changes with each commit.
     fn directory(&self) -> &Arc<Directory>;
@@ -57,6 +62,11 @@ pub trait Store:
 
     /// How much is stored, as of the last commit; it costs nothing to ask.
     fn footprint(&self) -> Footprint;
+
+    /// The same store, whose next change commits this entry of the audit log together with itself: both are
+    /// there after a crash, or neither. A call that changes nothing leaves no entry. Where the change is of
+    /// several things, the entry says of how many.
+    fn noting(&self, entry: AuditEntry) -> Arc<dyn Store>;
 
     /// Names the one who is told of commits. It is called on the store's own thread, in commit order,
     /// and may block to hold ingest back. May be set once, before the first write.

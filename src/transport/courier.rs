@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::account::{Account, AttemptTrace};
+use super::echo::without_secrets;
 use super::secrets::{SecretProblem, SecretReader};
 use super::{SendOptions, Sent, Transport};
 use crate::clock::SharedClock;
@@ -55,7 +56,10 @@ impl Courier {
         let in_flight = self.account.metrics.begin();
         let trace = AttemptTrace::of(order, fastrand::u64(..));
         let sent = match self.prepare(order, started_at, trace) {
-            Ok(request) => self.transport.send(request, send_options(order.policy)).await,
+            Ok((request, secrets)) => {
+                let sent = self.transport.send(request, send_options(order.policy)).await;
+                without_echo(sent, order.destination, &secrets)
+            }
             Err(outcome) => Sent { outcome, remote_address: None },
         };
         drop(in_flight);
@@ -86,7 +90,7 @@ impl Courier {
         order: Order<'_>,
         now: Timestamp,
         trace: Option<AttemptTrace>,
-    ) -> Result<RenderedRequest, Outcome> {
+    ) -> Result<(RenderedRequest, ResolvedSecrets), Outcome> {
         let secrets = self.resolve(order.destination, now).map_err(|SecretProblem(detail)| {
             Outcome::NotSent { refusal: Refusal::SecretUnavailable, detail }
         })?;
@@ -99,8 +103,10 @@ impl Courier {
             trace: trace.map(|trace| trace.context).filter(|_| self.account.tells_receivers),
         };
         let events: Vec<&Event> = order.events.iter().map(Arc::as_ref).collect();
-        contract::render(context, &events)
-            .map_err(|RenderProblem(detail)| Outcome::NotSent { refusal: Refusal::NotRenderable, detail })
+        match contract::render(context, &events) {
+            Ok(request) => Ok((request, secrets)),
+            Err(RenderProblem(detail)) => Err(Outcome::NotSent { refusal: Refusal::NotRenderable, detail }),
+        }
     }
 
     /// All secrets that are in force now. Also a retiring one that is gone is a problem: receivers that
@@ -121,6 +127,13 @@ impl Courier {
         };
         Ok(ResolvedSecrets { signing, http_auth })
     }
+}
+
+fn without_echo(mut sent: Sent, destination: &Destination, secrets: &ResolvedSecrets) -> Sent {
+    if let Outcome::Answered { body, .. } = &mut sent.outcome {
+        *body = without_secrets(std::mem::take(body), destination, secrets);
+    }
+    sent
 }
 
 /// The batch, as the record of its first delivery has it.

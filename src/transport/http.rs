@@ -5,7 +5,7 @@
 //! The engine alone decides on further attempts.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::{Client, Method, Proxy, Request, Response};
 use rustls::ClientConfig;
 use rustls::pki_types::CertificateDer;
-use url::Url;
+use url::{Host as UrlHost, Url};
 
 use super::failure::{self, Stage};
 use super::resolve::{self, GuardedResolver, NameSource, SystemLookUp};
@@ -25,6 +25,7 @@ use crate::clock::SharedClock;
 use crate::contract::RenderedRequest;
 use crate::domain::attempt::{Outcome, RESPONSE_KEPT_BYTES, Refusal, ResponseBodies};
 use crate::policy::address::{AddressPolicy, is_public};
+use crate::policy::host_rate::Host;
 use crate::policy::retry_after;
 
 /// How much of a response is read before the rest is dropped. A small body that is read to its end keeps
@@ -94,6 +95,7 @@ pub struct HttpTransport {
     options: HttpOptions,
     clock: SharedClock,
     clients: Clients,
+    resolver: Arc<GuardedResolver>,
     /// For requests to a port at which this process listens; see [`GuardedResolver::for_own_port`].
     beside_us: HashMap<u16, Clients>,
 }
@@ -113,14 +115,20 @@ impl HttpTransport {
     pub fn new(options: HttpOptions, clock: SharedClock) -> Result<Self, HttpSetupError> {
         let tls = [tls::verifying(&options.extra_root_certificates)?, tls::accepting_any()?];
         let (policy, names) = (&options.address_policy, &options.names);
-        let resolver = GuardedResolver::new(Arc::clone(policy), names.clone());
-        let clients = Clients::new(&options, tls.clone(), resolver)?;
+        let resolver = Arc::new(GuardedResolver::new(Arc::clone(policy), names.clone()));
+        let clients = Clients::new(&options, tls.clone(), Arc::clone(&resolver))?;
         let mut beside_us = HashMap::new();
         for port in policy.own_listeners.iter().map(SocketAddr::port) {
             let resolver = GuardedResolver::for_own_port(Arc::clone(policy), names.clone(), port);
-            beside_us.insert(port, Clients::new(&options, tls.clone(), resolver)?);
+            beside_us.insert(port, Clients::new(&options, tls.clone(), Arc::new(resolver))?);
         }
-        Ok(Self { options, clock, clients, beside_us })
+        Ok(Self { options, clock, clients, resolver, beside_us })
+    }
+
+    /// Looks a name up as a request would.
+    #[cfg(test)]
+    pub(super) async fn look_up(&self, name: &str) {
+        self.resolver.resolve(name).await.map(drop).unwrap_or_default();
     }
 
     fn client_for(&self, url: &Url, allow_invalid_certificates: bool) -> &Client {
@@ -192,18 +200,31 @@ impl Transport for HttpTransport {
             Err(error) => self.failed(error, tls, options.timeout),
         }
     }
+
+    fn third_party(&self, url: &Url) -> Option<Host> {
+        let ip = match url.host()? {
+            UrlHost::Ipv4(ip) => Some(IpAddr::V4(ip)),
+            UrlHost::Ipv6(ip) => Some(IpAddr::V6(ip)),
+            UrlHost::Domain(name) => self.resolver.last_known(name),
+        };
+        match ip {
+            // A network that the operator has opened is the operator's.
+            Some(ip) => is_public(ip).then(|| Host::at(ip)),
+            None => url.host_str().map(|name| Host::Name(name.to_owned())),
+        }
+    }
 }
 
 impl Clients {
     fn new(
         options: &HttpOptions,
         [verifying, accepting_any]: [ClientConfig; 2],
-        resolver: GuardedResolver,
+        resolver: Arc<GuardedResolver>,
     ) -> Result<Self, HttpSetupError> {
         // Through a proxy, the only name that is ever looked up here is the proxy's; it is the operator's
         // own word, so no policy judges it.
         let guard: Arc<dyn Resolve> = match &options.proxy {
-            None => Arc::new(Guard(Arc::new(resolver))),
+            None => Arc::new(Guard(resolver)),
             Some(proxy) => Arc::new(ProxyOnly {
                 host: proxy.host_str().unwrap_or_default().to_owned(),
                 names: options.names.clone(),

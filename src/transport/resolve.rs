@@ -168,6 +168,13 @@ impl GuardedResolver {
         Ok(addresses)
     }
 
+    /// Where the name led when it was looked up last; of several addresses the lowest, whatever their order.
+    #[must_use]
+    pub fn last_known(&self, name: &str) -> Option<IpAddr> {
+        let cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+        cache.get(name).and_then(|known| known.addresses.iter().map(SocketAddr::ip).min())
+    }
+
     /// Keeps the addresses that pass. Which ones did not, and why, is for the operator alone.
     fn sift(&self, name: &str, found: Vec<IpAddr>) -> Result<Vec<SocketAddr>, ResolveError> {
         if found.is_empty() {

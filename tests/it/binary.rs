@@ -26,18 +26,18 @@ use crate::harness::{
 use crate::harness::{Receiver, eventually, header};
 
 /// A folder with a configuration, a store and the output of the processes.
-struct Home {
+pub struct Home {
     folder: TempDir,
     config: PathBuf,
 }
 
 impl Home {
-    fn new() -> Self {
+    pub fn new() -> Self {
         Self::with(&[])
     }
 
     /// A configuration with these settings besides or instead: full keys and values in TOML.
-    fn with(changes: &[(&str, &str)]) -> Self {
+    pub fn with(changes: &[(&str, &str)]) -> Self {
         let folder = tempfile::Builder::new().prefix("signalpost-it-").tempdir().unwrap();
         let certificate = folder.path().join("receiver.pem");
         std::fs::write(&certificate, TestIdentity::certificate_pem()).unwrap();
@@ -60,7 +60,7 @@ impl Home {
         Self { folder, config }
     }
 
-    fn store(&self) -> PathBuf {
+    pub fn store(&self) -> PathBuf {
         self.folder.path().join("store")
     }
 
@@ -71,24 +71,41 @@ impl Home {
         command
     }
 
+    /// Another command of the binary, with nothing in its environment but these variables.
+    pub fn run(&self, arguments: &[&str], variables: &[(&str, &str)]) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_signalpost"));
+        command.env_clear().envs(variables.iter().copied()).current_dir(self.folder.path()).args(arguments);
+        command.stdin(Stdio::null()).output().unwrap()
+    }
+
+    /// A file of the folder.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
     /// Runs a server that is expected not to start.
-    fn fails(&self) -> Output {
+    pub fn fails(&self) -> Output {
         self.command().output().unwrap()
     }
 
     /// Starts a server and does not wait for it.
-    fn spawn(&self) -> Child {
+    fn spawn(&self, variables: &[(&str, &str)]) -> Child {
         let log = File::options().create(true).append(true).open(self.log()).unwrap();
-        self.command().stdout(Stdio::piped()).stderr(log).spawn().unwrap()
+        self.command().envs(variables.iter().copied()).stdout(Stdio::piped()).stderr(log).spawn().unwrap()
     }
 
-    fn log(&self) -> PathBuf {
+    pub fn log(&self) -> PathBuf {
         self.folder.path().join("log")
     }
 
     /// Starts a server and waits until it says that it is ready.
-    async fn start(&self) -> Process {
-        let mut child = self.spawn();
+    pub async fn start(&self) -> Process {
+        self.start_with(&[]).await
+    }
+
+    /// The same, with these variables in its environment.
+    pub async fn start_with(&self, variables: &[(&str, &str)]) -> Process {
+        let mut child = self.spawn(variables);
         let stdout = child.stdout.take().unwrap();
         let read = tokio::task::spawn_blocking(move || {
             let (mut line, mut stdout) = (String::new(), BufReader::new(stdout));
@@ -108,14 +125,14 @@ impl Home {
 }
 
 /// A server in a process of its own; killed when it is dropped.
-struct Process {
+pub struct Process {
     child: Child,
-    channel: Channel,
+    pub channel: Channel,
     _stdout: BufReader<ChildStdout>,
 }
 
 impl Process {
-    async fn create(&self, draft: DestinationDraft) -> v1::Destination {
+    pub async fn create(&self, draft: DestinationDraft) -> v1::Destination {
         let request = v1::CreateDestinationRequest {
             organization_id: ORGANIZATION.into(),
             destination: Some(draft.0),
@@ -125,20 +142,20 @@ impl Process {
         client.create_destination(request).await.unwrap().into_inner().destination.unwrap()
     }
 
-    async fn emit(&self, draft: EventDraft) -> v1::EmitResult {
+    pub async fn emit(&self, draft: EventDraft) -> v1::EmitResult {
         let request = v1::EmitRequest { organization_id: ORGANIZATION.into(), event: Some(draft.0) };
         let mut client = EventIngestClient::new(self.channel.clone());
         client.emit(request).await.unwrap().into_inner().result.unwrap()
     }
 
     /// `kill -9`, and gone.
-    fn kill(mut self) {
+    pub fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
 
     /// SIGTERM; the exit code.
-    async fn terminate(mut self) -> Option<i32> {
+    pub async fn terminate(mut self) -> Option<i32> {
         self.signal();
         self.ended().await
     }
@@ -161,7 +178,7 @@ impl Drop for Process {
     }
 }
 
-fn said(output: &Output) -> String {
+pub fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
@@ -180,7 +197,7 @@ fn all_mistakes_of_a_configuration_are_told_at_once_before_anything_is_started()
     {
         assert!(said.contains(key), "{key}: {said}");
     }
-    assert!(said.contains("4 mistakes"), "{said}");
+    assert!(said.contains("5 mistakes"), "{said}");
     assert!(!home.store().exists());
 }
 
@@ -464,7 +481,7 @@ async fn no_acknowledged_delivery_is_missing_after_twenty_kills() {
 }
 
 async fn kill_while_starting(home: &Home, after: Duration) {
-    let mut child = home.spawn();
+    let mut child = home.spawn(&[]);
     tokio::time::sleep(after).await;
     child.kill().unwrap();
     child.wait().unwrap();

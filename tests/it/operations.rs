@@ -233,12 +233,3 @@ async fn organizations_are_created_read_changed_and_listed() {
         list.into_inner().organizations.into_iter().map(|one| one.organization_id).collect();
     assert_eq!(ids, ["org_a", "org_c"]);
 }
-
-#[tokio::test]
-async fn what_comes_later_says_that_it_is_not_available_yet() {
-    let server = Server::start().await;
-    let request = v1::ListAuditEntriesRequest::default();
-    let refusal = Refusal::from(server.organizations().list_audit_entries(request).await.unwrap_err());
-    assert_eq!((refusal.code, refusal.reason.as_str()), (Code::Unimplemented, "METHOD_NOT_AVAILABLE"));
-    assert_eq!(refusal.metadata["method"], "signalpost.v1.OrganizationAdmin/ListAuditEntries");
-}

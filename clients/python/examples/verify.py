@@ -60,6 +60,7 @@ def verify(
     return read(contract, given, body)
 
 
+# [plain]
 def plain(secret: str, body: bytes) -> bytes:
     """HMAC-SHA256 with the bytes of the secret's text as the key."""
     return hmac.new(secret.encode(), body, hashlib.sha256).digest()
@@ -69,8 +70,10 @@ def matches(signature: str, expected: list[str]) -> None:
     """Constant time for each comparison."""
     if not any(hmac.compare_digest(signature.encode(), one.encode()) for one in expected):
         raise NotGenuine("the signature does not match")
+# [/plain]
 
 
+# [standard]
 def standard(secrets: Sequence[str], headers: Mapping[str, str], body: bytes, now: float) -> None:
     """Standard Webhooks: HMAC-SHA256 (`v1`, secret `whsec_…`) or Ed25519 (`v1a`, public key `whpk_…`) of id, time
     and body. One of several signatures has to match, as two secrets sign while they rotate."""
@@ -105,6 +108,7 @@ def entry_holds(version: str, secret: str, signature: bytes, signed: bytes) -> b
             return False
         return True
     return False
+# [/standard]
 
 
 def single(headers: Iterable[tuple[str, str]]) -> dict[str, str]:

@@ -59,6 +59,7 @@ export function verify(
   return read(contract, headers, body);
 }
 
+// [plain]
 function hmac(key: string | Buffer, text: Buffer): Buffer {
   return createHmac("sha256", key).update(text).digest();
 }
@@ -77,7 +78,9 @@ function matches(signature: string, expected: string[]): void {
     throw new NotGenuine("the signature does not match");
   }
 }
+// [/plain]
 
+// [standard]
 /**
  * Standard Webhooks: HMAC-SHA256 (`v1`, secret `whsec_…`) or Ed25519 (`v1a`, public key `whpk_…`) of id, time and
  * body. One of several signatures has to match, as two secrets sign while they rotate.
@@ -109,6 +112,7 @@ function entryHolds(version: string | undefined, secret: string, signature: Buff
   }
   return false;
 }
+// [/standard]
 
 /** Headers by lower-case name. One that is there twice is refused: another program may believe the other one. */
 function single(rawHeaders: RawHeaders): Map<string, string> {

@@ -263,7 +263,7 @@ mod tests {
         });
         report.ingest.push(Ingest { when: "before", events_per_second: 30_000.0 });
         let latencies = vec![Duration::from_millis(2)];
-        report.add_latency("beside it", &Times { latencies, emitted: 1, disk: Vec::new() });
+        report.add_latency("beside it", &Times { latencies, emitted: 1, ..Times::default() });
         let second = Duration::from_secs(1);
         report.restarts.push(Restart::new("SIGTERM", Some(second), second * 2, second * 3));
         assert!(report.is_complete());

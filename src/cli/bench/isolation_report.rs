@@ -95,7 +95,7 @@ impl Report {
             self.machine.line(),
             String::new(),
             format!(
-                "{:<28}{:>10}{:>10}{:>11}{:>7}{:>7}{:>9}{:>11}{:>11}",
+                "{:<28}{:>10}{:>10}{:>11}{:>7}{:>7}{:>9}{:>11}{:>11}{:>11}",
                 "From call to receipt, beside",
                 "p50",
                 "p99",
@@ -104,9 +104,10 @@ impl Report {
                 "p99 ×",
                 "missing",
                 "disk p99",
-                "disk max"
+                "disk max",
+                "late max"
             ),
-            "─".repeat(104),
+            "─".repeat(115),
         ];
         lines.extend(self.cases.iter().map(|case| self.row(case)));
         lines.push(String::new());
@@ -114,7 +115,8 @@ impl Report {
             "- The healthy destination is known to answer; of bad neighbours nothing is known when they come.\n\
              - Bad neighbours have {WAITING} events waiting each when it begins, and get {NEIGHBOURS_PACE} more a second.\n\
              - × is in relation to the two times beside nobody before and after it, taken together.\n\
-             - disk: a record appended and synced beside, 20 times a second. No event is faster than its sync."
+             - disk: a record appended and synced beside, 20 times a second. No event is faster than its sync.\n\
+             - late: by how much the caller itself woke up too late; the machine kept it waiting for a processor."
         ));
         for case in &self.cases {
             if let Some(sent) = case.replayed {
@@ -132,7 +134,7 @@ impl Report {
     fn row(&self, case: &Case) -> String {
         let times = |ratio: Option<f64>| ratio.map_or("–".to_owned(), |ratio| format!("{ratio:.2}"));
         format!(
-            "{:<28}{:>10}{:>10}{:>11}{:>7}{:>7}{:>9}{:>11}{:>11}",
+            "{:<28}{:>10}{:>10}{:>11}{:>7}{:>7}{:>9}{:>11}{:>11}{:>11}",
             case.beside.words(self.neighbours, self.replayed),
             shown(case.latency.p50_us),
             shown(case.latency.p99_us),
@@ -142,6 +144,7 @@ impl Report {
             case.latency.missing,
             shown(case.latency.disk_p99_us),
             shown(case.latency.disk_max_us),
+            shown(Some(case.latency.late_max_us)),
         )
     }
 }
@@ -182,7 +185,7 @@ mod tests {
 
     fn phase(beside: Neighbours, millis: u64, emitted: usize) -> Phase {
         let latencies = vec![Duration::from_millis(millis); 100];
-        Phase { beside, times: Times { latencies, emitted, disk: Vec::new() }, replayed: None }
+        Phase { beside, times: Times { latencies, emitted, ..Times::default() }, replayed: None }
     }
 
     #[test]

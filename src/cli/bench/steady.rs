@@ -45,6 +45,8 @@ pub struct Times {
     pub emitted: usize,
     /// An append with its sync beside it.
     pub disk: Vec<Duration>,
+    /// By how much the caller itself was too late, at most: what the machine does to any process.
+    pub late: Duration,
 }
 
 /// The figures of that, in microseconds.
@@ -64,6 +66,8 @@ pub struct Latency {
     pub disk_p99_us: Option<u128>,
     /// The longest sync of the disk.
     pub disk_max_us: Option<u128>,
+    /// By how much the caller was too late, at most.
+    pub late_max_us: u128,
 }
 
 impl Times {
@@ -79,6 +83,7 @@ impl Times {
             latencies: merged(&self.latencies, &other.latencies),
             emitted: self.emitted + other.emitted,
             disk: merged(&self.disk, &other.disk),
+            late: self.late.max(other.late),
         }
     }
 
@@ -94,6 +99,7 @@ impl Times {
             max_us: micros(&self.latencies, 100),
             disk_p99_us: micros(&self.disk, 99),
             disk_max_us: micros(&self.disk, 100),
+            late_max_us: self.late.as_micros(),
         }
     }
 }
@@ -134,19 +140,21 @@ impl Healthy {
     /// The server refuses an event, or the disk can't be written.
     pub async fn measure(&mut self, server: &Server, seconds: u32, folder: &Path) -> anyhow::Result<Times> {
         let probe = DiskProbe::start(folder);
-        let (latencies, emitted) = self.steady(server, seconds * PACE).await?;
-        Ok(Times { latencies, emitted, disk: probe.end().await? })
+        let times = self.steady(server, seconds * PACE).await?;
+        Ok(Times { disk: probe.end().await?, ..times })
     }
 
-    async fn steady(&mut self, server: &Server, count: u32) -> anyhow::Result<(Vec<Duration>, usize)> {
+    async fn steady(&mut self, server: &Server, count: u32) -> anyhow::Result<Times> {
         let data = server::data(DATA_BYTES);
         let mut ticks = tokio::time::interval(Duration::from_secs(1) / PACE);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
         let (mut begun, mut arrived) = (HashMap::new(), HashMap::new());
         let mut calls = JoinSet::new();
+        let mut late = Duration::ZERO;
         while begun.len() < count as usize {
             tokio::select! {
-                _ = ticks.tick() => {
+                at = ticks.tick() => {
+                    late = late.max(at.elapsed());
                     let event = server::event(&data);
                     begun.insert(event.event_id.clone().unwrap_or_default(), Instant::now());
                     calls.spawn(emit(server.events(0)?, event));
@@ -168,7 +176,7 @@ impl Healthy {
         let taken = |(id, began): (&String, &Instant)| Some(arrived.get(id)?.duration_since(*began));
         let mut latencies: Vec<Duration> = begun.iter().filter_map(taken).collect();
         latencies.sort_unstable();
-        Ok((latencies, begun.len()))
+        Ok(Times { latencies, emitted: begun.len(), disk: Vec::new(), late })
     }
 }
 
@@ -187,6 +195,7 @@ mod tests {
             latencies: millis.iter().copied().map(Duration::from_millis).collect(),
             emitted: 3,
             disk: vec![Duration::from_millis(millis.len() as u64)],
+            late: Duration::ZERO,
         };
         let figures = times(&[1, 5]).with(&times(&[2, 3, 4])).figures();
         assert_eq!((figures.events, figures.missing), (5, 1));

@@ -259,3 +259,48 @@ async fn whatever_fails_and_recovers_every_delivery_ends_and_none_succeeds_twice
         assert_eq!(delivery.attempts.len(), delivery.attempt_count as usize, "seed {seed}");
     }
 }
+
+/// At five a second.
+fn sent_in(time: Duration) -> usize {
+    usize::try_from(time.as_millis() / 200).unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_destinations_at_one_host_together_are_as_fast_as_the_rate_of_the_host_and_others_wait_for_nobody()
+ {
+    let hosts = Arc::new(Hosts::default());
+    let transport: Arc<dyn Transport> = Arc::<Hosts>::clone(&hosts);
+    let stage = Stage::with(transport, |options| {
+        options.max_in_flight = 256;
+        options.per_host_rate = Some(5);
+    });
+    let begun = tokio::time::Instant::now();
+    let mut aimed = Vec::new();
+    for number in 0..50 {
+        let id = stage.destination_at("bad", "victim.example", number).await;
+        aimed.push((id, stage.emit(id).await));
+    }
+    let other_host = stage.destination_at("bad", "healthy.example", 100).await;
+    let other_organization = stage.destination_at("good", "victim.example", 101).await;
+    for id in [other_host, other_organization] {
+        assert!(slowest_of(&stage, id, 1).await < Duration::from_millis(100));
+    }
+    // A second's worth at once, then five a second; whoever waits shows it.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let sent = hosts.sent_to("victim") - 1;
+    assert!((7..=6 + sent_in(begun.elapsed())).contains(&sent), "{sent}");
+    let status = |id: &DestinationId| stage.store.directory().destination(*id).unwrap().status.lane();
+    let waiting = aimed.iter().filter(|(id, _)| status(id).host_turn_at.is_some()).count();
+    assert_eq!(waiting, 50 - sent);
+    for (_, delivery) in &aimed {
+        assert_eq!(
+            stage.finished(*delivery).await.attempt_count,
+            1,
+            "held back, and neither failed nor doubled"
+        );
+    }
+    let took = begun.elapsed();
+    assert!(took >= Duration::from_secs(9) && took < Duration::from_secs(12), "{took:?}");
+    assert_eq!(hosts.sent_to("victim"), 51);
+    assert!(aimed.iter().all(|(id, _)| status(id).host_turn_at.is_none()));
+}

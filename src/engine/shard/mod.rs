@@ -23,6 +23,7 @@ use crate::domain::event::Event;
 use crate::domain::id::DestinationId;
 use crate::domain::time::Timestamp;
 use crate::engine::agenda::Agenda;
+use crate::engine::hosts::{HostLines, SharedRates};
 use crate::engine::inbox::{Inbox, News};
 use crate::engine::item::Item;
 use crate::engine::lane::Lane;
@@ -71,6 +72,7 @@ pub struct Shard {
     agenda: Agenda,
     running: JoinSet<Done>,
     room: Room,
+    hosts: HostLines,
     ledger: Ledger,
 }
 
@@ -88,8 +90,14 @@ impl Shard {
             agenda: Agenda::default(),
             running: JoinSet::new(),
             room: Room::new(options.max_in_flight, options.max_bytes_in_flight),
+            hosts: HostLines::default(),
             ledger: Ledger::default(),
         }
+    }
+
+    /// Holds lanes back by these rates of hosts, which all shards share.
+    pub fn share_hosts(&mut self, rates: Option<SharedRates>) {
+        self.hosts = HostLines::new(rates);
     }
 
     /// Makes lanes for destinations for which the store has waiting deliveries.
@@ -117,7 +125,8 @@ impl Shard {
                 Some(done) = self.running.join_next(), if !self.running.is_empty() => self.take_done(done),
                 () = tokio::time::sleep(pause) => {}
             }
-            for id in self.agenda.take_due(self.clock.now()) {
+            let now = self.clock.now();
+            for id in self.agenda.take_due(now).into_iter().chain(self.hosts.take_due(now)) {
                 self.queue(id);
             }
         }
@@ -129,7 +138,7 @@ impl Shard {
         // Rounded up by a millisecond: a timer that fires early would only be set again.
         let pause = |moment: Timestamp| moment.since(now) + Duration::from_millis(1);
         let room = self.room.next_change(now).filter(|_| self.agenda.is_anybody_waiting());
-        let next = self.agenda.first_wake().into_iter().chain(room).min();
+        let next = self.agenda.first_wake().into_iter().chain(self.hosts.first_wake()).chain(room).min();
         next.map_or(LONGEST_SLEEP, pause).min(LONGEST_SLEEP)
     }
 

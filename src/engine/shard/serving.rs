@@ -4,13 +4,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Done, Shard};
+use super::{Done, Shard, Slot};
 use crate::domain::id::DestinationId;
 use crate::domain::time::Timestamp;
 use crate::engine::item::Item;
 use crate::engine::lane::{Lane, Step};
 use crate::engine::window::Wanted;
 use crate::engine::worker::give_up;
+use crate::policy::host_rate::HostKey;
 use crate::policy::standing::Standing;
 use crate::store::directory::LaneStatus;
 use crate::store::{Page, StoreError};
@@ -28,6 +29,9 @@ impl Shard {
             let Some((id, queued_as)) = self.agenda.next(|standing| room.has(standing, now)) else { return };
             let Some(slot) = self.lanes.get(&id) else { continue };
             let standing = slot.lane.standing(now);
+            if self.is_held_by_its_host(id, now) {
+                continue;
+            }
             // Since it was put in line, it may have come to deserve less room than there is.
             if standing == queued_as || self.room.has(standing, now) {
                 self.serve(id, standing);
@@ -35,6 +39,35 @@ impl Shard {
                 self.queue(id);
             }
         }
+    }
+
+    /// Whether the organization sends to the lane's host as fast as it may. Then the lane stands in line, and
+    /// callers can see it.
+    fn is_held_by_its_host(&mut self, id: DestinationId, now: Timestamp) -> bool {
+        let Some(key) = self.host_of(id) else { return false };
+        // Who has nothing to send takes nobody's turn.
+        if !self.lanes.get(&id).is_some_and(|slot| slot.lane.may_start(now)) {
+            self.pass_turn_on(id, now);
+            return false;
+        }
+        let Some(until) = self.hosts.hold_back(id, key, now) else { return false };
+        if let Some(Slot { lane, entry: Some(entry) }) = self.lanes.get(&id) {
+            entry.status.set_lane(LaneStatus { host_turn_at: Some(until), ..lane.status() });
+        }
+        true
+    }
+
+    fn pass_turn_on(&mut self, id: DestinationId, now: Timestamp) {
+        if let Some(next) = self.hosts.pass_turn_on(id, now) {
+            self.queue(next);
+        }
+    }
+
+    /// Whose rate the lane's requests count against, if anybody's.
+    fn host_of(&self, id: DestinationId) -> Option<HostKey> {
+        let entry = self.lanes.get(&id)?.entry.as_ref().filter(|_| self.hosts.are_limited())?;
+        let host = self.worker.courier.transport.third_party(entry.destination.url.as_url())?;
+        Some(HostKey::new(&entry.destination.organization_id, &host))
     }
 
     /// Whether outcomes pile up faster than the store takes them.
@@ -100,6 +133,7 @@ impl Shard {
     }
 
     fn start_attempt(&mut self, id: DestinationId, standing: Standing, items: Vec<Item>) {
+        let host = self.host_of(id);
         let Some(slot) = self.lanes.get_mut(&id) else { return };
         let Some(entry) = slot.entry.clone() else {
             slot.lane.put_back(items, Timestamp::default());
@@ -107,6 +141,9 @@ impl Shard {
         };
         let policy = Arc::clone(slot.lane.policy());
         entry.status.begin_flight(items.iter().map(|item| (item.key, item.attempt_count)));
+        if let Some(key) = host {
+            self.hosts.take(key, self.clock.now());
+        }
         let worker = self.worker.clone();
         let bytes = items.iter().map(Item::bytes_in_flight).sum();
         let place = self.room.take(standing, bytes, policy.timeout, self.clock.now());

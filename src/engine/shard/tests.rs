@@ -91,6 +91,7 @@ impl Stage {
             window: 8,
             best_effort_window: 8,
             stop_deadline: Duration::from_secs(25),
+            per_host_rate: None,
             delivery_enabled: true,
             semaphor_enabled: true,
         };

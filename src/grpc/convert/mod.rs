@@ -6,6 +6,7 @@
 //! and has no access to the text of a secret.
 
 pub mod attempt;
+pub mod audit;
 pub mod contract;
 pub mod delivery;
 pub mod destination;

@@ -274,6 +274,7 @@ impl CommitListener for Notes {
     }
 }
 
+pub mod audit;
 pub mod config;
 pub mod deliveries;
 pub mod events;
@@ -333,6 +334,11 @@ macro_rules! conformance {
             replays: succeeded_deliveries_are_covered_by_the_time_of_their_event
             replays: missed_events_are_those_without_a_delivery_or_with_one_that_ended_in_vain
             replays: a_missed_event_gets_a_delivery_of_its_own_and_is_missed_no_more
+            audit: a_change_leaves_its_entry_and_a_call_that_changes_nothing_leaves_none
+            audit: an_entry_says_of_how_many_deliveries_it_tells
+            audit: the_log_is_listed_latest_first_by_pages_and_filters
+            audit: entries_go_by_age_alone_the_oldest_first
+            audit: of_an_erased_organization_the_log_keeps_that_and_not_what
             retention: finished_events_go_by_age_with_their_deliveries_and_ids
             retention: events_that_wait_are_never_removed
             retention: dead_letters_expire_and_go_with_the_history

@@ -17,7 +17,7 @@ impl DestinationStore for MemoryStore {
         destination: Destination,
         limit: Option<u32>,
     ) -> Result<Arc<Destination>, StoreError> {
-        let commit = self.lock();
+        let mut commit = self.lock();
         if commit.erasing.contains(&destination.organization_id) {
             return Err(StoreError::Erasing);
         }
@@ -31,6 +31,7 @@ impl DestinationStore for MemoryStore {
         }
         let destination = Arc::new(destination);
         self.directory.put_destination(Arc::clone(&destination), DestinationHealth::default());
+        self.note(&mut commit, 1);
         self.tell(|listener| listener.destination_changed(destination.id));
         Ok(destination)
     }
@@ -40,7 +41,7 @@ impl DestinationStore for MemoryStore {
         mut destination: Destination,
         expected: u64,
     ) -> Result<Arc<Destination>, StoreError> {
-        let _commit = self.lock();
+        let mut commit = self.lock();
         let present = self.directory.destination(destination.id).ok_or(StoreError::NotFound)?;
         if present.destination.organization_id != destination.organization_id {
             return Err(StoreError::NotFound);
@@ -48,15 +49,17 @@ impl DestinationStore for MemoryStore {
         destination.revision = next_revision(present.destination.revision, Some(expected))?;
         let destination = Arc::new(destination);
         self.directory.put_destination(Arc::clone(&destination), DestinationHealth::default());
+        self.note(&mut commit, 1);
         self.tell(|listener| listener.destination_changed(destination.id));
         Ok(destination)
     }
 
     async fn delete_destination(&self, id: DestinationId, expected: Option<u64>) -> Result<(), StoreError> {
-        let _commit = self.lock();
+        let mut commit = self.lock();
         let present = self.directory.destination(id).ok_or(StoreError::NotFound)?;
         next_revision(present.destination.revision, expected)?;
         self.directory.remove_destination(id);
+        self.note(&mut commit, 1);
         self.tell(|listener| listener.destination_changed(id));
         Ok(())
     }
@@ -65,7 +68,7 @@ impl DestinationStore for MemoryStore {
 #[async_trait]
 impl OrganizationStore for MemoryStore {
     async fn create_organization(&self, organization: Organization) -> Result<Arc<Organization>, StoreError> {
-        let commit = self.lock();
+        let mut commit = self.lock();
         if commit.erasing.contains(&organization.id) {
             return Err(StoreError::Erasing);
         }
@@ -74,6 +77,7 @@ impl OrganizationStore for MemoryStore {
         }
         let organization = Arc::new(organization);
         self.directory.put_organization(Arc::clone(&organization));
+        self.note(&mut commit, 1);
         Ok(organization)
     }
 
@@ -82,11 +86,12 @@ impl OrganizationStore for MemoryStore {
         mut organization: Organization,
         expected: u64,
     ) -> Result<Arc<Organization>, StoreError> {
-        let _commit = self.lock();
+        let mut commit = self.lock();
         let present = self.directory.organization(&organization.id).ok_or(StoreError::NotFound)?;
         organization.revision = next_revision(present.revision, Some(expected))?;
         let organization = Arc::new(organization);
         self.directory.put_organization(Arc::clone(&organization));
+        self.note(&mut commit, 1);
         Ok(organization)
     }
 }

@@ -99,6 +99,7 @@ impl DeliveryStore for MemoryStore {
         let entries: Vec<_> =
             lifecycle::distinct(&ids).filter_map(|id| tables.requeue(id, cause, now)).collect();
         if !entries.is_empty() {
+            self.note(&mut tables, entries.len());
             self.tell(|listener| listener.requeued(&entries));
         }
         Ok(entries)
@@ -113,6 +114,7 @@ impl DeliveryStore for MemoryStore {
         let mut tables = self.lock();
         let ended: Vec<_> = lifecycle::distinct(&ids).filter_map(|id| tables.end(id, from, &into)).collect();
         if !ended.is_empty() {
+            self.note(&mut tables, ended.len());
             self.tell(|listener| listener.ended(&ended));
         }
         Ok(ended)

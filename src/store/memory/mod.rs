@@ -4,6 +4,7 @@
 //! It shares no storage code with the embedded store, so that the conformance suite compares two
 //! implementations that can't have the same mistake.
 
+mod audit;
 mod config;
 mod deliveries;
 mod replay;
@@ -19,17 +20,21 @@ use super::directory::Directory;
 use super::retention::Footprint;
 use super::{CommitListener, EventStore, Store, StoreError};
 use crate::clock::SharedClock;
+use crate::domain::audit::AuditEntry;
 use crate::domain::event::{Acceptance, Event, NewEvent};
 use crate::domain::id::{EventId, EventKey, OrganizationId};
 use tables::Tables;
 
 /// A store that keeps everything in memory.
+#[derive(Clone)]
 pub struct MemoryStore {
     clock: SharedClock,
     directory: Arc<Directory>,
     changes: Arc<ChangeFeed>,
-    listener: OnceLock<Arc<dyn CommitListener>>,
-    tables: Mutex<Tables>,
+    listener: Arc<OnceLock<Arc<dyn CommitListener>>>,
+    tables: Arc<Mutex<Tables>>,
+    /// What the audit log is to say of the next change.
+    trail: Option<Box<AuditEntry>>,
 }
 
 impl MemoryStore {
@@ -41,8 +46,9 @@ impl MemoryStore {
             clock,
             directory: Arc::new(Directory::new()),
             changes: Arc::clone(&changes),
-            listener: OnceLock::new(),
-            tables: Mutex::new(Tables::new(changes)),
+            listener: Arc::default(),
+            tables: Arc::new(Mutex::new(Tables::new(changes))),
+            trail: None,
         }
     }
 
@@ -74,6 +80,10 @@ impl Store for MemoryStore {
 
     fn listen(&self, listener: Arc<dyn CommitListener>) {
         drop(self.listener.set(listener));
+    }
+
+    fn noting(&self, entry: AuditEntry) -> Arc<dyn Store> {
+        Arc::new(Self { trail: Some(Box::new(entry)), ..self.clone() })
     }
 }
 

@@ -3,9 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
+use crate::domain::audit::AuditEntry;
 use crate::domain::delivery::{CycleCause, Delivery, DeliveryState, StateKind};
 use crate::domain::event::{Acceptance, Event, NewEvent};
-use crate::domain::id::{DeliveryId, DestinationId, EventId, EventKey, OrganizationId, ReplayId};
+use crate::domain::id::{
+    AuditEntryId, DeliveryId, DestinationId, EventId, EventKey, OrganizationId, ReplayId,
+};
 use crate::domain::replay::Replay;
 use crate::domain::settings::Guarantee;
 use crate::domain::time::Timestamp;
@@ -28,6 +31,7 @@ pub(super) struct Tables {
     pub(super) deliveries: BTreeMap<(DestinationId, EventKey), Delivery>,
     pub(super) replays: BTreeMap<ReplayId, Replay>,
     pub(super) removed_early: Option<RemovedEarly>,
+    pub(super) audit: BTreeMap<AuditEntryId, AuditEntry>,
 }
 
 impl Tables {
@@ -43,6 +47,7 @@ impl Tables {
             deliveries: BTreeMap::new(),
             replays: BTreeMap::new(),
             removed_early: None,
+            audit: BTreeMap::new(),
         }
     }
 

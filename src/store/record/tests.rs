@@ -25,6 +25,11 @@ use crate::domain::settings::{DeliverySettings, RetryPolicy, RetrySchedule};
 use crate::domain::subscription::{Subscription, SubscriptionPolicy};
 use crate::domain::time::Timestamp;
 use crate::domain::trace::TraceContext;
+use crate::store::keyring::{Keyring, SealingKey};
+
+fn keyring() -> Keyring {
+    Keyring::new(SealingKey::generate().unwrap())
+}
 
 fn key() -> impl Strategy<Value = EventKey> {
     any::<[u8; 16]>().prop_map(EventKey::from_bytes)
@@ -391,9 +396,12 @@ proptest! {
 
     #[test]
     fn a_destination_survives(destination in destination()) {
-        let chunks = encode_destination(&destination);
+        let keyring = keyring();
+        let chunks = encode_destination(&destination, &keyring).unwrap();
         prop_assert!(chunks.iter().all(|chunk| chunk.len() <= VALUE_MAX_BYTES));
-        prop_assert_eq!(decode_destination(destination.id, &chunks).unwrap(), destination);
+        let seals = seals_of_destination(destination.id, &chunks).unwrap();
+        prop_assert!(seals.are_under(keyring.active()) && seals.total() >= destination.headers.len());
+        prop_assert_eq!(decode_destination(destination.id, &chunks, &keyring).unwrap(), destination);
     }
 
     #[test]

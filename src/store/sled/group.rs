@@ -9,7 +9,8 @@ use std::sync::Arc;
 
 use sled::{Batch, IVec, Tree};
 
-use super::{keys, size, unavailable};
+use super::{audit, keys, size, unavailable};
+use crate::domain::audit::AuditEntry;
 use crate::domain::delivery::Delivery;
 use crate::domain::destination::Destination;
 use crate::domain::event::Event;
@@ -66,6 +67,8 @@ pub(super) struct Group {
     pub(super) opening: u64,
     joined: Writes,
     pending: Writes,
+    /// What the audit log is to say of the call.
+    trail: Option<AuditEntry>,
     pending_effects: Vec<Effect>,
     effects: Vec<Effect>,
     answers: Vec<Answer>,
@@ -98,6 +101,7 @@ impl Group {
             opening,
             joined: Writes::new(),
             pending: Writes::new(),
+            trail: None,
             pending_effects: Vec::new(),
             effects: Vec::new(),
             answers: Vec::new(),
@@ -146,8 +150,23 @@ impl Group {
         self.pending_effects.push(effect);
     }
 
-    /// Takes the call's writes into the group.
-    pub(super) fn keep(&mut self, durable: bool) {
+    /// Begins a call: what the audit log is to say of it, if it changes anything.
+    pub(super) fn begin(&mut self, trail: Option<AuditEntry>) {
+        self.trail = trail;
+    }
+
+    /// Of how many things the call's change is.
+    pub(super) fn counts(&mut self, things: usize) {
+        if let Some(entry) = &mut self.trail {
+            entry.count = u64::try_from(things).unwrap_or(u64::MAX);
+        }
+    }
+
+    /// Takes the call's writes into the group, and its entry of the audit log with them.
+    pub(super) fn keep(&mut self, durable: bool) -> Result<(), StoreError> {
+        if let Some(entry) = self.trail.take().filter(|_| !self.pending.is_empty()) {
+            audit::write(self, &entry)?;
+        }
         self.durable |= durable && !self.pending.is_empty();
         self.joined.extend(self.pending.drain());
         let Tally { waiting, dead_letters } = std::mem::take(&mut self.pending_tally);
@@ -167,6 +186,7 @@ impl Group {
                 }
             }
         }
+        Ok(())
     }
 
     /// Forgets the call's writes.
@@ -174,6 +194,7 @@ impl Group {
         self.pending.clear();
         self.pending_tally = Tally::default();
         self.pending_effects.clear();
+        self.trail = None;
     }
 
     /// Answers after the commit.

@@ -35,7 +35,7 @@ impl Writer {
                 }
                 group.remove(key.to_vec());
             }
-            group.keep(false);
+            group.keep(false)?;
             self.commit(group)?;
         }
         if ended > 0 {

@@ -15,13 +15,17 @@
 //! | `Yd` | replay, chunk number | replay |
 //! | `Yo` | organization, replay | empty: for lists |
 //! | `Yr` | replay | empty: a replay that runs |
+//! | `Aa` | audit entry, chunk number | entry of the audit log |
+//! | `Ao` | organization, audit entry | empty: for lists |
 //! | `Z` | organization | empty: it is being erased |
 //! | `M` | name | schema version, clean shutdown, how much is stored, what was removed early |
 //!
 //! What costs in this tree is keys written, so an event for one destination is two of them (`E`, `W`),
 //! and keys of one event are neighbours of those of the events accepted with it.
 
-use crate::domain::id::{DeliveryId, DestinationId, EventId, EventKey, OrganizationId, ReplayId};
+use crate::domain::id::{
+    AuditEntryId, DeliveryId, DestinationId, EventId, EventKey, OrganizationId, ReplayId,
+};
 use crate::domain::time::Timestamp;
 
 pub(super) const FRESH: u8 = b'W';
@@ -41,6 +45,8 @@ pub(super) const CLEAN_KEY: &[u8] = b"Mclean";
 pub(super) const SIZE_KEY: &[u8] = b"Msize";
 /// What was removed before its time.
 pub(super) const EARLY_KEY: &[u8] = b"Mearly";
+/// All entries of the audit log, all their chunks.
+pub(super) const AUDIT: &[u8] = b"Aa";
 /// All events.
 pub(super) const EVENTS: &[u8] = b"E";
 /// All destinations, all their chunks.
@@ -120,6 +126,26 @@ pub(super) fn idempotency_of(organization_id: &OrganizationId) -> Vec<u8> {
 /// The mark of an organization that is being erased.
 pub(super) fn erasure(id: &OrganizationId) -> Vec<u8> {
     [ERASURES, id.as_str().as_bytes()].concat()
+}
+
+/// What the chunks of an entry of the audit log begin with.
+pub(super) fn audit(id: AuditEntryId) -> Vec<u8> {
+    [AUDIT, id.as_bytes()].concat()
+}
+
+/// What the keys of an organization's entries begin with.
+pub(super) fn audits_of(organization_id: &OrganizationId) -> Vec<u8> {
+    [b"Ao", organization_id.as_str().as_bytes(), b"/"].concat()
+}
+
+pub(super) fn audit_of(organization_id: &OrganizationId, id: AuditEntryId) -> Vec<u8> {
+    [audits_of(organization_id).as_slice(), id.as_bytes()].concat()
+}
+
+/// The entry behind a prefix, in a key of an organization's list or of a first chunk.
+pub(super) fn audit_id_of(prefix: &[u8], key: &[u8]) -> Option<AuditEntryId> {
+    let (id, chunk) = key.strip_prefix(prefix)?.split_first_chunk()?;
+    matches!(chunk, [] | [0, 0]).then(|| AuditEntryId::from_bytes(*id))
 }
 
 /// What the chunks of a destination begin with.

@@ -15,11 +15,12 @@ use super::disk::{SyncHandle, sync_folder};
 use super::group::Tally;
 use super::retention::decode_early;
 use super::writer::panic_text;
-use super::{keys, size};
+use super::{keys, seals, size};
 use crate::domain::destination::{Destination, DestinationHealth};
 use crate::domain::id::{DestinationId, EventKey, OrganizationId};
 use crate::domain::organization::Organization;
 use crate::store::StoreError;
+use crate::store::keyring::Keyring;
 use crate::store::record::{Place, decode_destination, decode_health, decode_organization};
 use crate::store::retention::RemovedEarly;
 
@@ -42,6 +43,7 @@ pub(super) struct Opened {
     pub(super) sync: SyncHandle,
     pub(super) lock: File,
     pub(super) contents: Contents,
+    pub(super) keyring: Keyring,
 }
 
 /// What is kept in memory besides.
@@ -59,7 +61,11 @@ pub(super) struct Contents {
 }
 
 /// Opens the store in this folder, or creates one there.
-pub(super) fn open(folder: &Path, cache_bytes: u64) -> Result<Opened, StoreError> {
+pub(super) fn open(
+    folder: &Path,
+    cache_bytes: u64,
+    configured: Option<Keyring>,
+) -> Result<Opened, StoreError> {
     let cannot = |what: &str, error: &io::Error| cannot_open(folder, &explain(what, error));
     fs::create_dir_all(folder).map_err(|error| cannot("the folder can't be created", &error))?;
     let mut lock = lock(folder)?;
@@ -70,13 +76,16 @@ pub(super) fn open(folder: &Path, cache_bytes: u64) -> Result<Opened, StoreError
     let db = guarded(folder, || open_sled(folder, cache_bytes))?;
     let sync = SyncHandle::open(folder).map_err(|error| cannot("its file can't be opened", &error))?;
     sync_folder(folder).map_err(|error| cannot("the folder can't be synced", &error))?;
-    let contents = guarded(folder, || {
+    let destinations = guarded(folder, || {
         prepare(&db, !marker.is_empty())?;
-        load(&db).map_err(|error| error.to_string())
+        grouped(&db, keys::DESTINATIONS).map_err(|error| error.to_string())
     })?;
+    let keyring = seals::complete(folder, configured, &destinations)
+        .map_err(|problem| cannot_open(folder, &problem))?;
+    let contents = guarded(folder, || load(&db, &destinations, &keyring).map_err(|error| error.to_string()))?;
     check_closed(folder, contents.last_key).map_err(|problem| cannot_open(folder, &problem))?;
     finish(&db, &sync, &mut lock, marker.is_empty()).map_err(|problem| cannot_open(folder, &problem))?;
-    Ok(Opened { db, sync, lock, contents })
+    Ok(Opened { db, sync, lock, contents, keyring })
 }
 
 /// Our own lock is held, so if sled's is taken, its holder is a store of this process that is on its way
@@ -162,7 +171,7 @@ fn prepare(db: &Db, existed: bool) -> Result<(), String> {
     }
 }
 
-fn load(db: &Db) -> Result<Contents, StoreError> {
+fn load(db: &Db, destinations: &Rows, keyring: &Keyring) -> Result<Contents, StoreError> {
     let mut contents = Contents::default();
     if let Some((key, _)) = db.scan_prefix(keys::EVENTS).next_back().transpose().map_err(sled_error)? {
         contents.last_key = keys::event_of(&key);
@@ -171,10 +180,9 @@ fn load(db: &Db) -> Result<Contents, StoreError> {
         let organization = decode_organization(&prefix, &chunks)?;
         contents.organizations.insert(organization.id.clone(), Arc::new(organization));
     }
-    for (prefix, chunks) in grouped(db, keys::DESTINATIONS)? {
-        let id = keys::destination_of(&prefix);
-        let id = id.ok_or_else(|| Place::new("destination", &prefix).corrupt("its key is too short"))?;
-        contents.destinations.insert(id, Arc::new(decode_destination(id, &chunks)?));
+    for (prefix, chunks) in destinations {
+        let id = destination_of(prefix)?;
+        contents.destinations.insert(id, Arc::new(decode_destination(id, chunks, keyring)?));
     }
     for key in db.scan_prefix(keys::ERASURES).keys() {
         let key = key.map_err(sled_error)?;
@@ -210,9 +218,18 @@ fn count(db: &Db) -> Result<Tally, StoreError> {
     Ok(tally)
 }
 
+/// Which destination the chunks with this beginning are.
+pub(super) fn destination_of(prefix: &[u8]) -> Result<DestinationId, StoreError> {
+    let id = keys::destination_of(prefix);
+    id.ok_or_else(|| Place::new("destination", prefix).corrupt("its key is too short"))
+}
+
+/// The chunks of a table, by what their keys begin with.
+pub(super) type Rows = BTreeMap<Vec<u8>, Vec<IVec>>;
+
 /// The rows of a chunked table, by what their keys begin with.
-fn grouped(db: &Db, table: &[u8]) -> Result<BTreeMap<Vec<u8>, Vec<IVec>>, StoreError> {
-    let mut groups: BTreeMap<Vec<u8>, Vec<IVec>> = BTreeMap::new();
+pub(super) fn grouped(db: &Db, table: &[u8]) -> Result<Rows, StoreError> {
+    let mut groups = Rows::new();
     for row in db.scan_prefix(table) {
         let (key, stored) = row.map_err(sled_error)?;
         groups.entry(keys::without_number(&key).to_vec()).or_default().push(stored);

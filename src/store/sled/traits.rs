@@ -8,6 +8,7 @@ use super::accept::Submission;
 use super::replay::ReplayCommand;
 use super::writer::Command;
 use super::{Patience, SledStore, listing};
+use crate::domain::audit::AuditEntry;
 use crate::domain::delivery::{CycleCause, Delivery, DeliveryState, StateKind};
 use crate::domain::destination::{Destination, DestinationHealth};
 use crate::domain::event::{Acceptance, Event, NewEvent};
@@ -40,6 +41,10 @@ impl Store for SledStore {
 
     fn listen(&self, listener: Arc<dyn CommitListener>) {
         drop(self.shared.listener.set(listener));
+    }
+
+    fn noting(&self, entry: AuditEntry) -> Arc<dyn Store> {
+        Arc::new(Self { trail: Some(Box::new(entry)), ..self.clone() })
     }
 }
 

@@ -10,6 +10,7 @@ use std::sync::Mutex;
 use async_trait::async_trait;
 
 use super::*;
+use crate::policy::host_rate::Host;
 use crate::transport::resolve::{LookUp, NameSource};
 
 /// Answers the questions for IPv4 addresses, one list after the other; the last one again and again.
@@ -257,4 +258,26 @@ async fn a_denied_host_is_not_even_looked_up() {
         }
     }
     assert_eq!(*dns.asked.lock().unwrap(), ["localhost"]);
+}
+
+#[tokio::test]
+async fn names_that_lead_to_one_host_share_its_rate_and_the_operators_own_hosts_have_none() {
+    // Public addresses behind two names, in any order; nothing is sent there.
+    let dns = DnsServer::answering(&[&["9.9.9.9", "9.9.9.8"], &["9.9.9.8", "9.9.9.9"], &["127.0.0.1"]]);
+    let transport = dns.transport(loopback_allowed());
+    let host = |text: &str| transport.third_party(&Url::parse(text).unwrap());
+    let by_name = |name: &str| Some(Host::Name(name.into()));
+    let names = ["a.example", "b.example", "own.example"];
+    for name in names {
+        assert_eq!(host(&format!("https://{name}/")), by_name(name), "nobody knows yet");
+        transport.look_up(name).await;
+    }
+    let by_address = Some(Host::at("9.9.9.8".parse().unwrap()));
+    assert_eq!(
+        names.map(|name| host(&format!("https://{name}/"))),
+        [by_address.clone(), by_address.clone(), None]
+    );
+    assert_eq!(host("https://[::ffff:9.9.9.8]:8443/"), by_address);
+    assert_eq!(host("https://127.0.0.1/"), None);
+    assert_eq!(dns.asked(), 3);
 }

@@ -1,11 +1,15 @@
 //! The words of the tests: a server, a receiver, drafts of what is sent, and refusals.
 
+mod callers;
+mod certificates;
 mod drafts;
 mod receiver;
 mod refusal;
 mod scrape;
 mod server;
 
+pub use callers::{TokenFile, call_any, naming, swap, with_token};
+pub use certificates::{Authority, Pair, TlsFolder, secure_endpoint};
 pub use drafts::{DestinationDraft, EventDraft, destination, event, millis, number_of};
 pub use receiver::{Receiver, TestIdentity, event_ids, genuine, header};
 pub use refusal::Refusal;

@@ -104,7 +104,9 @@ impl Server {
         let tasks = Tasks::new();
         let app = App::start(&config, &tasks).await.unwrap();
         let endpoint = Channel::from_shared(format!("http://{}", app.grpc_address)).unwrap();
-        let channel = endpoint.connect().await.unwrap();
+        // Tests of TLS bring channels of their own.
+        let is_secure = self.settings.contains_key("listen.tls_certificate");
+        let channel = if is_secure { endpoint.connect_lazy() } else { endpoint.connect().await.unwrap() };
         self.running = Some(Running { tasks, app, channel });
     }
 

@@ -53,6 +53,7 @@ pub fn verify(
     read(contract, headers, body)
 }
 
+// [plain]
 /// HMAC-SHA256 of the body, with the bytes of the secret's text as the key.
 fn plain(secrets: &[&str], signature: Vec<u8>, body: &[u8]) -> Result<(), &'static str> {
     let holds = |secret: &&str| {
@@ -61,7 +62,9 @@ fn plain(secrets: &[&str], signature: Vec<u8>, body: &[u8]) -> Result<(), &'stat
     };
     if secrets.iter().any(holds) { Ok(()) } else { Err("the signature does not match") }
 }
+// [/plain]
 
+// [standard]
 /// Standard Webhooks: HMAC-SHA256 (`v1`, secret `whsec_…`) or Ed25519 (`v1a`, public key `whpk_…`) of id, time
 /// and body. One of several signatures has to match, as two secrets sign while they rotate.
 fn standard(secrets: &[&str], headers: &HeaderMap, body: &[u8], now: u64) -> Result<(), &'static str> {
@@ -93,6 +96,7 @@ fn entry_holds(version: &str, secret: &str, signature: &[u8], signed: &[u8]) -> 
         _ => false,
     }
 }
+// [/standard]
 
 fn hex_signature(headers: &HeaderMap, name: &str) -> Result<Vec<u8>, &'static str> {
     let digest = header(headers, name)?.strip_prefix("sha256=").ok_or("the signature has no sha256=")?;
