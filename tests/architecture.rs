@@ -170,10 +170,31 @@ const EXCLUSIVE: &[Exclusive] = &[
         places: &["telemetry"],
         reason: "logging is set up in one place",
     },
+    Exclusive {
+        path: "prometheus_client",
+        places: &["metrics"],
+        reason: "everybody counts by handles of ours, and none is global",
+    },
+    Exclusive { path: "procfs", places: &["metrics"], reason: "only metrics ask what this process takes" },
+    Exclusive {
+        path: "opentelemetry",
+        places: &["telemetry::traces"],
+        reason: "spans are told in words of ours; where they go is set up in one place",
+    },
+    Exclusive {
+        path: "opentelemetry_sdk",
+        places: &["telemetry::traces"],
+        reason: "spans are told in words of ours; where they go is set up in one place",
+    },
+    Exclusive {
+        path: "opentelemetry_otlp",
+        places: &["telemetry::traces"],
+        reason: "spans are told in words of ours; where they go is set up in one place",
+    },
     Exclusive { path: "anyhow", places: &["app", "cli", "main"], reason: "errors below the entry are enums" },
     Exclusive {
         path: "std::time::SystemTime",
-        places: &["clock"],
+        places: &["clock", "telemetry::traces"],
         reason: "time is read through clock::Clock, so that tests can set it",
     },
     Exclusive {

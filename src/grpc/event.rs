@@ -25,7 +25,7 @@ use crate::domain::violation::{Rule, Violations};
 
 /// Why single events are refused, as far as that is known beforehand: each is counted from zero on, so that
 /// the first one is seen.
-pub(super) const REFUSALS: [v1::ErrorReason; 17] = [
+pub(super) const REFUSALS: [v1::ErrorReason; 18] = [
     v1::ErrorReason::FieldsInvalid,
     v1::ErrorReason::FieldRequired,
     v1::ErrorReason::FieldMalformed,
@@ -43,6 +43,7 @@ pub(super) const REFUSALS: [v1::ErrorReason; 17] = [
     v1::ErrorReason::QueueFull,
     v1::ErrorReason::StoreFull,
     v1::ErrorReason::StoreUnavailable,
+    v1::ErrorReason::InternalFailure,
 ];
 
 /// The service.
