@@ -10,8 +10,8 @@ use std::path::Path;
 /// Documents with code from files.
 const DOCUMENTS: &[&str] = &["README.md", "docs/INTEGRATING.md"];
 
-/// A document with the blocks as the files have them, and how many there are.
-fn renewed(document: &str, read: impl Fn(&str) -> String) -> (String, usize) {
+/// A document with the blocks as the files have them, and how many there are; or the part that is missing.
+fn renewed(document: &str, read: impl Fn(&str) -> String) -> Result<(String, usize), String> {
     let (mut renewed, mut count) = (String::new(), 0);
     let mut lines = document.lines().peekable();
     while let Some(line) = lines.next() {
@@ -37,13 +37,13 @@ fn renewed(document: &str, read: impl Fn(&str) -> String) -> (String, usize) {
             "py" => "python",
             other => other,
         };
-        let code = snippet(&read(path), name).unwrap_or_else(|| panic!("{path} has no part [{name}]"));
+        let code = snippet(&read(path), name).ok_or(format!("{path} has no part [{name}]"))?;
         renewed.push_str(&format!("```{language}\n{code}```\n"));
         if lines.peek().is_some_and(|next| !next.is_empty()) {
             renewed.push('\n');
         }
     }
-    (renewed, count)
+    Ok((renewed, count))
 }
 
 fn mark(line: &str) -> Option<(&str, &str)> {
@@ -66,9 +66,8 @@ fn code_in_documents_is_that_of_files_that_are_tested() {
     for document in DOCUMENTS {
         let path = root.join(document);
         let present = fs::read_to_string(&path).unwrap();
-        let (expected, count) = renewed(&present, |path| {
-            fs::read_to_string(root.join(path)).unwrap_or_else(|why| panic!("{path}: {why}"))
-        });
+        let read = |path: &str| fs::read_to_string(root.join(path)).unwrap();
+        let (expected, count) = renewed(&present, read).unwrap();
         assert!(count > 0, "{document} has no marks");
         if std::env::var_os("UPDATE_SNIPPETS").is_some() {
             fs::write(&path, &expected).unwrap();
@@ -83,10 +82,11 @@ fn a_block_that_differs_is_replaced_and_the_rest_left_as_it_is() {
     let old = "# Title\n\n<!-- a.rs [one] -->\n\n```rust\nlet a = 2;\n```\n\nText.\n";
     let new = "# Title\n\n<!-- a.rs [one] -->\n\n```rust\nlet a = 1;\n```\n\nText.\n";
     let read = |_: &str| file.to_owned();
-    assert_eq!(renewed(old, read), (new.into(), 1));
-    assert_eq!(renewed(new, read), (new.into(), 1), "and stays");
+    assert_eq!(renewed(old, read), Ok((new.into(), 1)));
+    assert_eq!(renewed(new, read), Ok((new.into(), 1)), "and stays");
     let empty = "# Title\n\n<!-- a.rs [one] -->\n\nText.\n";
-    assert_eq!(renewed(empty, read), (new.into(), 1), "the first time");
+    assert_eq!(renewed(empty, read), Ok((new.into(), 1)), "the first time");
+    assert!(renewed("<!-- a.rs [two] -->\n", read).is_err(), "a part that is not there is told");
 }
 
 #[test]

@@ -132,7 +132,8 @@ async fn replay_and_delete(server: &Server, receiver: &Receiver, healthy: &str) 
     }
     let range = v1::SucceededDeliveries {
         start_time: Some(prost_types::Timestamp { seconds: 0, nanos: 0 }),
-        ..v1::SucceededDeliveries::default()
+        end_time: Some(prost_types::Timestamp { seconds: 100_000_000_000, nanos: 0 }),
+        event_types: Vec::new(),
     };
     let slowly = v1::ReplayDeliveriesRequest {
         organization_id: ORGANIZATION.into(),

@@ -162,7 +162,9 @@ async fn another_organizations_things_look_exactly_like_unknown_ones() {
     let mine = server.deliveries().list_deliveries(list(ORGANIZATION)).await.unwrap().into_inner();
     assert_eq!(mine.deliveries, []);
     let of_theirs = v1::DeliveryFilter { destination_id: theirs.clone(), ..v1::DeliveryFilter::default() };
-    assert_eq!(server.list(of_theirs).await, []);
+    let list = v1::ListDeliveriesRequest { filter: Some(of_theirs), ..list(ORGANIZATION) };
+    let refusal = Refusal::from(server.deliveries().list_deliveries(list).await.unwrap_err());
+    refusal.assert_not_found("destination", &theirs);
     assert_eq!(server.dead_letters().await, []);
     let request = v1::DeleteDeadLettersRequest {
         organization_id: ORGANIZATION.into(),
