@@ -31,11 +31,17 @@ use crate::grpc::health::HealthState;
 use crate::grpc::options::{ConnectionOptions, Limits, ListenerOptions, Reflection};
 use crate::grpc::server::{GrpcServer, serve_health};
 use crate::grpc::tls::{ClientCertificates, ServerTls, TlsFiles};
+use crate::metrics::{Metrics, StoreMetrics};
 use crate::policy::address::AddressPolicy;
 use crate::shutdown::{OnExit, Tasks};
+use crate::spans::Spans;
 use crate::store::keyring::Keyring;
 use crate::store::sled::{SledOptions, SledStore};
+use crate::store::survey::survey;
 use crate::store::{DeliveryStore, Store, key_file};
+use crate::telemetry::metrics_port;
+use crate::telemetry::traces::SpanExport;
+use crate::transport::account::Account;
 use crate::transport::courier::Courier;
 use crate::transport::fetch::Fetcher;
 use crate::transport::http::{HttpOptions, HttpTransport};
@@ -47,7 +53,10 @@ pub struct App {
     pub grpc_address: SocketAddr,
     /// Where the health service listens, in plaintext.
     pub health_address: SocketAddr,
+    /// Where metrics are served, if they are.
+    pub metrics_address: Option<SocketAddr>,
     store: Arc<SledStore>,
+    export: Option<Arc<SpanExport>>,
 }
 
 impl App {
@@ -60,24 +69,38 @@ impl App {
         let clock: SharedClock = Arc::new(SystemClock);
         // What is wrong with the configuration and its files shows before anything is created.
         let entrance = Entrance::open(config, &clock)?;
-        let mut couriers = Couriers::new(config, &clock)?;
-        let store = open_store(config, &clock).await?;
+        let watch = Watch::new(config)?;
+        let mut couriers = Couriers::new(config, &clock, watch.account(config))?;
+        let store = open_store(config, &clock, watch.metrics.store.clone()).await?;
         watch_store(&store, tasks);
         let grpc_listener = bind("listen.grpc", config.listen.grpc).await?;
         let health_listener = bind("listen.health", config.listen.health).await?;
-        couriers.keep_away_from(vec![grpc_listener.local_addr()?, health_listener.local_addr()?]);
+        let metrics_listener = match config.listen.metrics {
+            Some(address) => Some(bind("listen.metrics", address).await?),
+            None => None,
+        };
+        let own = [grpc_listener.local_addr()?, health_listener.local_addr()?];
+        let metrics_address = metrics_listener.as_ref().map(TcpListener::local_addr).transpose()?;
+        couriers.keep_away_from(own.into_iter().chain(metrics_address).collect());
 
         let stages = StopStages::default();
         start_engine(config, (&store, &clock), &couriers, (tasks, &stages)).await?;
+        observe(&watch.metrics, &store, &clock);
         let denials = record_denials(config, (&store, &clock), (tasks, &stages));
-        let control = Arc::new(make_control(config, &store, &couriers, clock)?);
+        let control = make_control(config, &store, &couriers, clock)?;
+        let control = Arc::new(control.watched_by(watch.metrics.ingest.clone(), watch.spans()));
         let app = Self {
             grpc_address: grpc_listener.local_addr()?,
             health_address: health_listener.local_addr()?,
+            metrics_address: metrics_listener.as_ref().map(TcpListener::local_addr).transpose()?,
             store,
+            export: watch.export,
         };
+        if let Some(listener) = metrics_listener {
+            serve_metrics(&watch.metrics, listener, (tasks, &stages));
+        }
         entrance.watch_files(config, tasks);
-        let control = (control, entrance, denials);
+        let control = (control, entrance, denials, &*watch.metrics);
         serve(config, control, (grpc_listener, health_listener), (tasks, &stages));
         Ok(app)
     }
@@ -87,7 +110,11 @@ impl App {
     /// # Errors
     /// Where the last outcomes could not be made durable; they will be delivered again.
     pub async fn close(self) -> anyhow::Result<()> {
-        self.store.close().await.context("closing the store")
+        let closed = self.store.close().await.context("closing the store");
+        if let Some(export) = self.export {
+            tokio::task::spawn_blocking(move || export.finish()).await?;
+        }
+        closed
     }
 }
 
@@ -124,13 +151,18 @@ pub fn sealing_keys(config: &Config) -> anyhow::Result<Option<Keyring>> {
 ///
 /// # Errors
 /// Where it can't be opened, or keys are missing.
-pub async fn open_store(config: &Config, clock: &SharedClock) -> anyhow::Result<Arc<SledStore>> {
+pub async fn open_store(
+    config: &Config,
+    clock: &SharedClock,
+    metrics: StoreMetrics,
+) -> anyhow::Result<Arc<SledStore>> {
     let options = SledOptions {
         cache_bytes: config.store.cache_bytes,
         min_free_bytes: config.store.min_free_bytes,
         queue_depth: config.store.queue_depth,
         group_events: config.store.group_events,
         clock: Arc::clone(clock),
+        metrics,
         keyring: sealing_keys(config)?,
     };
     let path = config.store.path.clone();
@@ -158,10 +190,11 @@ struct Couriers {
     options: HttpOptions,
     secrets: Arc<SecretReader>,
     clock: SharedClock,
+    account: Account,
 }
 
 impl Couriers {
-    fn new(config: &Config, clock: &SharedClock) -> anyhow::Result<Self> {
+    fn new(config: &Config, clock: &SharedClock, account: Account) -> anyhow::Result<Self> {
         let ports: Vec<u16> = config.egress.ports.iter().copied().collect();
         let address_policy = AddressPolicy {
             allow: config.egress.allow.clone(),
@@ -186,7 +219,7 @@ impl Couriers {
         };
         let environment = config.secrets.environment.iter().cloned().collect();
         let secrets = SecretReader::new(environment, config.secrets.folders.clone());
-        let couriers = Self { options, secrets: Arc::new(secrets), clock: Arc::clone(clock) };
+        let couriers = Self { options, secrets: Arc::new(secrets), clock: Arc::clone(clock), account };
         // A mistake in the options shows here, before any thread has started.
         couriers.make()?;
         Ok(couriers)
@@ -204,6 +237,7 @@ impl Couriers {
             transport: Arc::new(transport),
             secrets: Arc::clone(&self.secrets),
             clock: Arc::clone(&self.clock),
+            account: self.account.clone(),
         }))
     }
 }
@@ -309,6 +343,44 @@ fn make_control(
     };
     let store: Arc<dyn Store> = Arc::<SledStore>::clone(store);
     Ok(Control::new(store, couriers.make()?, Arc::clone(&couriers.secrets), clock, settings))
+}
+
+/// Who watches: the metrics, and the export of spans where there is one.
+struct Watch {
+    metrics: Arc<Metrics>,
+    export: Option<Arc<SpanExport>>,
+}
+
+impl Watch {
+    fn new(config: &Config) -> anyhow::Result<Self> {
+        let export = SpanExport::start(&config.traces)?.map(Arc::new);
+        Ok(Self { metrics: Arc::default(), export })
+    }
+
+    fn spans(&self) -> Spans {
+        self.export.clone().map(|export| Spans::to(export)).unwrap_or_default()
+    }
+
+    /// Where attempts are accounted for.
+    fn account(&self, config: &Config) -> Account {
+        let metrics = self.metrics.attempts.clone();
+        Account { metrics, spans: self.spans(), tells_receivers: config.traces.webhook_header }
+    }
+}
+
+/// What is not counted as it happens is looked up when somebody asks.
+fn observe(metrics: &Metrics, store: &Arc<SledStore>, clock: &SharedClock) {
+    let (store, clock, lanes) = (Arc::clone(store), Arc::clone(clock), metrics.lanes.clone());
+    metrics.at_scrape(move || {
+        store.observe();
+        lanes.set(&survey(store.directory(), clock.now()));
+    });
+}
+
+/// Metrics are served until the lanes have drained, so that the last scrape still sees what happens.
+fn serve_metrics(metrics: &Arc<Metrics>, listener: TcpListener, (tasks, stages): (&Tasks, &StopStages)) {
+    let drained = stages.lanes_ended.clone().cancelled_owned();
+    tasks.spawn("metrics", OnExit::StopProcess, metrics_port::serve(Arc::clone(metrics), listener, drained));
 }
 
 /// How callers come in: who they are, and over what.
@@ -421,12 +493,13 @@ fn limits(config: &Config) -> Limits {
 
 fn serve(
     config: &Config,
-    (control, entrance, denials): (Arc<Control>, Entrance, Arc<DenialRecorder>),
+    (control, entrance, denials, metrics): (Arc<Control>, Entrance, Arc<DenialRecorder>, &Metrics),
     (grpc_listener, health_listener): (TcpListener, TcpListener),
     (tasks, stages): (&Tasks, &StopStages),
 ) {
     let health = HealthState::new();
     let server = GrpcServer::new(control, health.clone(), limits(config))
+        .with_metrics(metrics.rpc.clone())
         .with_denials(denials)
         .with_authenticator(entrance.authenticator)
         .with_tls(entrance.tls);

@@ -136,6 +136,7 @@ fn destination(contract: Contract, headers: Vec<(String, String)>, now: Timestam
 fn event(data: Payload, now: Timestamp) -> Event {
     let key = EventKey::lower_bound(now);
     Event {
+        trace: None,
         erased_at: None,
         key,
         id: EventId::from_key(key),
@@ -220,6 +221,7 @@ proptest! {
         for (headers, all_fit) in [(headers, false), (accepted, true)] {
             let destination = destination(contract, headers, now);
             let context = RenderContext {
+                trace: None,
                 destination: &destination, policy: &policy, secrets: &secrets, now, attempt_number: 1,
             };
             let rendered = contract::render(context, &[&event]);

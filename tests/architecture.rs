@@ -27,6 +27,7 @@ const LAYERS: &[Layer] = &[
     },
     Layer { module: "clock", may_import: &["domain"], reason: "it only tells the time" },
     Layer { module: "metrics", may_import: &["domain"], reason: "everybody counts, so it must know nobody" },
+    Layer { module: "spans", may_import: &["domain"], reason: "everybody may tell, so it must know nobody" },
     Layer {
         module: "shutdown",
         may_import: &[],
@@ -39,7 +40,7 @@ const LAYERS: &[Layer] = &[
     },
     Layer {
         module: "transport",
-        may_import: &["domain", "contract", "policy", "clock", "metrics"],
+        may_import: &["domain", "contract", "policy", "clock", "metrics", "spans"],
         reason: "it sends what was rendered to where policy allows",
     },
     Layer {
@@ -54,7 +55,17 @@ const LAYERS: &[Layer] = &[
     },
     Layer {
         module: "control",
-        may_import: &["domain", "policy", "contract", "store", "transport", "auth", "clock", "metrics"],
+        may_import: &[
+            "domain",
+            "policy",
+            "contract",
+            "store",
+            "transport",
+            "auth",
+            "clock",
+            "metrics",
+            "spans",
+        ],
         reason: "what callers may ask knows the engine by traits only",
     },
     Layer {
@@ -72,7 +83,11 @@ const LAYERS: &[Layer] = &[
         may_import: &["domain", "policy", "auth"],
         reason: "settings are values, in the words of those who use them",
     },
-    Layer { module: "telemetry", may_import: &["config"], reason: "it is set up from settings alone" },
+    Layer {
+        module: "telemetry",
+        may_import: &["config", "domain", "metrics", "spans"],
+        reason: "it shows what others count and is set up from settings alone",
+    },
     Layer {
         module: "receiver",
         may_import: &["domain", "clock", "shutdown"],
@@ -160,10 +175,31 @@ const EXCLUSIVE: &[Exclusive] = &[
         places: &["telemetry"],
         reason: "logging is set up in one place",
     },
+    Exclusive {
+        path: "prometheus_client",
+        places: &["metrics"],
+        reason: "everybody counts by handles of ours, and none is global",
+    },
+    Exclusive { path: "procfs", places: &["metrics"], reason: "only metrics ask what this process takes" },
+    Exclusive {
+        path: "opentelemetry",
+        places: &["telemetry::traces"],
+        reason: "spans are told in words of ours; where they go is set up in one place",
+    },
+    Exclusive {
+        path: "opentelemetry_sdk",
+        places: &["telemetry::traces"],
+        reason: "spans are told in words of ours; where they go is set up in one place",
+    },
+    Exclusive {
+        path: "opentelemetry_otlp",
+        places: &["telemetry::traces"],
+        reason: "spans are told in words of ours; where they go is set up in one place",
+    },
     Exclusive { path: "anyhow", places: &["app", "cli", "main"], reason: "errors below the entry are enums" },
     Exclusive {
         path: "std::time::SystemTime",
-        places: &["clock"],
+        places: &["clock", "telemetry::traces"],
         reason: "time is read through clock::Clock, so that tests can set it",
     },
     Exclusive {

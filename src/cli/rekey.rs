@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use crate::app;
 use crate::clock::SystemClock;
 use crate::config::{self, Config};
+use crate::metrics::StoreMetrics;
 use crate::shutdown::Signals;
 use crate::store::StoreError;
 use crate::store::keyring::KeyId;
@@ -37,7 +38,7 @@ pub(super) fn run(arguments: &RekeyArguments) -> Exit {
         Ok(loaded) => loaded.config,
         Err(error) => return complain(&error, Exit::Usage),
     };
-    if let Err(error) = telemetry::start(&config.log) {
+    if let Err(error) = telemetry::logs::start(&config.log) {
         return complain(&error, Exit::Usage);
     }
     block_on(rekey(&config))
@@ -45,7 +46,7 @@ pub(super) fn run(arguments: &RekeyArguments) -> Exit {
 
 async fn rekey(config: &Config) -> anyhow::Result<Exit> {
     let mut signals = Signals::of_process()?;
-    let store = app::open_store(config, &(Arc::new(SystemClock) as _)).await?;
+    let store = app::open_store(config, &(Arc::new(SystemClock) as _), StoreMetrics::default()).await?;
     let resealed = until_interrupted(&store, &mut signals).await;
     let (key, seals) = (store.sealing_key(), store.seals().await);
     store.close().await?;

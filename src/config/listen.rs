@@ -14,13 +14,15 @@ use super::units::{address, duration, flag, or_word, path};
 pub(super) fn listen_and_auth(reader: &mut Reader<'_>) -> (Option<ListenConfig>, Option<AuthConfig>) {
     let grpc = reader.one("listen.grpc", "127.0.0.1:8080", address);
     let health = reader.one("listen.health", "127.0.0.1:8081", address);
+    let metrics = reader.one("listen.metrics", "127.0.0.1:9090", or_word("off", address));
     let tls = tls(reader);
     let plaintext = reader.one("listen.allow_plaintext_network", "false", flag);
     let unauthenticated = reader.one("listen.allow_unauthenticated_network", "false", flag);
     let reflection = reader.one("listen.reflection", "authenticated", reflection);
     let has_clients = matches!(&tls, Some(Some(TlsConfig { client_ca: Some(_), .. })));
     let auth = auth(reader, has_clients);
-    refuse_the_same_twice(reader, &[("listen.grpc", grpc), ("listen.health", health)]);
+    let listeners = [("listen.grpc", grpc), ("listen.health", health), ("listen.metrics", metrics.flatten())];
+    refuse_the_same_twice(reader, &listeners);
     let is_open = auth.as_ref().is_some_and(|auth| !auth.is_configured());
     let reachable = grpc.filter(|listener| !listener.ip().to_canonical().is_loopback());
     if let (Some(listener), true, Some(false)) = (reachable, is_open, unauthenticated) {
@@ -33,6 +35,7 @@ pub(super) fn listen_and_auth(reader: &mut Reader<'_>) -> (Option<ListenConfig>,
         Some(ListenConfig {
             grpc: grpc?,
             health: health?,
+            metrics: metrics?,
             tls: tls?,
             allow_plaintext_network: plaintext?,
             allow_unauthenticated_network: unauthenticated?,

@@ -29,7 +29,7 @@ pub use reader::Effective;
 pub use resolved::{
     AuthConfig, Config, ConnectionLimits, DeliveryConfig, EgressConfig, JwtConfig, KeysConfig, LimitsConfig,
     ListenConfig, LogConfig, LogFormat, OrganizationsConfig, Plans, ReflectionAccess, SecretsConfig,
-    StoreConfig, TlsConfig,
+    StoreConfig, TlsConfig, TracesConfig,
 };
 
 use raw::Raw;

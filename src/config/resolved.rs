@@ -39,6 +39,8 @@ pub struct Config {
     pub organizations: OrganizationsConfig,
     /// The plans.
     pub plans: Plans,
+    /// Where callers' traces go on.
+    pub traces: TracesConfig,
     /// How the process logs.
     pub log: LogConfig,
 }
@@ -50,6 +52,8 @@ pub struct ListenConfig {
     pub grpc: SocketAddr,
     /// `grpc.health.v1` in plaintext, for probes; default `127.0.0.1:8081`.
     pub health: SocketAddr,
+    /// Prometheus metrics over plain HTTP; default `127.0.0.1:9090`, `None`: no such port.
+    pub metrics: Option<SocketAddr>,
     /// How the gRPC port is made secure; default not at all.
     pub tls: Option<TlsConfig>,
     /// Whether the gRPC port may be reached from other machines in plaintext; default `false`.
@@ -289,6 +293,19 @@ impl Plans {
     pub fn of(&self, name: Option<&str>) -> &Plan {
         name.and_then(|name| self.by_name.get(name)).unwrap_or(&self.default)
     }
+}
+
+/// `[traces]`: where callers' traces go on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TracesConfig {
+    /// The OTLP receiver (gRPC) that gets our spans; default none.
+    pub endpoint: Option<Url>,
+    /// A PEM file with root certificates for it that are trusted besides Mozilla's; default none.
+    pub ca_file: Option<PathBuf>,
+    /// The name of this service in traces; default `signalpost`.
+    pub service_name: String,
+    /// Whether receivers get the header `traceparent`; default `true`.
+    pub webhook_header: bool,
 }
 
 /// `[log]`: how the process logs, to standard error.

@@ -99,6 +99,17 @@ pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
     })
 }
 
+/// Where to send something over gRPC.
+pub(super) fn endpoint(text: &str) -> Result<Url, String> {
+    let wrong = || {
+        format!("`{text}` is no http:// or https:// URL of a host; write for example http://127.0.0.1:4317")
+    };
+    let url = Url::parse(text).map_err(|_| wrong())?;
+    let plain = url.username().is_empty() && url.password().is_none() && url.query().is_none();
+    let is_http = matches!(url.scheme(), "http" | "https") && url.has_host();
+    if is_http && plain && url.fragment().is_none() { Ok(url) } else { Err(wrong()) }
+}
+
 /// A range of addresses, or one address.
 pub(super) fn network(text: &str) -> Result<IpNet, String> {
     let parsed = text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));

@@ -15,9 +15,11 @@ use super::raw::{Raw, TELEMETRY_KEY};
 use super::reader::Reader;
 use super::resolved::{
     Config, DeliveryConfig, EgressConfig, LogConfig, LogFormat, OrganizationsConfig, SecretsConfig,
-    StoreConfig,
+    StoreConfig, TracesConfig,
 };
-use super::units::{duration, flag, folder, host, network, number, or_word, path, proxy, size, variable};
+use super::units::{
+    duration, endpoint, flag, folder, host, network, number, or_word, path, proxy, size, variable,
+};
 use super::{FILE_VARIABLE, Loaded, limits, listen, plans};
 
 const SECRETS_KEY: &str = "secrets.environment";
@@ -50,6 +52,7 @@ fn read(reader: &mut Reader<'_>, raw: &Raw) -> Option<Config> {
     let payload_max =
         limits.as_ref().map_or(limits::PAYLOAD_CEILING, |limits| limits.payload.max_bytes as u64);
     let plans = plans::plans(reader, raw, payload_max);
+    let traces = traces(reader);
     let log = log(reader);
     Some(Config {
         listen: listen?,
@@ -62,6 +65,7 @@ fn read(reader: &mut Reader<'_>, raw: &Raw) -> Option<Config> {
         secrets: secrets?,
         organizations: organizations?,
         plans: plans?,
+        traces: traces?,
         log: log?,
     })
 }
@@ -198,6 +202,26 @@ fn secrets(reader: &mut Reader<'_>) -> Option<SecretsConfig> {
 fn organizations(reader: &mut Reader<'_>) -> Option<OrganizationsConfig> {
     let require_create = reader.one("organizations.require_create", "false", flag);
     Some(OrganizationsConfig { require_create: require_create? })
+}
+
+fn traces(reader: &mut Reader<'_>) -> Option<TracesConfig> {
+    let endpoint = reader.one("traces.endpoint", "", or_word("", endpoint));
+    let ca_file = reader.one("traces.ca_file", "", or_word("", path));
+    let service_name = reader.one("traces.service_name", "signalpost", service_name);
+    let webhook_header = reader.one("traces.webhook_header", "true", flag);
+    Some(TracesConfig {
+        endpoint: endpoint?,
+        ca_file: ca_file?,
+        service_name: service_name?,
+        webhook_header: webhook_header?,
+    })
+}
+
+fn service_name(text: &str) -> Result<String, String> {
+    if text.is_empty() || text.len() > 128 || text.chars().any(char::is_control) {
+        return Err("is no name; write 1 to 128 characters".into());
+    }
+    Ok(text.to_owned())
 }
 
 fn log(reader: &mut Reader<'_>) -> Option<LogConfig> {

@@ -31,6 +31,7 @@ pub fn operational_event<'a>(
         event_id: told.event_id(),
         event_type,
         occurred_at: None,
+        trace: None,
         level: told.level(),
         data: Payload::from_stored(told.data()),
         routes,

@@ -362,6 +362,7 @@ mod tests {
             data: Payload::empty(),
             routes,
             erased_at: None,
+            trace: None,
         }
     }
 

@@ -49,7 +49,9 @@ use crate::domain::organization::Organization;
 use crate::domain::payload::PayloadLimits;
 use crate::domain::plan::Plan;
 use crate::domain::retention::Retention;
+use crate::metrics::IngestMetrics;
 use crate::policy::address::AddressPolicy;
+use crate::spans::Spans;
 use crate::store::directory::Directory;
 use crate::store::{Store, StoreError};
 use crate::transport::courier::Courier;
@@ -117,6 +119,8 @@ pub struct Control {
     clock: SharedClock,
     settings: ControlSettings,
     rates: Rates,
+    metrics: IngestMetrics,
+    spans: Spans,
 }
 
 /// Which rows of a list to return.
@@ -147,7 +151,20 @@ impl Control {
         clock: SharedClock,
         settings: ControlSettings,
     ) -> Self {
-        Self { store, courier, secrets, clock, settings, rates: Rates::default() }
+        let (rates, metrics, spans) = (Rates::default(), IngestMetrics::default(), Spans::default());
+        Self { store, courier, secrets, clock, settings, rates, metrics, spans }
+    }
+
+    /// The same, counting where others see it and telling spans to whoever wants them.
+    #[must_use]
+    pub fn watched_by(self, metrics: IngestMetrics, spans: Spans) -> Self {
+        Self { metrics, spans, ..self }
+    }
+
+    /// Where events are counted; refusals are counted by whoever words them for callers.
+    #[must_use]
+    pub fn metrics(&self) -> &IngestMetrics {
+        &self.metrics
     }
 
     /// What the operator configured.

@@ -69,6 +69,7 @@ fn house_with(change: impl FnOnce(&mut ControlSettings)) -> House {
         transport: Arc::clone(&transport) as Arc<dyn crate::transport::Transport>,
         secrets: Arc::clone(&secrets),
         clock: Arc::clone(&clock),
+        account: crate::transport::account::Account::default(),
     };
     let store = Arc::new(MemoryStore::new(Arc::clone(&clock)));
     let control = Control::new(store, Arc::new(courier), secrets, clock, settings);
@@ -88,6 +89,7 @@ fn event(event_type: &str) -> EventDraft {
         event_id: None,
         event_type: event_type.into(),
         occurred_at: None,
+        trace: None,
         level: Level::Info,
         data: Bytes::new(),
     }

@@ -41,6 +41,24 @@ pub enum Trigger {
     Test,
 }
 
+impl Trigger {
+    /// All five.
+    pub const ALL: [Trigger; 5] =
+        [Trigger::Routed, Trigger::Retry, Trigger::Resend, Trigger::Replay, Trigger::Test];
+
+    /// The lower-case word for logs and metrics.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Trigger::Routed => "routed",
+            Trigger::Retry => "retry",
+            Trigger::Resend => "resend",
+            Trigger::Replay => "replay",
+            Trigger::Test => "test",
+        }
+    }
+}
+
 /// What became of one HTTP request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
@@ -101,7 +119,118 @@ pub enum Refusal {
     Fault,
 }
 
+/// An outcome without its details: the few kinds that can be counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OutcomeClass {
+    /// Any 2xx.
+    Success,
+    /// Any 3xx; redirects are never followed.
+    Redirect,
+    /// Any 4xx.
+    ClientError,
+    /// Any 5xx.
+    ServerError,
+    /// Any other status.
+    OtherStatus,
+    /// [`Failure::Dns`].
+    Dns,
+    /// [`Failure::Refused`].
+    Refused,
+    /// [`Failure::Connect`].
+    Connect,
+    /// [`Failure::Tls`].
+    Tls,
+    /// [`Failure::Timeout`].
+    Timeout,
+    /// [`Failure::Reset`].
+    Reset,
+    /// [`Failure::InvalidResponse`].
+    InvalidResponse,
+    /// [`Refusal::AddressNotAllowed`].
+    AddressNotAllowed,
+    /// [`Refusal::SecretUnavailable`].
+    SecretUnavailable,
+    /// [`Refusal::NotRenderable`].
+    NotRenderable,
+    /// [`Refusal::Fault`].
+    Fault,
+}
+
+impl OutcomeClass {
+    /// All of them.
+    pub const ALL: [OutcomeClass; 16] = [
+        OutcomeClass::Success,
+        OutcomeClass::Redirect,
+        OutcomeClass::ClientError,
+        OutcomeClass::ServerError,
+        OutcomeClass::OtherStatus,
+        OutcomeClass::Dns,
+        OutcomeClass::Refused,
+        OutcomeClass::Connect,
+        OutcomeClass::Tls,
+        OutcomeClass::Timeout,
+        OutcomeClass::Reset,
+        OutcomeClass::InvalidResponse,
+        OutcomeClass::AddressNotAllowed,
+        OutcomeClass::SecretUnavailable,
+        OutcomeClass::NotRenderable,
+        OutcomeClass::Fault,
+    ];
+
+    /// The lower-case word for logs and metrics.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            OutcomeClass::Success => "success",
+            OutcomeClass::Redirect => "redirect",
+            OutcomeClass::ClientError => "client_error",
+            OutcomeClass::ServerError => "server_error",
+            OutcomeClass::OtherStatus => "other_status",
+            OutcomeClass::Dns => "dns",
+            OutcomeClass::Refused => "refused",
+            OutcomeClass::Connect => "connect",
+            OutcomeClass::Tls => "tls",
+            OutcomeClass::Timeout => "timeout",
+            OutcomeClass::Reset => "reset",
+            OutcomeClass::InvalidResponse => "invalid_response",
+            OutcomeClass::AddressNotAllowed => "address_not_allowed",
+            OutcomeClass::SecretUnavailable => "secret_unavailable",
+            OutcomeClass::NotRenderable => "not_renderable",
+            OutcomeClass::Fault => "fault",
+        }
+    }
+}
+
 impl Outcome {
+    /// The kind alone.
+    #[must_use]
+    pub const fn class(&self) -> OutcomeClass {
+        match self {
+            Outcome::Answered { status, .. } => match status {
+                200..=299 => OutcomeClass::Success,
+                300..=399 => OutcomeClass::Redirect,
+                400..=499 => OutcomeClass::ClientError,
+                500..=599 => OutcomeClass::ServerError,
+                _ => OutcomeClass::OtherStatus,
+            },
+            Outcome::NoAnswer { failure, .. } => match failure {
+                Failure::Dns => OutcomeClass::Dns,
+                Failure::Refused => OutcomeClass::Refused,
+                Failure::Connect => OutcomeClass::Connect,
+                Failure::Tls => OutcomeClass::Tls,
+                Failure::Timeout => OutcomeClass::Timeout,
+                Failure::Reset => OutcomeClass::Reset,
+                Failure::InvalidResponse => OutcomeClass::InvalidResponse,
+            },
+            Outcome::NotSent { refusal, .. } => match refusal {
+                Refusal::AddressNotAllowed => OutcomeClass::AddressNotAllowed,
+                Refusal::SecretUnavailable => OutcomeClass::SecretUnavailable,
+                Refusal::NotRenderable => OutcomeClass::NotRenderable,
+                Refusal::Fault => OutcomeClass::Fault,
+            },
+        }
+    }
+
     /// Whether the receiver took it: any 2xx.
     #[must_use]
     pub const fn is_success(&self) -> bool {

@@ -36,4 +36,5 @@ pub mod secret;
 pub mod settings;
 pub mod subscription;
 pub mod time;
+pub mod trace;
 pub mod violation;

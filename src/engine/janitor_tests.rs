@@ -52,6 +52,7 @@ impl House {
             event_id: None,
             event_type: EventType::parse("a.b").unwrap(),
             occurred_at: None,
+            trace: None,
             level: Level::Info,
             data: Payload::empty(),
             routes: vec![Route { destination_id, guarantee: Guarantee::AtLeastOnce }],

@@ -57,6 +57,7 @@ fn lane(change: impl FnOnce(&mut EffectivePolicy), window: usize) -> Lane {
 pub(super) fn event(key: EventKey) -> Arc<Event> {
     Arc::new(Event {
         erased_at: None,
+        trace: None,
         key,
         id: EventId::from_key(key),
         organization_id: OrganizationId::parse("org").unwrap(),

@@ -79,7 +79,7 @@ impl Worker {
         let started_at = self.courier.clock.now();
         caught(self.courier.attempt(order)).await.unwrap_or_else(|panic| {
             tracing::error!(destination.id = %order.destination.id, panic, "an attempt has panicked");
-            Attempt {
+            let attempt = Attempt {
                 number: order.number,
                 started_at,
                 round_trip: self.courier.clock.now().since(started_at),
@@ -88,7 +88,9 @@ impl Worker {
                 batch_size: u32::try_from(order.events.len()).unwrap_or(u32::MAX),
                 batch: None,
                 remote_address: None,
-            }
+            };
+            self.courier.account.close(order, &attempt, None);
+            attempt
         })
     }
 

@@ -13,6 +13,7 @@ use tower_service::Service;
 
 use super::connection::{ConnectionState, GuardedBody};
 use super::interceptor::{Gate, Knock};
+use super::meter::{Meter, metered};
 use super::options::{ConnectionOptions, Reflection};
 use super::status::Problem;
 use crate::auth::access::{self, Access, Lasting, Row};
@@ -27,6 +28,8 @@ const REQUEST_ID_MAX_BYTES: usize = 128;
 pub struct Front {
     /// The services.
     pub routes: Routes,
+    /// What counts calls of them.
+    pub meter: Meter,
     /// Who may call them.
     pub gate: Arc<Gate>,
     /// Who may ask for their description.
@@ -48,6 +51,7 @@ impl Front {
         connection: Arc<ConnectionState>,
     ) -> Result<Response<GuardedBody>, Infallible> {
         let row = access::row_of(request.uri().path());
+        let call = self.meter.begin(request.uri().path());
         let is_stream = row.is_some_and(|(_, access)| access.lasting() == Lasting::Stream);
         let guard = connection.call(!is_stream);
         let response = if is_stream {
@@ -62,7 +66,8 @@ impl Front {
             tokio::time::timeout(limit, work).await.unwrap_or_else(|_| Err(Problem::timed_out()))
         };
         let response = response.unwrap_or_else(|problem| problem.into_status().into_http());
-        Ok(response.map(|body| GuardedBody::new(body, guard)))
+        let response = metered(response, call);
+        Ok(response.map(|body| GuardedBody::new(Body::new(body), guard)))
     }
 
     /// The caller's deadline, or ours where it says nothing; never more than the most.

@@ -20,6 +20,7 @@ use crate::auth::denial::{Denial, DenialListener, DenialReason};
 use crate::auth::{Caller, Role};
 use crate::control::Control;
 use crate::domain::id::{ORGANIZATION_ID_MAX_CHARS, OrganizationId};
+use crate::domain::trace::{TRACEPARENT, TraceContext};
 
 /// Who may call, and who is told when somebody may not.
 pub struct Gate {
@@ -259,6 +260,12 @@ pub fn caller<T: Concerns>(request: &Request<T>) -> Result<Caller, Status> {
         Some(organization_id) => admission.authorize(organization_id).map_err(Problem::into_status),
         None => Ok(admission.caller().clone()),
     }
+}
+
+/// The caller's trace, where it has one. What is no trace context is passed over, as the standard asks.
+pub fn trace<T>(request: &Request<T>) -> Option<TraceContext> {
+    let given = request.metadata().get(TRACEPARENT)?;
+    TraceContext::parse(given.to_str().ok()?)
 }
 
 /// How a request was let in, for calls that last.

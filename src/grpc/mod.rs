@@ -5,7 +5,7 @@
 //! lists, `health` answers probes, `server` puts it all together.
 //!
 //! A call comes in through `listener` (who may connect, `tls`), `connection` (how long it may last, `frames`),
-//! `front` (who calls which method, by when) and `interceptor` (whether they may, in that organization).
+//! `front` (who calls which method, by when; `meter` counts) and `interceptor` (whether they may, in that organization).
 //!
 //! What changes something runs in a tracked task, because tonic drops a handler when its caller goes away.
 
@@ -21,6 +21,7 @@ pub mod front;
 pub mod health;
 pub mod interceptor;
 pub mod listener;
+pub mod meter;
 pub mod options;
 pub mod organization;
 pub mod page;

@@ -14,11 +14,12 @@ use tonic_reflection::server::Builder as ReflectionBuilder;
 use super::context::Context;
 use super::delivery::DeliveryAdminService;
 use super::destination::DestinationAdminService;
-use super::event::EventIngestService;
+use super::event::{EventIngestService, REFUSALS};
 use super::front::Front;
 use super::health::{HealthService, HealthState};
 use super::interceptor::Gate;
 use super::listener::Listening;
+use super::meter::Meter;
 use super::options::{Limits, Reflection};
 use super::organization::OrganizationAdminService;
 use super::proto;
@@ -26,13 +27,18 @@ use super::proto::v1::delivery_admin_server::DeliveryAdminServer;
 use super::proto::v1::destination_admin_server::DestinationAdminServer;
 use super::proto::v1::event_ingest_server::EventIngestServer;
 use super::proto::v1::organization_admin_server::OrganizationAdminServer;
+use super::status::reason_name;
 use super::tls::ServerTls;
 use crate::auth::authenticator::Authenticator;
 use crate::auth::denial::{DenialListener, LogDenials};
 use crate::control::Control;
+use crate::metrics::RpcMetrics;
 
 /// The most bytes of a message on the port for probes.
 const PROBE_MESSAGE_BYTES: usize = 64 * 1024;
+
+/// What is counted by method: our services and health. Reflection is for people and counts as `other`.
+const METERED: [&[u8]; 2] = [proto::DESCRIPTORS, tonic_health::pb::FILE_DESCRIPTOR_SET];
 
 /// Why a server could not be put together.
 #[derive(Debug, thiserror::Error)]
@@ -51,12 +57,16 @@ pub struct GrpcServer {
     authenticator: Arc<Authenticator>,
     denials: Arc<dyn DenialListener>,
     tls: Option<ServerTls>,
+    metrics: RpcMetrics,
 }
 
 impl GrpcServer {
     /// A server that does not listen yet, in plaintext, for everybody who reaches it.
     #[must_use]
     pub fn new(control: Arc<Control>, health: HealthState, limits: Limits) -> Self {
+        for reason in REFUSALS {
+            control.metrics().refused(reason_name(reason), 0);
+        }
         let permits = |most: usize| Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS)));
         let context = Context {
             control,
@@ -68,7 +78,14 @@ impl GrpcServer {
             max_watches: limits.max_watches,
         };
         let (authenticator, denials) = (Arc::new(Authenticator::open()), Arc::new(LogDenials));
-        Self { context, health, limits, authenticator, denials, tls: None }
+        let metrics = RpcMetrics::default();
+        Self { context, health, limits, authenticator, denials, tls: None, metrics }
+    }
+
+    /// The same, counting calls where others see it.
+    #[must_use]
+    pub fn with_metrics(self, metrics: RpcMetrics) -> Self {
+        Self { metrics, ..self }
     }
 
     /// The same for callers whom the authenticator admits.
@@ -116,6 +133,7 @@ impl GrpcServer {
         };
         Ok(Front {
             routes: self.routes()?,
+            meter: Meter::new(&self.metrics, &METERED),
             gate: Arc::new(gate),
             reflection: self.limits.reflection,
             call_default: self.limits.call_default,
@@ -167,6 +185,7 @@ pub async fn serve_health(
     };
     let front = Front {
         routes,
+        meter: Meter::new(&RpcMetrics::default(), &[]),
         gate: Arc::new(gate),
         reflection: Reflection::Open,
         call_default: limits.call_default,

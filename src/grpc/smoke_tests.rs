@@ -61,6 +61,7 @@ fn control(max_events_per_second: Option<u32>) -> Arc<Control> {
         transport: Arc::new(ScriptedTransport::new()),
         secrets: Arc::clone(&secrets),
         clock: Arc::clone(&clock),
+        account: crate::transport::account::Account::default(),
     };
     let store = Arc::new(MemoryStore::new(Arc::clone(&clock)));
     Arc::new(Control::new(store, Arc::new(courier), secrets, clock, settings))

@@ -61,6 +61,11 @@ impl Problem {
         self
     }
 
+    /// The reason, as programs read it.
+    pub fn reason_name(&self) -> &'static str {
+        reason_name(self.reason)
+    }
+
     fn of_quota(mut self, subject: String) -> Self {
         self.details.quota = Some(subject);
         self
@@ -349,7 +354,7 @@ fn precondition(kind: Condition, subject: String, message: String) -> Problem {
     problem
 }
 
-fn reason_name(reason: ErrorReason) -> &'static str {
+pub(super) fn reason_name(reason: ErrorReason) -> &'static str {
     reason.as_str_name().trim_start_matches("ERROR_REASON_")
 }
 

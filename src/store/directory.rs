@@ -38,6 +38,8 @@ pub struct LaneStatus {
     pub in_flight: u32,
     /// Deliveries in the lane's memory window that wait.
     pub waiting_in_memory: u32,
+    /// When the event of the oldest delivery was accepted that is in memory and was never attempted.
+    pub oldest_fresh_at: Option<Timestamp>,
     /// Whether the store holds more than the window.
     pub more_in_store: bool,
     /// When the next attempt may begin, if that is known.
@@ -169,6 +171,12 @@ impl Directory {
     #[must_use]
     pub fn destination(&self, id: DestinationId) -> Option<Arc<DestinationEntry>> {
         self.read().by_id.get(&id).cloned()
+    }
+
+    /// All destinations of all organizations, in no order.
+    #[must_use]
+    pub fn entries(&self) -> Vec<Arc<DestinationEntry>> {
+        self.read().by_id.values().cloned().collect()
     }
 
     /// The ids of all destinations of all organizations.

@@ -26,6 +26,7 @@ mod replay;
 pub mod retention;
 mod settlement;
 pub mod sled;
+pub mod survey;
 
 use std::sync::Arc;
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
+use super::account::{Account, AttemptTrace};
 use super::echo::without_secrets;
 use super::secrets::{SecretProblem, SecretReader};
 use super::{SendOptions, Sent, Transport};
@@ -26,6 +27,8 @@ pub struct Courier {
     pub secrets: Arc<SecretReader>,
     /// The time that is signed and recorded.
     pub clock: SharedClock,
+    /// Where attempts are accounted for.
+    pub account: Account,
 }
 
 /// What to deliver in one request.
@@ -50,14 +53,17 @@ impl Courier {
     pub async fn attempt(&self, order: Order<'_>) -> Attempt {
         let started_at = self.clock.now();
         let begun = Instant::now();
-        let sent = match self.prepare(order, started_at) {
+        let in_flight = self.account.metrics.begin();
+        let trace = AttemptTrace::of(order, fastrand::u64(..));
+        let sent = match self.prepare(order, started_at, trace) {
             Ok((request, secrets)) => {
                 let sent = self.transport.send(request, send_options(order.policy)).await;
                 without_echo(sent, order.destination, &secrets)
             }
             Err(outcome) => Sent { outcome, remote_address: None },
         };
-        Attempt {
+        drop(in_flight);
+        let attempt = Attempt {
             number: order.number,
             started_at,
             round_trip: begun.elapsed(),
@@ -66,7 +72,9 @@ impl Courier {
             batch_size: u32::try_from(order.events.len()).unwrap_or(u32::MAX),
             batch: batch_of(order, started_at),
             remote_address: sent.remote_address,
-        }
+        };
+        self.account.close(order, &attempt, trace);
+        attempt
     }
 
     /// Whether the events could be sent: everything but the sending.
@@ -74,13 +82,14 @@ impl Courier {
     /// # Errors
     /// The outcome that the attempt would have.
     pub fn check(&self, order: Order<'_>) -> Result<(), Outcome> {
-        self.prepare(order, self.clock.now()).map(drop)
+        self.prepare(order, self.clock.now(), None).map(drop)
     }
 
     fn prepare(
         &self,
         order: Order<'_>,
         now: Timestamp,
+        trace: Option<AttemptTrace>,
     ) -> Result<(RenderedRequest, ResolvedSecrets), Outcome> {
         let secrets = self.resolve(order.destination, now).map_err(|SecretProblem(detail)| {
             Outcome::NotSent { refusal: Refusal::SecretUnavailable, detail }
@@ -91,6 +100,7 @@ impl Courier {
             secrets: &secrets,
             now,
             attempt_number: order.number,
+            trace: trace.map(|trace| trace.context).filter(|_| self.account.tells_receivers),
         };
         let events: Vec<&Event> = order.events.iter().map(Arc::as_ref).collect();
         match contract::render(context, &events) {
@@ -213,6 +223,7 @@ mod tests {
     fn event() -> Arc<Event> {
         Arc::new(Event {
             erased_at: None,
+            trace: None,
             key: EventKey::lower_bound(NOW),
             id: EventId::from_key(EventKey::lower_bound(NOW)),
             organization_id: OrganizationId::parse("acme").unwrap(),
@@ -229,6 +240,7 @@ mod tests {
         Courier {
             transport: Arc::clone(transport) as Arc<dyn Transport>,
             secrets: Arc::default(),
+            account: Account::default(),
             clock: Arc::new(TokioClock::starting_at(NOW)),
         }
     }

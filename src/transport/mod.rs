@@ -2,8 +2,9 @@
 //!
 //! `http` is the only file that knows reqwest, with `tls` for trust and `failure` for words; `resolve`
 //! decides which addresses may be connected to; `secrets` reads secrets from where they are; `courier` puts
-//! the three together into one attempt. `scripted` stands in for `http` in tests.
+//! the three together into one attempt, for which `account` accounts. `scripted` stands in for `http` in tests.
 
+pub mod account;
 pub mod courier;
 mod echo;
 pub mod failure;

@@ -45,6 +45,7 @@ impl Home {
         let mut settings = BTreeMap::from([
             ("listen.grpc", r#""127.0.0.1:0""#),
             ("listen.health", r#""127.0.0.1:0""#),
+            ("listen.metrics", r#""127.0.0.1:0""#),
             ("store.path", store.as_str()),
             ("store.cache", r#""16MiB""#),
             ("store.min_free", r#""16MiB""#),

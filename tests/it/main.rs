@@ -35,6 +35,10 @@ mod jwt;
 #[cfg(test)]
 mod lists;
 #[cfg(test)]
+mod metrics;
+#[cfg(test)]
+mod monitoring;
+#[cfg(test)]
 mod operational;
 mod operations;
 #[cfg(test)]
@@ -48,5 +52,7 @@ mod retention;
 mod sealing;
 #[cfg(test)]
 mod secure;
+#[cfg(test)]
+mod traces;
 #[cfg(test)]
 mod watch;

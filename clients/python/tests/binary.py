@@ -39,6 +39,7 @@ class Server:
         lines = [
             f'listen.grpc = "127.0.0.1:{port}"',
             'listen.health = "127.0.0.1:0"',
+            'listen.metrics = "off"',
             f'store.path = "{self.folder}/store"',
             'store.min_free = "16MiB"',
             'egress.allow = ["127.0.0.0/8"]',

@@ -55,6 +55,7 @@ export class Server {
     const lines = [
       `listen.grpc = "127.0.0.1:${port}"`,
       'listen.health = "127.0.0.1:0"',
+      'listen.metrics = "off"',
       `store.path = "${folder}/store"`,
       'store.min_free = "16MiB"',
       'egress.allow = ["127.0.0.0/8"]',

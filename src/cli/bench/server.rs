@@ -283,6 +283,7 @@ fn settings(store: &Path, setup: &Setup, grpc: SocketAddr) -> String {
         [listen]
         grpc = "{grpc}"
         health = "127.0.0.1:0"
+        metrics = "127.0.0.1:0"
         [store]
         path = {store:?}
         min_free = "64MiB"

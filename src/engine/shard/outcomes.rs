@@ -49,7 +49,6 @@ impl Shard {
         // What goes wrong on our side says nothing about the receiver.
         let ended = (!attempt.outcome.is_fault()).then_some(ended);
         self.slot(id).lane.finished(finished, ended);
-        log_attempt(id, &attempt);
         if ended.is_some() {
             self.note_health(&conclusion, tells);
         }
@@ -192,20 +191,5 @@ impl Shard {
         self.running.spawn(async move {
             Done::Announced(announce(&*store, &entry.destination.organization_id, &told).await)
         });
-    }
-}
-
-/// The one line that each attempt leaves in the log.
-fn log_attempt(id: DestinationId, attempt: &Attempt) {
-    let took_ms = u64::try_from(attempt.round_trip.as_millis()).unwrap_or(u64::MAX);
-    let (status, batch_size) = (attempt.outcome.status(), attempt.batch_size);
-    let number = attempt.number;
-    match attempt.outcome.error() {
-        None => {
-            tracing::debug!(destination.id = %id, attempt.number = number, status, took_ms, batch_size, "delivered");
-        }
-        Some(error) => {
-            tracing::info!(destination.id = %id, attempt.number = number, status, took_ms, batch_size, error, "attempt failed");
-        }
     }
 }

@@ -20,6 +20,7 @@ use crate::engine::Engine;
 use crate::store::memory::MemoryStore;
 use crate::store::{CommitListener, DeliveryStore, DestinationStore, EventStore, Store};
 use crate::transport::Transport;
+use crate::transport::account::Account;
 use crate::transport::courier::Courier;
 use crate::transport::scripted::{ScriptedTransport, answered, no_answer};
 use crate::transport::secrets::SecretReader;
@@ -81,7 +82,8 @@ impl Stage {
         let clock: SharedClock = Arc::new(TokioClock::starting_at(START));
         let store = Arc::new(MemoryStore::new(Arc::clone(&clock)));
         let secrets = Arc::new(SecretReader::new(Vec::new(), Vec::new()));
-        let courier = Arc::new(Courier { transport, secrets, clock: Arc::clone(&clock) });
+        let courier =
+            Arc::new(Courier { transport, secrets, clock: Arc::clone(&clock), account: Account::default() });
         let mut options = ShardOptions {
             max_in_flight: 16,
             max_bytes_in_flight: 64 << 20,
@@ -162,6 +164,7 @@ impl Stage {
             event_id: None,
             event_type: EventType::parse("a.b").unwrap(),
             occurred_at: None,
+            trace: None,
             level: Level::Info,
             data: Payload::empty(),
             routes: vec![Route { destination_id, guarantee }],

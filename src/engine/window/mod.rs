@@ -65,6 +65,12 @@ impl Window {
         self.due.resize(self.size);
     }
 
+    /// When the event of the first of the fresh deliveries in memory was accepted.
+    #[must_use]
+    pub fn oldest_fresh_at(&self) -> Option<Timestamp> {
+        self.fresh.iter().next().map(|item| item.key.made_at())
+    }
+
     // === What came ===
 
     /// A delivery was committed; hands a best-effort one back that finds the window full.

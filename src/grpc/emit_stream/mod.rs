@@ -26,6 +26,7 @@ use super::context::Context;
 use super::interceptor::Admission;
 use super::proto::v1;
 use super::status::Problem;
+use crate::domain::trace::TraceContext;
 
 /// One message to the client, or the end of the stream.
 pub type Answer = Result<v1::EmitStreamResponse, Status>;
@@ -43,6 +44,7 @@ const ANSWERS: usize = 4;
 pub struct Session {
     context: Context,
     admission: Admission,
+    trace: Option<TraceContext>,
     requests: Streaming<v1::EmitStreamRequest>,
     answers: mpsc::Sender<Answer>,
     protocol: Protocol,
@@ -77,12 +79,12 @@ impl Session {
     /// A session, and what it answers.
     pub fn new(
         context: Context,
-        admission: Admission,
+        (admission, trace): (Admission, Option<TraceContext>),
         requests: Streaming<v1::EmitStreamRequest>,
     ) -> (Self, mpsc::Receiver<Answer>) {
         let (answers, receiver) = mpsc::channel(ANSWERS);
         let (protocol, in_flight) = (Protocol::default(), VecDeque::new());
-        (Self { context, admission, requests, answers, protocol, in_flight, settled: false }, receiver)
+        (Self { context, admission, trace, requests, answers, protocol, in_flight, settled: false }, receiver)
     }
 
     /// Reads, accepts and acknowledges until the stream ends.
@@ -113,7 +115,7 @@ impl Session {
                 answered = front(&mut self.in_flight) => self.acknowledge(answered).await?,
                 () = stop.cancelled() => return self.drain(End::Stopping).await,
                 problem = &mut ended => return self.drain(End::Withdrawn(problem)).await,
-                read = read(&mut self.requests, &mut self.protocol, &self.admission), if may_read => match read {
+                read = read(&mut self.requests, &mut self.protocol, (&self.admission, self.trace)), if may_read => match read {
                     Read::Group(group, end) => {
                         self.accept(group);
                         if let Some(end) = end {
@@ -178,9 +180,9 @@ async fn front(
 async fn read(
     requests: &mut Streaming<v1::EmitStreamRequest>,
     protocol: &mut Protocol,
-    admission: &Admission,
+    (admission, trace): (&Admission, Option<TraceContext>),
 ) -> Read {
-    let mut group = Group::default();
+    let mut group = Group::new(trace);
     let mut next = requests.next().await;
     loop {
         let end = match next {

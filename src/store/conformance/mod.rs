@@ -81,6 +81,7 @@ pub fn new_event(event_type: &str, routes: &[Route]) -> NewEvent {
         event_id: None,
         event_type: EventType::parse(event_type).unwrap(),
         occurred_at: None,
+        trace: None,
         level: Level::Info,
         data: Payload::from_stored(Bytes::from_static(b"{\"a\":1}")),
         routes: routes.to_vec(),

@@ -24,6 +24,7 @@ use crate::domain::secret::{HttpAuth, RetiringSecret, Secret, SecretSource, Sign
 use crate::domain::settings::{DeliverySettings, RetryPolicy, RetrySchedule};
 use crate::domain::subscription::{Subscription, SubscriptionPolicy};
 use crate::domain::time::Timestamp;
+use crate::domain::trace::TraceContext;
 use crate::store::keyring::{Keyring, SealingKey};
 
 fn keyring() -> Keyring {
@@ -73,8 +74,11 @@ fn event() -> impl Strategy<Value = Event> {
     let body = prop_oneof![vec(any::<u8>(), 0..4000), vec(any::<u8>(), 4000..20_000)];
     let names = key().prop_flat_map(|key| (Just(key), event_id(key)));
     let rest = (organization_id(), event_type(), moment(), moment(), level());
-    (names, rest, body, vec(route, 0..80)).prop_map(|((key, id), rest, body, routes)| Event {
+    let trace = proptest::option::of(any::<[u8; TraceContext::BYTES]>());
+    let all = (names, rest, body, vec(route, 0..80), trace);
+    all.prop_map(|((key, id), rest, body, routes, trace)| Event {
         erased_at: None,
+        trace: trace.and_then(|bytes| TraceContext::from_bytes(&bytes)),
         key,
         id,
         organization_id: rest.0,
@@ -472,11 +476,13 @@ fn the_digest_tells_all_parts_of_the_content_apart_and_nothing_else() {
         event_id: None,
         event_type: EventType::parse("t").unwrap(),
         occurred_at: None,
+        trace: None,
         level: Level::Info,
         data: Payload::empty(),
         routes: Vec::new(),
     };
-    let same = NewEvent { organization_id: OrganizationId::parse("b").unwrap(), ..base.clone() };
+    let trace = TraceContext::from_bytes(&[7; TraceContext::BYTES]);
+    let same = NewEvent { organization_id: OrganizationId::parse("b").unwrap(), trace, ..base.clone() };
     assert_eq!(content_digest(&same), content_digest(&base));
     for other in [
         NewEvent { event_type: EventType::parse("u").unwrap(), ..base.clone() },

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use sled::{Batch, IVec, Tree};
 
-use super::{audit, size, unavailable};
+use super::{audit, keys, size, unavailable};
 use crate::domain::audit::AuditEntry;
 use crate::domain::delivery::Delivery;
 use crate::domain::destination::Destination;
@@ -37,6 +37,24 @@ pub(super) enum Effect {
     RemovedEarly(RemovedEarly),
 }
 
+/// How many deliveries more are in the orders of those that wait, and among the dead letters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Tally {
+    pub(super) waiting: i64,
+    pub(super) dead_letters: i64,
+}
+
+impl Tally {
+    /// A key was written (1) or removed (-1).
+    pub(super) fn add(&mut self, key: &[u8], by: i64) {
+        match key.first() {
+            Some(&(keys::FRESH | keys::DUE)) => self.waiting += by,
+            Some(&keys::DEAD) => self.dead_letters += by,
+            _ => {}
+        }
+    }
+}
+
 /// Answers a call; it runs after the commit.
 type Answer = Box<dyn FnOnce() + Send>;
 
@@ -57,6 +75,8 @@ pub(super) struct Group {
     durable: bool,
     events: usize,
     bytes: usize,
+    pending_tally: Tally,
+    tally: Tally,
 }
 
 /// A group that is to be committed.
@@ -66,6 +86,9 @@ pub(super) struct Finished {
     pub(super) grows_by: i64,
     /// Whether it must be durable before anybody hears of it.
     pub(super) durable: bool,
+    /// How many events it accepts.
+    pub(super) events: usize,
+    pub(super) tally: Tally,
     pub(super) effects: Vec<Effect>,
     pub(super) answers: Vec<Answer>,
 }
@@ -85,6 +108,8 @@ impl Group {
             durable: false,
             events: 0,
             bytes: 0,
+            pending_tally: Tally::default(),
+            tally: Tally::default(),
         }
     }
 
@@ -103,10 +128,12 @@ impl Group {
 
     pub(super) fn put(&mut self, key: Vec<u8>, value: Vec<u8>) {
         self.bytes = self.bytes.saturating_add(key.len() + value.len());
+        self.pending_tally.add(&key, 1);
         self.pending.insert(key, Some(value.into()));
     }
 
     pub(super) fn remove(&mut self, key: Vec<u8>) {
+        self.pending_tally.add(&key, -1);
         self.pending.insert(key, None);
     }
 
@@ -142,6 +169,9 @@ impl Group {
         }
         self.durable |= durable && !self.pending.is_empty();
         self.joined.extend(self.pending.drain());
+        let Tally { waiting, dead_letters } = std::mem::take(&mut self.pending_tally);
+        self.tally.waiting += waiting;
+        self.tally.dead_letters += dead_letters;
         for effect in self.pending_effects.drain(..) {
             match (self.effects.last_mut(), effect) {
                 (Some(Effect::Accepted(before)), Effect::Accepted(events)) => {
@@ -162,6 +192,7 @@ impl Group {
     /// Forgets the call's writes.
     pub(super) fn discard(&mut self) {
         self.pending.clear();
+        self.pending_tally = Tally::default();
         self.pending_effects.clear();
         self.trail = None;
     }
@@ -190,7 +221,7 @@ impl Group {
                 None => batch.remove(key),
             }
         }
-        let Self { durable, effects, answers, .. } = self;
-        Ok(Finished { batch, grows_by, durable, effects, answers })
+        let Self { durable, events, tally, effects, answers, .. } = self;
+        Ok(Finished { batch, grows_by, durable, events, tally, effects, answers })
     }
 }

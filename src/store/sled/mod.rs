@@ -21,6 +21,7 @@ mod group;
 mod held;
 mod keys;
 mod listing;
+mod observer;
 mod open;
 mod reader;
 mod replay;
@@ -51,7 +52,9 @@ use super::{CommitListener, StoreError};
 use crate::clock::SharedClock;
 use crate::domain::audit::AuditEntry;
 use crate::domain::id::{DestinationId, EventKey};
+use crate::metrics::StoreMetrics;
 use disk::Watermark;
+use observer::Observer;
 use reader::Reader;
 use replay::Running;
 pub use seals::Resealed;
@@ -74,6 +77,8 @@ pub struct SledOptions {
     pub group_events: usize,
     /// Gives the times of events.
     pub clock: SharedClock,
+    /// What is counted and measured.
+    pub metrics: StoreMetrics,
     /// Under which secrets are sealed; `None`: a key of the store's own, made in its folder where there is
     /// none.
     pub keyring: Option<Keyring>,
@@ -89,6 +94,7 @@ impl SledOptions {
             queue_depth: 4096,
             group_events: 64,
             clock,
+            metrics: StoreMetrics::default(),
             keyring: None,
         }
     }
@@ -103,6 +109,7 @@ pub struct SledStore {
     reads: Arc<Semaphore>,
     reader: Arc<Reader>,
     syncs: Arc<AtomicU64>,
+    observer: Arc<Observer>,
     keyring: Arc<Keyring>,
     /// What the audit log is to say of the next change.
     trail: Option<Box<AuditEntry>>,
@@ -126,6 +133,18 @@ struct Shared {
 }
 
 impl Shared {
+    fn of(contents: &open::Contents, last_key: EventKey) -> Self {
+        Self {
+            directory: Arc::new(directory_of(contents)),
+            changes: Arc::default(),
+            listener: OnceLock::new(),
+            condition: Condition(watch::Sender::new(State::Working)),
+            durable_key: Mutex::new(last_key),
+            stored_bytes: AtomicU64::new(contents.stored_bytes),
+            removed_early: Mutex::new(contents.removed_early),
+        }
+    }
+
     /// The key up to which all events are durable.
     fn durable_key(&self) -> EventKey {
         *self.durable_key.lock().unwrap_or_else(PoisonError::into_inner)
@@ -199,6 +218,12 @@ enum Patience {
     Wait,
 }
 
+fn start(writer: Writer, queued: mpsc::Receiver<Queued>) -> Result<JoinHandle<()>, StoreError> {
+    let thread = std::thread::Builder::new().name("store.writer".into());
+    let started = thread.spawn(move || writer.run(queued));
+    started.map_err(|error| StoreError::CannotOpen(format!("the store's thread can't start: {error}")))
+}
+
 fn unavailable(error: &::sled::Error) -> StoreError {
     StoreError::Unavailable(error.to_string())
 }
@@ -213,28 +238,27 @@ impl SledStore {
         let open::Opened { db, sync, lock, contents, keyring } =
             open::open(folder, options.cache_bytes, options.keyring)?;
         let keyring = Arc::new(keyring);
-        let directory = Arc::new(directory_of(&contents));
+        options.metrics.moved(contents.tally.waiting, contents.tally.dead_letters);
+        options.metrics.is_up(true);
         let last_key = contents.last_key.unwrap_or(EventKey::MIN);
-        let shared = Arc::new(Shared {
-            directory,
-            changes: Arc::default(),
-            listener: OnceLock::new(),
-            condition: Condition(watch::Sender::new(State::Working)),
-            durable_key: Mutex::new(last_key),
-            stored_bytes: AtomicU64::new(contents.stored_bytes),
-            removed_early: Mutex::new(contents.removed_early),
-        });
+        let shared = Arc::new(Shared::of(&contents, last_key));
         let reader = Reader { db: db.clone(), shared: Arc::clone(&shared), _lock: Arc::new(lock) };
         let running_replays = reader.running_replays()?;
         let running_replays =
             running_replays.iter().map(|replay| (replay.id, Running::from(replay))).collect();
         let syncs = sync.counter();
+        let watermark = Watermark::new(folder, options.min_free_bytes);
+        let (queue_depth, free_least) =
+            (options.queue_depth.min(Semaphore::MAX_PERMITS), watermark.needed_bytes());
+        let metrics = options.metrics.clone();
+        let observer = Observer { metrics, queue_depth, folder: folder.to_owned(), free_least };
         let mut writer = Writer {
             db,
             sync,
             shared: Arc::clone(&shared),
             clock: options.clock,
-            watermark: Watermark::new(folder, options.min_free_bytes),
+            metrics: options.metrics,
+            watermark,
             folder: folder.to_owned(),
             group_events: options.group_events,
             last_key,
@@ -253,20 +277,18 @@ impl SledStore {
         // Before anybody can read.
         writer.abandon_held()?;
         let (commands, queued) = mpsc::channel();
-        let thread = std::thread::Builder::new().name("store.writer".into());
-        let thread = thread
-            .spawn(move || writer.run(queued))
-            .map_err(|error| StoreError::CannotOpen(format!("the store's thread can't start: {error}")))?;
+        let thread = start(writer, queued)?;
         Ok(Self {
             shared,
             writing: Arc::new(Writing {
                 commands: Mutex::new(Some(commands)),
                 thread: Mutex::new(Some(thread)),
             }),
-            queue: Arc::new(Semaphore::new(options.queue_depth.min(Semaphore::MAX_PERMITS))),
+            queue: Arc::new(Semaphore::new(queue_depth)),
             reads: Arc::new(Semaphore::new(READS_AT_ONCE)),
             reader: Arc::new(reader),
             syncs,
+            observer: Arc::new(observer),
             keyring,
             trail: None,
         })
@@ -310,7 +332,20 @@ impl SledStore {
         self.syncs.load(Ordering::Relaxed)
     }
 
+    /// Shows how the store stands, in its metrics. A few system calls; no key is read.
+    pub fn observe(&self) {
+        self.observer.look(&self.shared, &self.queue);
+    }
+
     async fn submit<T>(
+        &self,
+        patience: Patience,
+        command: impl FnOnce(Reply<T>) -> Command,
+    ) -> Result<T, StoreError> {
+        self.observer.count(self.try_submit(patience, command).await)
+    }
+
+    async fn try_submit<T>(
         &self,
         patience: Patience,
         command: impl FnOnce(Reply<T>) -> Command,
@@ -335,6 +370,13 @@ impl SledStore {
     }
 
     async fn read<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Reader) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        self.observer.count(self.try_read(work).await)
+    }
+
+    async fn try_read<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Reader) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {

@@ -61,6 +61,9 @@ impl Writer {
 
     fn settle_one(&mut self, group: &mut Group, settlement: Settlement) -> Result<(), StoreError> {
         let (id, stage) = (settlement.id, settlement.stage);
+        if settlement.attempt.is_some() && !settlement.state.is_finished() {
+            self.metrics.retried();
+        }
         let Some((mut delivery, order)) = self.settled_from(group, &settlement)? else {
             return forget(group, id, stage);
         };

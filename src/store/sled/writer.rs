@@ -34,6 +34,7 @@ use crate::domain::event::Acceptance;
 use crate::domain::id::{DeliveryId, DestinationId, EventKey, OrganizationId, ReplayId};
 use crate::domain::organization::Organization;
 use crate::domain::time::Timestamp;
+use crate::metrics::StoreMetrics;
 use crate::store::keyring::Keyring;
 use crate::store::record::{EventHead, Seals};
 use crate::store::retention::{Cuts, EraseFrom, ErasedEvent, RemovedEarly, Swept};
@@ -100,6 +101,7 @@ pub(super) struct Writer {
     pub(super) sync: SyncHandle,
     pub(super) shared: Arc<Shared>,
     pub(super) clock: SharedClock,
+    pub(super) metrics: StoreMetrics,
     pub(super) watermark: Watermark,
     pub(super) folder: PathBuf,
     pub(super) group_events: usize,
@@ -262,8 +264,8 @@ impl Writer {
     }
 
     pub(super) fn commit(&mut self, group: Group) -> Result<(), StoreError> {
-        let Finished { batch, grows_by, durable, effects, answers } = group.finish()?;
-        let began = Instant::now();
+        let Finished { batch, grows_by, durable, events, tally, effects, answers } = group.finish()?;
+        let (began, writes) = (Instant::now(), batch.is_some());
         if let Some(mut batch) = batch {
             self.note_size(grows_by, &mut batch);
             self.db.apply_batch(batch).map_err(|error| unavailable(&error))?;
@@ -272,6 +274,10 @@ impl Writer {
         note_slow("applying", began);
         if durable || self.unsynced_since.is_some_and(|since| since.elapsed() >= SYNC_AFTER) {
             self.make_durable()?;
+        }
+        if writes {
+            self.metrics.committed(events, began.elapsed());
+            self.metrics.moved(tally.waiting, tally.dead_letters);
         }
         let mut changed = Vec::new();
         for effect in effects {
@@ -297,11 +303,13 @@ impl Writer {
 
     fn make_durable(&mut self) -> Result<(), StoreError> {
         let began = Instant::now();
+        let whole = began;
         self.db.flush().map_err(|error| unavailable(&error))?;
         note_slow("flushing", began);
         let began = Instant::now();
         self.sync.sync().map_err(|error| StoreError::Unavailable(format!("fsync failed: {error}")))?;
         note_slow("syncing", began);
+        self.metrics.fsynced(whole.elapsed());
         self.unsynced_since = None;
         self.shared.set_durable_key(self.last_key);
         Ok(())
@@ -312,6 +320,7 @@ impl Writer {
         let listener = self.shared.listener.get();
         match effect {
             Effect::Changed(delivery) => {
+                self.metrics.became(delivery.state.kind(), delivery.state.reason());
                 changed.push(*delivery);
                 None
             }

@@ -5,6 +5,7 @@ mod certificates;
 mod drafts;
 mod receiver;
 mod refusal;
+mod scrape;
 mod server;
 
 pub use callers::{Raw, TokenFile, call_any, naming, swap, with_token};
@@ -12,6 +13,7 @@ pub use certificates::{Authority, Pair, TlsFolder, secure_endpoint};
 pub use drafts::{DestinationDraft, EventDraft, destination, event, millis, number_of};
 pub use receiver::{Receiver, TestIdentity, event_ids, genuine, header};
 pub use refusal::Refusal;
+pub use scrape::{Page, Scrape};
 pub use server::{ORGANIZATION, Server};
 
 use std::time::Duration;

@@ -16,7 +16,7 @@ use signalpost::shutdown::{Signals, Stopped, Tasks};
 use tempfile::TempDir;
 use tonic::transport::Channel;
 
-use super::{DestinationDraft, EventDraft, Refusal, TestIdentity, eventually};
+use super::{DestinationDraft, EventDraft, Refusal, Scrape, TestIdentity, eventually};
 
 /// The organization of everything that a test does not say otherwise.
 pub const ORGANIZATION: &str = "org_test";
@@ -54,6 +54,7 @@ impl Server {
         for (key, value) in [
             ("listen.grpc", r#""127.0.0.1:0""#),
             ("listen.health", r#""127.0.0.1:0""#),
+            ("listen.metrics", r#""127.0.0.1:0""#),
             ("store.path", store.as_str()),
             ("store.cache", r#""16MiB""#),
             ("store.min_free", r#""16MiB""#),
@@ -139,6 +140,15 @@ impl Server {
 
     pub fn health_address(&self) -> std::net::SocketAddr {
         self.running.as_ref().unwrap().app.health_address
+    }
+
+    pub fn metrics_address(&self) -> std::net::SocketAddr {
+        self.running.as_ref().unwrap().app.metrics_address.unwrap()
+    }
+
+    /// What the port for metrics says now.
+    pub async fn scrape(&self) -> Scrape {
+        Scrape::of(self.metrics_address()).await
     }
 
     pub fn channel(&self) -> Channel {
