@@ -216,14 +216,29 @@ impl Storm {
         if hard {
             for id in &self.accepted {
                 let entry = self.stage.store.directory().destination(id.destination_id).unwrap();
-                if entry.status.is_in_flight(id.event_key) {
+                while entry.status.is_in_flight(id.event_key) {
                     self.crashed.insert(*id);
+                    entry.status.end_flight(&[id.event_key]);
                 }
-                entry.status.end_flight(&[id.event_key]);
             }
         }
+        let stopped_at = self.stage.clock.now();
         self.stage = self.stage.restart(hard).await;
+        if hard {
+            self.note_begun_at(stopped_at).await;
+        }
         self
+    }
+
+    /// A request that begins in the very moment of a hard stop is under way then, too.
+    async fn note_begun_at(&mut self, stopped_at: Timestamp) {
+        for id in self.accepted.clone() {
+            let delivery = self.stage.store.delivery(id).await.unwrap();
+            let requests = delivery.map(|delivery| self.requests_of(&delivery)).unwrap_or_default();
+            if requests.iter().any(|(at, _)| *at == stopped_at) {
+                self.crashed.insert(id);
+            }
+        }
     }
 
     /// Everything is switched on and answers, until nothing waits any more.
