@@ -14,20 +14,36 @@ use rustls::pki_types::pem::PemObject;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use crate::auth::authenticator::{Authenticator, JwtWay, WaysIn};
+use crate::auth::certificate::CertificateRules;
+use crate::auth::jwks::{self, Fetch, FetchedKeys, KeySource};
+use crate::auth::reload::Reloaded;
+use crate::auth::token_file::{self, TokenTable};
 use crate::clock::{SharedClock, SystemClock};
-use crate::config::Config;
+use crate::config::{self, Config, KeysConfig, ReflectionAccess, TlsConfig};
+use crate::control::denials::DenialRecorder;
 use crate::control::{Control, ControlSettings};
 use crate::engine::janitor::{Janitor, JanitorOptions};
 use crate::engine::rules::ShardOptions;
 use crate::engine::shard::StopSignals;
 use crate::engine::{Engine, RunningEngine};
 use crate::grpc::health::HealthState;
-use crate::grpc::server::{GrpcServer, Limits, serve_health};
+use crate::grpc::options::{ConnectionOptions, Limits, ListenerOptions, Reflection};
+use crate::grpc::server::{GrpcServer, serve_health};
+use crate::grpc::tls::{ClientCertificates, ServerTls, TlsFiles};
+use crate::metrics::{Metrics, StoreMetrics};
 use crate::policy::address::AddressPolicy;
 use crate::shutdown::{OnExit, Tasks};
+use crate::spans::Spans;
+use crate::store::keyring::Keyring;
 use crate::store::sled::{SledOptions, SledStore};
-use crate::store::{DeliveryStore, Store};
+use crate::store::survey::survey;
+use crate::store::{DeliveryStore, Store, key_file};
+use crate::telemetry::metrics_port;
+use crate::telemetry::traces::SpanExport;
+use crate::transport::account::Account;
 use crate::transport::courier::Courier;
+use crate::transport::fetch::Fetcher;
 use crate::transport::http::{HttpOptions, HttpTransport};
 use crate::transport::secrets::SecretReader;
 
@@ -37,7 +53,10 @@ pub struct App {
     pub grpc_address: SocketAddr,
     /// Where the health service listens, in plaintext.
     pub health_address: SocketAddr,
+    /// Where metrics are served, if they are.
+    pub metrics_address: Option<SocketAddr>,
     store: Arc<SledStore>,
+    export: Option<Arc<SpanExport>>,
 }
 
 impl App {
@@ -48,21 +67,40 @@ impl App {
     /// certificate file that can't be read. Nothing keeps running then but what `tasks` stops.
     pub async fn start(config: &Config, tasks: &Tasks) -> anyhow::Result<Self> {
         let clock: SharedClock = Arc::new(SystemClock);
-        // What is wrong with the configuration shows before anything is created.
-        let couriers = Couriers::new(config, &clock)?;
-        let store = open_store(config, &clock).await?;
+        // What is wrong with the configuration and its files shows before anything is created.
+        let entrance = Entrance::open(config, &clock)?;
+        let watch = Watch::new(config)?;
+        let mut couriers = Couriers::new(config, &clock, watch.account(config))?;
+        let store = open_store(config, &clock, watch.metrics.store.clone()).await?;
         watch_store(&store, tasks);
         let grpc_listener = bind("listen.grpc", config.listen.grpc).await?;
         let health_listener = bind("listen.health", config.listen.health).await?;
+        let metrics_listener = match config.listen.metrics {
+            Some(address) => Some(bind("listen.metrics", address).await?),
+            None => None,
+        };
+        let own = [grpc_listener.local_addr()?, health_listener.local_addr()?];
+        let metrics_address = metrics_listener.as_ref().map(TcpListener::local_addr).transpose()?;
+        couriers.keep_away_from(own.into_iter().chain(metrics_address).collect());
 
         let stages = StopStages::default();
         start_engine(config, (&store, &clock), &couriers, (tasks, &stages)).await?;
-        let control = Arc::new(make_control(config, &store, &couriers, clock)?);
+        observe(&watch.metrics, &store, &clock);
+        let denials = record_denials(config, (&store, &clock), (tasks, &stages));
+        let control = make_control(config, &store, &couriers, clock)?;
+        let control = Arc::new(control.watched_by(watch.metrics.ingest.clone(), watch.spans()));
         let app = Self {
             grpc_address: grpc_listener.local_addr()?,
             health_address: health_listener.local_addr()?,
+            metrics_address: metrics_listener.as_ref().map(TcpListener::local_addr).transpose()?,
             store,
+            export: watch.export,
         };
+        if let Some(listener) = metrics_listener {
+            serve_metrics(&watch.metrics, listener, (tasks, &stages));
+        }
+        entrance.watch_files(config, tasks);
+        let control = (control, entrance, denials, &*watch.metrics);
         serve(config, control, (grpc_listener, health_listener), (tasks, &stages));
         Ok(app)
     }
@@ -72,7 +110,11 @@ impl App {
     /// # Errors
     /// Where the last outcomes could not be made durable; they will be delivered again.
     pub async fn close(self) -> anyhow::Result<()> {
-        self.store.close().await.context("closing the store")
+        let closed = self.store.close().await.context("closing the store");
+        if let Some(export) = self.export {
+            tokio::task::spawn_blocking(move || export.finish()).await?;
+        }
+        closed
     }
 }
 
@@ -85,13 +127,43 @@ struct StopStages {
     lanes_ended: CancellationToken,
 }
 
-async fn open_store(config: &Config, clock: &SharedClock) -> anyhow::Result<Arc<SledStore>> {
+/// The sealing keys that the operator gave: in a file, or in the environment.
+///
+/// # Errors
+/// Where there are none in it, or both were given.
+pub fn sealing_keys(config: &Config) -> anyhow::Result<Option<Keyring>> {
+    let variable = config::sealing_keys().map_err(anyhow::Error::msg)?;
+    match (&config.secrets.key_file, variable) {
+        (None, None) => Ok(None),
+        (Some(path), None) => {
+            key_file::read(path).map(Some).map_err(anyhow::Error::msg).context("secrets.key_file")
+        }
+        (None, Some(keys)) => {
+            Keyring::parse(&keys).map(Some).map_err(anyhow::Error::msg).context("SIGNALPOST_SEALING_KEYS")
+        }
+        (Some(_), Some(_)) => {
+            anyhow::bail!("secrets.key_file and SIGNALPOST_SEALING_KEYS are both set; give one of them")
+        }
+    }
+}
+
+/// Opens the embedded store as the configuration describes it.
+///
+/// # Errors
+/// Where it can't be opened, or keys are missing.
+pub async fn open_store(
+    config: &Config,
+    clock: &SharedClock,
+    metrics: StoreMetrics,
+) -> anyhow::Result<Arc<SledStore>> {
     let options = SledOptions {
         cache_bytes: config.store.cache_bytes,
         min_free_bytes: config.store.min_free_bytes,
         queue_depth: config.store.queue_depth,
         group_events: config.store.group_events,
         clock: Arc::clone(clock),
+        metrics,
+        keyring: sealing_keys(config)?,
     };
     let path = config.store.path.clone();
     // Opening reads the disk for as long as it takes; nothing else runs yet, so nothing is held up.
@@ -118,30 +190,45 @@ struct Couriers {
     options: HttpOptions,
     secrets: Arc<SecretReader>,
     clock: SharedClock,
+    account: Account,
 }
 
 impl Couriers {
-    fn new(config: &Config, clock: &SharedClock) -> anyhow::Result<Self> {
+    fn new(config: &Config, clock: &SharedClock, account: Account) -> anyhow::Result<Self> {
         let ports: Vec<u16> = config.egress.ports.iter().copied().collect();
         let address_policy = AddressPolicy {
             allow: config.egress.allow.clone(),
+            deny: config.egress.deny.clone(),
             deny_hosts: config.egress.deny_hosts.clone(),
             allowed_ports: (!ports.is_empty()).then_some(ports),
+            own_listeners: Vec::new(),
         };
         let options = HttpOptions {
             address_policy: Arc::new(address_policy),
-            extra_root_certificates: config.egress.ca_file.as_deref().map_or(Ok(Vec::new()), read_roots)?,
+            extra_root_certificates: config
+                .egress
+                .ca_file
+                .as_deref()
+                .map_or(Ok(Vec::new()), |path| read_roots("egress.ca_file", path))?,
             // Destinations may share a host: what is kept open must be enough for all that may be in flight.
             pool_max_idle_per_host: config.delivery.max_in_flight,
             plain_http: !config.delivery.plain_http_contracts.is_empty(),
+            response_bodies: config.egress.response_bodies,
+            proxy: config.egress.proxy.clone(),
             ..HttpOptions::default()
         };
         let environment = config.secrets.environment.iter().cloned().collect();
         let secrets = SecretReader::new(environment, config.secrets.folders.clone());
-        let couriers = Self { options, secrets: Arc::new(secrets), clock: Arc::clone(clock) };
+        let couriers = Self { options, secrets: Arc::new(secrets), clock: Arc::clone(clock), account };
         // A mistake in the options shows here, before any thread has started.
         couriers.make()?;
         Ok(couriers)
+    }
+
+    /// These are where this process listens, as bound: no request ever goes there.
+    fn keep_away_from(&mut self, own_listeners: Vec<SocketAddr>) {
+        let policy = AddressPolicy { own_listeners, ..(*self.options.address_policy).clone() };
+        self.options.address_policy = Arc::new(policy);
     }
 
     fn make(&self) -> anyhow::Result<Arc<Courier>> {
@@ -150,16 +237,16 @@ impl Couriers {
             transport: Arc::new(transport),
             secrets: Arc::clone(&self.secrets),
             clock: Arc::clone(&self.clock),
+            account: self.account.clone(),
         }))
     }
 }
 
-fn read_roots(path: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {
-    let certificates =
-        CertificateDer::pem_file_iter(path)
-            .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-            .with_context(|| format!("egress.ca_file: cannot read certificates from {}", path.display()))?;
-    anyhow::ensure!(!certificates.is_empty(), "egress.ca_file: {} holds no certificate", path.display());
+fn read_roots(key: &str, path: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {
+    let certificates = CertificateDer::pem_file_iter(path)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .with_context(|| format!("{key}: cannot read certificates from {}", path.display()))?;
+    anyhow::ensure!(!certificates.is_empty(), "{key}: {} holds no certificate", path.display());
     Ok(certificates)
 }
 
@@ -178,6 +265,8 @@ async fn start_engine(
         circuit_opens_after: config.delivery.circuit_opens_after,
         window: config.delivery.window,
         best_effort_window: config.delivery.best_effort_window,
+        stop_deadline: config.delivery.shutdown_deadline,
+        per_host_rate: config.egress.per_host_rate,
         delivery_enabled: config.delivery.enabled,
         semaphor_enabled: config.delivery.enterprise_telemetry_enabled,
     };
@@ -221,6 +310,19 @@ fn start_janitor(config: &Config, store: &Arc<dyn Store>, clock: &SharedClock, t
     tasks.spawn("janitor", OnExit::StopProcess, janitor.run(tasks.soft()));
 }
 
+/// Writes denied calls to the audit log, until the last call has ended.
+fn record_denials(
+    config: &Config,
+    (store, clock): (&Arc<SledStore>, &SharedClock),
+    (tasks, stages): (&Tasks, &StopStages),
+) -> Arc<DenialRecorder> {
+    let store: Arc<dyn Store> = Arc::<SledStore>::clone(store);
+    let per_minute = config.limits.audited_denials;
+    let (recorder, writer) = DenialRecorder::new(store, Arc::clone(clock), per_minute);
+    tasks.spawn("denied calls", OnExit::StopProcess, writer.run(stages.calls_ended.clone()));
+    Arc::new(recorder)
+}
+
 fn make_control(
     config: &Config,
     store: &Arc<SledStore>,
@@ -243,21 +345,164 @@ fn make_control(
     Ok(Control::new(store, couriers.make()?, Arc::clone(&couriers.secrets), clock, settings))
 }
 
+/// Who watches: the metrics, and the export of spans where there is one.
+struct Watch {
+    metrics: Arc<Metrics>,
+    export: Option<Arc<SpanExport>>,
+}
+
+impl Watch {
+    fn new(config: &Config) -> anyhow::Result<Self> {
+        let export = SpanExport::start(&config.traces)?.map(Arc::new);
+        Ok(Self { metrics: Arc::default(), export })
+    }
+
+    fn spans(&self) -> Spans {
+        self.export.clone().map(|export| Spans::to(export)).unwrap_or_default()
+    }
+
+    /// Where attempts are accounted for.
+    fn account(&self, config: &Config) -> Account {
+        let metrics = self.metrics.attempts.clone();
+        Account { metrics, spans: self.spans(), tells_receivers: config.traces.webhook_header }
+    }
+}
+
+/// What is not counted as it happens is looked up when somebody asks.
+fn observe(metrics: &Metrics, store: &Arc<SledStore>, clock: &SharedClock) {
+    let (store, clock, lanes) = (Arc::clone(store), Arc::clone(clock), metrics.lanes.clone());
+    metrics.at_scrape(move || {
+        store.observe();
+        lanes.set(&survey(store.directory(), clock.now()));
+    });
+}
+
+/// Metrics are served until the lanes have drained, so that the last scrape still sees what happens.
+fn serve_metrics(metrics: &Arc<Metrics>, listener: TcpListener, (tasks, stages): (&Tasks, &StopStages)) {
+    let drained = stages.lanes_ended.clone().cancelled_owned();
+    tasks.spawn("metrics", OnExit::StopProcess, metrics_port::serve(Arc::clone(metrics), listener, drained));
+}
+
+/// How callers come in: who they are, and over what.
+struct Entrance {
+    tls: Option<ServerTls>,
+    tokens: Option<Reloaded<TokenTable>>,
+    keys: Option<KeySource>,
+    authenticator: Authenticator,
+}
+
+impl Entrance {
+    fn open(config: &Config, clock: &SharedClock) -> anyhow::Result<Self> {
+        let tls = config.listen.tls.clone().map(|tls| ServerTls::open(tls_files(tls))).transpose()?;
+        let tokens = config.auth.tokens_file.as_deref().map(token_file::open).transpose()?;
+        let keys = config.auth.jwt.as_ref().map(|jwt| open_keys(&jwt.keys)).transpose()?;
+        let jwt = config.auth.jwt.as_ref().zip(keys.clone());
+        let ways = WaysIn {
+            tokens: tokens.clone(),
+            jwt: jwt.map(|(jwt, keys)| JwtWay::new(jwt.rules.clone(), keys)),
+            certificates: CertificateRules::new(&config.auth.certificates),
+        };
+        let authenticator = if config.auth.is_configured() {
+            Authenticator::new(ways, Arc::clone(clock))
+        } else {
+            if !config.listen.grpc.ip().to_canonical().is_loopback() {
+                tracing::warn!(
+                    "whoever reaches the gRPC port may do everything: no credentials are asked for"
+                );
+            }
+            Authenticator::open()
+        };
+        Ok(Self { tls, tokens, keys, authenticator })
+    }
+
+    fn watch_files(&self, config: &Config, tasks: &Tasks) {
+        let every = config.auth.reload;
+        if let Some(tls) = &self.tls {
+            tasks.spawn("certificates", OnExit::StopProcess, tls.run(every, tasks.soft()));
+        }
+        if let Some(tokens) = &self.tokens {
+            tasks.spawn("tokens", OnExit::StopProcess, tokens.run(every, tasks.soft()));
+        }
+        match &self.keys {
+            Some(KeySource::File(file)) => {
+                tasks.spawn("keys", OnExit::StopProcess, file.run(every, tasks.soft()));
+            }
+            Some(KeySource::Url(fetched)) => {
+                tasks.spawn("keys", OnExit::StopProcess, Arc::clone(fetched).run(tasks.soft()));
+            }
+            None => {}
+        }
+    }
+}
+
+fn open_keys(keys: &KeysConfig) -> anyhow::Result<KeySource> {
+    let (url, ca_file, every, at_most_every) = match keys {
+        KeysConfig::File(path) => return Ok(KeySource::File(jwks::open(path)?)),
+        KeysConfig::Url { url, ca_file, every, at_most_every } => (url, ca_file, every, at_most_every),
+    };
+    let roots = ca_file.as_deref().map_or(Ok(Vec::new()), |path| read_roots("auth.jwks_ca_file", path))?;
+    let fetcher = Fetcher::new(url.clone(), &roots)?;
+    let fetch: Fetch = Arc::new(move || {
+        let fetcher = fetcher.clone();
+        Box::pin(async move { fetcher.fetch().await })
+    });
+    Ok(KeySource::Url(FetchedKeys::new(fetch, *every, *at_most_every)))
+}
+
+fn tls_files(tls: TlsConfig) -> TlsFiles {
+    let mode = if tls.client_certificates_required {
+        ClientCertificates::Required
+    } else {
+        ClientCertificates::Optional
+    };
+    TlsFiles { certificate: tls.certificate, key: tls.key, clients: tls.client_ca.map(|path| (path, mode)) }
+}
+
+fn limits(config: &Config) -> Limits {
+    let (limits, connection) = (&config.limits, &config.limits.connection);
+    Limits {
+        max_message_bytes: limits.message_bytes,
+        max_emit_streams: limits.emit_streams,
+        max_watches: limits.watches,
+        reflection: match config.listen.reflection {
+            ReflectionAccess::Open => Reflection::Open,
+            ReflectionAccess::Authenticated => Reflection::Authenticated,
+            ReflectionAccess::Off => Reflection::Off,
+        },
+        call_default: limits.call_default,
+        recheck: config.auth.reload,
+        connection: ConnectionOptions {
+            streams: connection.concurrent_streams,
+            calls: connection.concurrent_calls,
+            header_bytes: connection.header_bytes,
+            handshake_timeout: connection.handshake_timeout,
+            idle: connection.idle,
+            age: connection.age,
+            call_max: limits.call_max,
+            keepalive_interval: connection.keepalive_interval,
+            keepalive_timeout: connection.keepalive_timeout,
+            control_frames: connection.control_frames,
+        },
+        listener: ListenerOptions {
+            connections: connection.connections,
+            connections_per_address: connection.connections_per_address,
+            handshakes: connection.handshakes,
+        },
+    }
+}
+
 fn serve(
     config: &Config,
-    control: Arc<Control>,
+    (control, entrance, denials, metrics): (Arc<Control>, Entrance, Arc<DenialRecorder>, &Metrics),
     (grpc_listener, health_listener): (TcpListener, TcpListener),
     (tasks, stages): (&Tasks, &StopStages),
 ) {
     let health = HealthState::new();
-    let limits = Limits {
-        max_message_bytes: config.limits.message_bytes,
-        max_streams_per_connection: config.limits.concurrent_streams,
-        max_header_bytes: config.limits.header_bytes,
-        reflection: config.listen.reflection,
-        ..Limits::default()
-    };
-    let server = GrpcServer::new(control, health.clone(), limits);
+    let server = GrpcServer::new(control, health.clone(), limits(config))
+        .with_metrics(metrics.rpc.clone())
+        .with_denials(denials)
+        .with_authenticator(entrance.authenticator)
+        .with_tls(entrance.tls);
     let (stop, ended, drain) = (tasks.soft(), stages.calls_ended.clone(), health.clone());
     let tasks_to_fail = tasks.clone();
     let hard = tasks.hard();

@@ -10,7 +10,8 @@
 //! 4. [`grpc`]: how it is asked. [`app`]: where everything is put together. [`cli`]: the commands.
 //!
 //! Beside them: [`config`], what the operator decides; [`shutdown`], who runs and how it all stops;
-//! [`telemetry`], the logs.
+//! [`metrics`], what is counted; [`spans`], what is told of callers' traces;
+//! [`telemetry`], the logs and the port for metrics.
 
 pub mod app;
 pub mod auth;
@@ -21,10 +22,14 @@ pub mod contract;
 pub mod control;
 pub mod domain;
 pub mod engine;
+#[cfg(test)]
+mod fuzz;
 pub mod grpc;
+pub mod metrics;
 pub mod policy;
 pub mod receiver;
 pub mod shutdown;
+pub mod spans;
 pub mod store;
 pub mod telemetry;
 pub mod transport;

@@ -248,7 +248,7 @@ impl Signals {
     }
 
     /// The name of the next one.
-    async fn next(&mut self) -> &'static str {
+    pub async fn next(&mut self) -> &'static str {
         let name = match &mut self.0 {
             Source::Process { terminate, interrupt } => tokio::select! {
                 got = terminate.recv() => got.map(|()| "SIGTERM"),

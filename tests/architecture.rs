@@ -27,6 +27,7 @@ const LAYERS: &[Layer] = &[
     },
     Layer { module: "clock", may_import: &["domain"], reason: "it only tells the time" },
     Layer { module: "metrics", may_import: &["domain"], reason: "everybody counts, so it must know nobody" },
+    Layer { module: "spans", may_import: &["domain"], reason: "everybody may tell, so it must know nobody" },
     Layer {
         module: "shutdown",
         may_import: &[],
@@ -39,10 +40,14 @@ const LAYERS: &[Layer] = &[
     },
     Layer {
         module: "transport",
-        may_import: &["domain", "contract", "policy", "clock", "metrics"],
+        may_import: &["domain", "contract", "policy", "clock", "metrics", "spans"],
         reason: "it sends what was rendered to where policy allows",
     },
-    Layer { module: "auth", may_import: &["domain"], reason: "who is calling depends on no use case" },
+    Layer {
+        module: "auth",
+        may_import: &["domain", "clock"],
+        reason: "who is calling depends on no use case",
+    },
     Layer {
         module: "engine",
         may_import: &["domain", "policy", "contract", "store", "transport", "clock", "metrics", "shutdown"],
@@ -50,7 +55,17 @@ const LAYERS: &[Layer] = &[
     },
     Layer {
         module: "control",
-        may_import: &["domain", "policy", "contract", "store", "transport", "auth", "clock", "metrics"],
+        may_import: &[
+            "domain",
+            "policy",
+            "contract",
+            "store",
+            "transport",
+            "auth",
+            "clock",
+            "metrics",
+            "spans",
+        ],
         reason: "what callers may ask knows the engine by traits only",
     },
     Layer {
@@ -63,8 +78,16 @@ const LAYERS: &[Layer] = &[
         may_import: &["control", "domain", "auth", "contract", "policy"],
         reason: "conversion needs words, the contracts' catalogue and what policy makes of settings, no more",
     },
-    Layer { module: "config", may_import: &["domain", "policy"], reason: "settings are values" },
-    Layer { module: "telemetry", may_import: &["config"], reason: "it is set up from settings alone" },
+    Layer {
+        module: "config",
+        may_import: &["domain", "policy", "auth"],
+        reason: "settings are values, in the words of those who use them",
+    },
+    Layer {
+        module: "telemetry",
+        may_import: &["config", "domain", "metrics", "spans"],
+        reason: "it shows what others count and is set up from settings alone",
+    },
     Layer {
         module: "receiver",
         may_import: &["domain", "clock", "shutdown"],
@@ -96,7 +119,7 @@ const EXCLUSIVE: &[Exclusive] = &[
     Exclusive { path: "sled", places: &["store::sled"], reason: "its hazards are handled in one place" },
     Exclusive {
         path: "reqwest",
-        places: &["transport::http", "transport::resolve"],
+        places: &["transport::http", "transport::fetch", "transport::resolve"],
         reason: "its defaults follow redirects and proxies",
     },
     Exclusive { path: "tonic", places: &["grpc", "cli"], reason: "gRPC is an edge" },
@@ -124,11 +147,21 @@ const EXCLUSIVE: &[Exclusive] = &[
         places: &["contract", "domain", "store", "auth", "control"],
         reason: "the receiver verifies with ring, other code than the sender's",
     },
+    Exclusive {
+        path: "jsonwebtoken",
+        places: &["auth::jwt", "auth::jwt_ring"],
+        reason: "tokens are believed in one place",
+    },
     Exclusive { path: "ed25519_dalek", places: &["contract"], reason: "only contracts sign" },
     Exclusive {
         path: "ring",
-        places: &["receiver", "control", "app", "cli"],
+        places: &["receiver", "control", "auth", "app", "cli", "store::keyring"],
         reason: "it verifies independently of what signs, and draws secure random bytes",
+    },
+    Exclusive {
+        path: "chacha20poly1305",
+        places: &["store::keyring"],
+        reason: "secrets are sealed and opened in one place",
     },
     Exclusive {
         path: "rcgen",
@@ -142,10 +175,31 @@ const EXCLUSIVE: &[Exclusive] = &[
         places: &["telemetry"],
         reason: "logging is set up in one place",
     },
+    Exclusive {
+        path: "prometheus_client",
+        places: &["metrics"],
+        reason: "everybody counts by handles of ours, and none is global",
+    },
+    Exclusive { path: "procfs", places: &["metrics"], reason: "only metrics ask what this process takes" },
+    Exclusive {
+        path: "opentelemetry",
+        places: &["telemetry::traces"],
+        reason: "spans are told in words of ours; where they go is set up in one place",
+    },
+    Exclusive {
+        path: "opentelemetry_sdk",
+        places: &["telemetry::traces"],
+        reason: "spans are told in words of ours; where they go is set up in one place",
+    },
+    Exclusive {
+        path: "opentelemetry_otlp",
+        places: &["telemetry::traces"],
+        reason: "spans are told in words of ours; where they go is set up in one place",
+    },
     Exclusive { path: "anyhow", places: &["app", "cli", "main"], reason: "errors below the entry are enums" },
     Exclusive {
         path: "std::time::SystemTime",
-        places: &["clock"],
+        places: &["clock", "telemetry::traces"],
         reason: "time is read through clock::Clock, so that tests can set it",
     },
     Exclusive {
@@ -161,8 +215,18 @@ const EXCLUSIVE: &[Exclusive] = &[
 ];
 
 /// Modules that decide and do not act …
-const PURE: &[&str] =
-    &["domain", "policy", "contract", "config::validate", "config::reader", "config::raw", "config::units"];
+const PURE: &[&str] = &[
+    "domain",
+    "policy",
+    "contract",
+    "config::validate",
+    "config::reader",
+    "config::raw",
+    "config::units",
+    "config::jwt",
+    "config::listen",
+    "config::limits",
+];
 
 /// … and what acting would take.
 const IMPURE: &[&str] = &[

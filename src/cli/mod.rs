@@ -7,10 +7,13 @@ mod bench;
 mod config;
 mod demo;
 pub mod exit;
+mod key;
 mod listen;
 pub mod output;
+mod rekey;
 mod runtime;
 mod serve;
+mod token;
 
 use std::ffi::OsString;
 
@@ -40,9 +43,17 @@ enum Command {
     /// The receiving end of `bench`, which starts it.
     #[command(hide = true)]
     BenchSink(bench::sink::SinkArguments),
+    /// Make keys under which secrets are sealed at rest.
+    #[command(subcommand)]
+    Key(key::Command),
+    /// Seal all stored secrets anew, under the first of the configured keys. The server must be stopped.
+    Rekey(rekey::RekeyArguments),
     /// Check, show or explain the configuration.
     #[command(subcommand)]
     Config(config::Command),
+    /// Make tokens with which callers prove who they are.
+    #[command(subcommand)]
+    Token(token::Command),
 }
 
 /// Runs the command that the arguments (the program's name first) ask for.
@@ -63,7 +74,10 @@ fn execute(command: Command) -> Exit {
         },
         Command::Bench(arguments) => block_on(bench::run(arguments)),
         Command::BenchSink(arguments) => block_on(bench::sink::run(arguments)),
+        Command::Key(command) => key::run(&command),
+        Command::Rekey(arguments) => rekey::run(&arguments),
         Command::Config(command) => config::run(&command),
+        Command::Token(command) => token::run(&command),
     }
 }
 

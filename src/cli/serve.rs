@@ -27,7 +27,7 @@ pub(super) fn run(arguments: &ServeArguments) -> Exit {
         Ok(loaded) => loaded.config,
         Err(error) => return complain(&error, Exit::Usage),
     };
-    if let Err(error) = telemetry::start(&config.log) {
+    if let Err(error) = telemetry::logs::start(&config.log) {
         return complain(&error, Exit::Usage);
     }
     block_on(serve(&config))
@@ -39,7 +39,8 @@ async fn serve(config: &Config) -> anyhow::Result<Exit> {
     let signals = Signals::of_process()?;
     let app = App::start(config, &tasks).await?;
     // For people and for scripts that asked for port 0; everything else goes to the log.
-    print(&format!("ready grpc={} health={}\n", app.grpc_address, app.health_address));
+    let metrics = app.metrics_address.map(|address| format!(" metrics={address}")).unwrap_or_default();
+    print(&format!("ready grpc={} health={}{metrics}\n", app.grpc_address, app.health_address));
     let stopped = tasks.run_until_stopped(signals, config.delivery.shutdown_deadline).await;
     app.close().await?;
     tracing::info!(how = ?stopped, "stopped");

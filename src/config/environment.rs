@@ -2,10 +2,30 @@
 
 use std::collections::BTreeMap;
 
+use zeroize::Zeroizing;
+
 /// What every variable of ours begins with.
 pub(super) const PREFIX: &str = "SIGNALPOST_";
 /// The variable that Semaphor's documentation promises (seed 000); another name of one key of ours.
 pub(super) const TELEMETRY_VARIABLE: &str = "ENTERPRISE_TELEMETRY_ENABLED";
+
+/// Holds sealing keys. It is no setting: what is in it is shown nowhere and not kept with the settings.
+const SEALING_KEYS_VARIABLE: &str = "SIGNALPOST_SEALING_KEYS";
+
+/// The sealing keys that the environment holds, if it does.
+///
+/// # Errors
+/// Where they are not text.
+pub(super) fn sealing_keys() -> Result<Option<Zeroizing<String>>, String> {
+    match std::env::var_os(SEALING_KEYS_VARIABLE).map(std::ffi::OsString::into_string) {
+        None => Ok(None),
+        Some(Ok(keys)) => Ok(Some(Zeroizing::new(keys)).filter(|keys| !keys.trim().is_empty())),
+        Some(Err(keys)) => {
+            drop(Zeroizing::new(keys.into_encoded_bytes()));
+            Err(format!("the environment variable {SEALING_KEYS_VARIABLE} is not UTF-8"))
+        }
+    }
+}
 
 /// The variables that are settings; all others, among them people's secrets, are not even copied.
 pub(super) fn read() -> BTreeMap<String, String> {
@@ -13,6 +33,7 @@ pub(super) fn read() -> BTreeMap<String, String> {
     std::env::vars_os()
         .map(|(name, value)| (name.to_string_lossy().into_owned(), value))
         .filter(|(name, _)| name.starts_with(PREFIX) || name == TELEMETRY_VARIABLE)
+        .filter(|(name, _)| name != SEALING_KEYS_VARIABLE)
         .map(|(name, value)| (name, value.to_string_lossy().into_owned()))
         .collect()
 }

@@ -9,6 +9,9 @@
 //! destinations' secrets).
 
 mod environment;
+mod jwt;
+mod limits;
+mod listen;
 mod nearest;
 mod plans;
 mod problem;
@@ -24,11 +27,13 @@ use std::path::{Path, PathBuf};
 pub use problem::{Origin, Problem, Problems};
 pub use reader::Effective;
 pub use resolved::{
-    Config, DeliveryConfig, EgressConfig, LimitsConfig, ListenConfig, LogConfig, LogFormat,
-    OrganizationsConfig, Plans, SecretsConfig, StoreConfig,
+    AuthConfig, Config, ConnectionLimits, DeliveryConfig, EgressConfig, JwtConfig, KeysConfig, LimitsConfig,
+    ListenConfig, LogConfig, LogFormat, OrganizationsConfig, Plans, ReflectionAccess, SecretsConfig,
+    StoreConfig, TlsConfig, TracesConfig,
 };
 
 use raw::Raw;
+use zeroize::Zeroizing;
 
 /// Names the configuration file where `--config` does not.
 const FILE_VARIABLE: &str = "SIGNALPOST_CONFIG";
@@ -73,6 +78,14 @@ pub fn load(file: Option<&Path>) -> Result<Loaded, ConfigError> {
         .map_err(|cause| ConfigError::Unreadable { path: path.clone(), cause })?;
     let name = path.display().to_string();
     Ok(resolve(Some((&name, &text)), environment)?)
+}
+
+/// The sealing keys that the environment holds (`SIGNALPOST_SEALING_KEYS`), if it does; as typed.
+///
+/// # Errors
+/// A sentence that names the variable, where it is not text.
+pub fn sealing_keys() -> Result<Option<Zeroizing<String>>, String> {
+    environment::sealing_keys()
 }
 
 /// Pure: settings from a named TOML text and from variables, checked as a whole.

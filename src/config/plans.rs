@@ -15,7 +15,8 @@ const BUILT_IN: &str = "default";
 /// The word for a limit that a plan does not set.
 const NONE: &str = "unlimited";
 /// The keys of a plan.
-const LIMITS: [&str; 4] = ["max_destinations", "events_per_second", "payload", "retention"];
+const LIMITS: [&str; 5] =
+    ["max_destinations", "events_per_second", "calls_per_second", "payload", "retention"];
 /// The word for a plan that has no retention of its own.
 const SERVERS: &str = "default";
 
@@ -42,6 +43,7 @@ fn plan(reader: &mut Reader<'_>, name: &str, payload_max: u64) -> Option<Plan> {
     let key = |limit: &str| format!("plans.{name}.{limit}");
     let max_destinations = reader.one(&key("max_destinations"), NONE, or_word(NONE, number(0, u32::MAX)));
     let events = reader.one(&key("events_per_second"), NONE, or_word(NONE, number(1, u32::MAX)));
+    let calls = reader.one(&key("calls_per_second"), NONE, or_word(NONE, number(1, u32::MAX)));
     let payload = reader.one(&key("payload"), NONE, or_word(NONE, size(2, payload_max)));
     let retention = reader.one(&key("retention"), SERVERS, or_word(SERVERS, kept()));
     let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
@@ -57,6 +59,7 @@ fn plan(reader: &mut Reader<'_>, name: &str, payload_max: u64) -> Option<Plan> {
         name: name.to_owned(),
         max_destinations: max_destinations?,
         max_events_per_second: events?,
+        max_calls_per_second: calls?,
         max_payload_bytes: payload?.map(|bytes| u32::try_from(bytes).unwrap_or(u32::MAX)),
         retention: retention?,
     })

@@ -62,6 +62,14 @@ impl<'a> Reader<'a> {
         self.raw.get(key).is_some()
     }
 
+    /// Whether somebody typed something for the key, and not nothing.
+    pub(super) fn is_filled(&self, key: &str) -> bool {
+        self.raw.get(key).is_some_and(|setting| match &setting.value {
+            Value::One(text) => !text.is_empty(),
+            Value::Many(texts) => !texts.is_empty(),
+        })
+    }
+
     /// Notes what is wrong with a key that was read.
     pub(super) fn problem(&mut self, key: &str, description: impl Into<String>) {
         let origin = self.raw.get(key).map_or(Origin::Default, |setting| setting.origin.clone());

@@ -6,7 +6,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
+use url::Url;
 
+use crate::auth::certificate::CertificateRule;
+use crate::auth::jwt::JwtRules;
+use crate::domain::attempt::ResponseBodies;
 use crate::domain::contract::Contract;
 use crate::domain::payload::PayloadLimits;
 use crate::domain::plan::Plan;
@@ -17,6 +21,8 @@ use crate::domain::retention::Retention;
 pub struct Config {
     /// Where callers connect.
     pub listen: ListenConfig,
+    /// How callers prove who they are.
+    pub auth: AuthConfig,
     /// What is kept, and where.
     pub store: StoreConfig,
     /// How deliveries are made.
@@ -33,6 +39,8 @@ pub struct Config {
     pub organizations: OrganizationsConfig,
     /// The plans.
     pub plans: Plans,
+    /// Where callers' traces go on.
+    pub traces: TracesConfig,
     /// How the process logs.
     pub log: LogConfig,
 }
@@ -44,10 +52,88 @@ pub struct ListenConfig {
     pub grpc: SocketAddr,
     /// `grpc.health.v1` in plaintext, for probes; default `127.0.0.1:8081`.
     pub health: SocketAddr,
-    /// Whether addresses beyond loopback are allowed although nobody is authenticated; default `false`.
+    /// Prometheus metrics over plain HTTP; default `127.0.0.1:9090`, `None`: no such port.
+    pub metrics: Option<SocketAddr>,
+    /// How the gRPC port is made secure; default not at all.
+    pub tls: Option<TlsConfig>,
+    /// Whether the gRPC port may be reached from other machines in plaintext; default `false`.
+    pub allow_plaintext_network: bool,
+    /// Whether it may be reached from other machines although nobody is authenticated; default `false`.
     pub allow_unauthenticated_network: bool,
-    /// Whether server reflection is offered; default `true`.
-    pub reflection: bool,
+    /// Who may use server reflection; default those with valid credentials.
+    pub reflection: ReflectionAccess,
+}
+
+/// Who may use server reflection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReflectionAccess {
+    /// Everybody.
+    Open,
+    /// Callers with valid credentials; everybody, where none are asked for.
+    Authenticated,
+    /// Nobody.
+    Off,
+}
+
+/// TLS of the gRPC port; PEM files that are read again when they change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsConfig {
+    /// The certificate with its chain.
+    pub certificate: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+    /// The authorities of client certificates; default none, and then none are asked for.
+    pub client_ca: Option<PathBuf>,
+    /// Whether a client must show a certificate, where there are authorities; default `true`.
+    pub client_certificates_required: bool,
+}
+
+/// `[auth]`: how callers prove who they are. Without any way, everybody is let in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AuthConfig {
+    /// The file of static tokens; default none.
+    pub tokens_file: Option<PathBuf>,
+    /// What the names in client certificates stand for; default nothing.
+    pub certificates: Vec<CertificateRule>,
+    /// Which JSON Web Tokens are believed; default none.
+    pub jwt: Option<JwtConfig>,
+    /// How often files are looked at, TLS's too, and the credentials of streams; default 5 s.
+    pub reload: Duration,
+}
+
+impl AuthConfig {
+    /// Whether callers must prove who they are.
+    #[must_use]
+    pub fn is_configured(&self) -> bool {
+        self.tokens_file.is_some() || self.jwt.is_some() || !self.certificates.is_empty()
+    }
+}
+
+/// Which JSON Web Tokens are believed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JwtConfig {
+    /// By what, and what their claims mean.
+    pub rules: JwtRules,
+    /// With which keys.
+    pub keys: KeysConfig,
+}
+
+/// Where the keys of the issuer are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KeysConfig {
+    /// In a file, which is read again when it changes.
+    File(PathBuf),
+    /// At a URL.
+    Url {
+        /// `https://` only.
+        url: Url,
+        /// Root certificates that are trusted besides Mozilla's, in PEM.
+        ca_file: Option<PathBuf>,
+        /// How often they are fetched; default 10 min.
+        every: Duration,
+        /// At most how often, when a token names an unknown key; default 30 s.
+        at_most_every: Duration,
+    },
 }
 
 /// `[store]`: what is kept, and where.
@@ -109,10 +195,47 @@ pub struct LimitsConfig {
     pub batch_events: usize,
     /// The largest gRPC message, in bytes; default 4 MiB.
     pub message_bytes: usize,
+    /// The most streams of events in all; default 1024.
+    pub emit_streams: usize,
+    /// The most watches in all; default 256.
+    pub watches: usize,
+    /// How long a call may take whose caller says nothing; default 60 s.
+    pub call_default: Duration,
+    /// How long a call may take at most; default 5 min.
+    pub call_max: Duration,
+    /// The most entries of the audit log that denied calls leave in a minute; default 10.
+    pub audited_denials: u32,
+    /// What connections may do, and how many there may be.
+    pub connection: ConnectionLimits,
+}
+
+/// The part of `[limits]` that is about connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ConnectionLimits {
     /// The largest list of request headers, in bytes; default 16 KiB.
     pub header_bytes: u32,
-    /// The most calls at once on one connection; default 256.
+    /// The most calls and streams at once on one connection; default 256.
     pub concurrent_streams: u32,
+    /// How many calls of one connection are worked on at once; default 64.
+    pub concurrent_calls: usize,
+    /// The most connections; default 4096.
+    pub connections: usize,
+    /// The most connections from one address; default 1024.
+    pub connections_per_address: usize,
+    /// The most connections that have not begun to speak HTTP/2; default 256.
+    pub handshakes: usize,
+    /// How long TLS, the first bytes of HTTP/2, and going when told to may each take; default 10 s.
+    pub handshake_timeout: Duration,
+    /// How long a connection may have no call; default 10 min.
+    pub idle: Duration,
+    /// How old a connection may become; `None`, the default, for any age.
+    pub age: Option<Duration>,
+    /// How often a quiet connection is asked whether its other end is there; default 30 s.
+    pub keepalive_interval: Duration,
+    /// How long the answer may take; default 20 s.
+    pub keepalive_timeout: Duration,
+    /// The most frames without calls a second on one connection; default 1000.
+    pub control_frames: u32,
 }
 
 /// `[egress]`: where requests may go. Only global unicast addresses, unless allowed here.
@@ -120,20 +243,31 @@ pub struct LimitsConfig {
 pub struct EgressConfig {
     /// Ranges that are allowed although they are not global; default none.
     pub allow: Vec<IpNet>,
+    /// Ranges that are refused, whatever else is allowed; default none.
+    pub deny: Vec<IpNet>,
     /// Host names that are refused, with all names below them; lower case; default none.
     pub deny_hosts: Vec<String>,
     /// The ports that may be called; empty, the default: any.
     pub ports: BTreeSet<u16>,
     /// A PEM file with root certificates that are trusted besides Mozilla's; default none.
     pub ca_file: Option<PathBuf>,
+    /// The forward proxy for all requests; default none.
+    pub proxy: Option<Url>,
+    /// The most requests a second of one organization to one host; `None` is any; default 1000.
+    pub per_host_rate: Option<u32>,
+    /// Whose response bodies are kept; default those of receivers at public addresses.
+    pub response_bodies: ResponseBodies,
 }
 
-/// `[secrets]`: which secrets of the machine destinations may refer to; default none.
+/// `[secrets]`: how secrets are sealed, and which of the machine destinations may refer to.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct SecretsConfig {
-    /// The environment variables that may be read.
+    /// The file with the keys under which secrets are sealed; `None`, the default: those of the variable
+    /// `SIGNALPOST_SEALING_KEYS`, or else a key that the store makes for itself.
+    pub key_file: Option<PathBuf>,
+    /// The environment variables that destinations may refer to; default none.
     pub environment: BTreeSet<String>,
-    /// The folders below which files may be read; absolute.
+    /// The folders below which destinations may refer to files; absolute; default none.
     pub folders: Vec<PathBuf>,
 }
 
@@ -159,6 +293,19 @@ impl Plans {
     pub fn of(&self, name: Option<&str>) -> &Plan {
         name.and_then(|name| self.by_name.get(name)).unwrap_or(&self.default)
     }
+}
+
+/// `[traces]`: where callers' traces go on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TracesConfig {
+    /// The OTLP receiver (gRPC) that gets our spans; default none.
+    pub endpoint: Option<Url>,
+    /// A PEM file with root certificates for it that are trusted besides Mozilla's; default none.
+    pub ca_file: Option<PathBuf>,
+    /// The name of this service in traces; default `signalpost`.
+    pub service_name: String,
+    /// Whether receivers get the header `traceparent`; default `true`.
+    pub webhook_header: bool,
 }
 
 /// `[log]`: how the process logs, to standard error.

@@ -99,14 +99,55 @@ fn a_text_that_is_no_toml_is_refused_with_its_line() {
 }
 
 #[test]
-fn addresses_beyond_loopback_are_refused_until_the_operator_says_that_the_network_is_closed() {
+fn addresses_beyond_loopback_need_credentials_and_tls_or_the_operators_word() {
+    let closed = "allow_unauthenticated_network = true\n";
+    let plain = "allow_plaintext_network = true\n";
+    let tls = "tls_certificate = \"a\"\ntls_key = \"b\"\n";
     for address in ["0.0.0.0:1", "[::]:1", "10.0.0.1:1", "[::ffff:10.0.0.1]:1"] {
-        let text = format!("[listen]\ngrpc = \"{address}\"\n");
-        assert!(problems(&text, &[]).contains("allow_unauthenticated_network = true"), "{address}");
-        assert!(Config::from_toml(&format!("{text}allow_unauthenticated_network = true")).is_ok());
+        let listen = format!("[listen]\ngrpc = \"{address}\"\n");
+        assert!(problems(&listen, &[]).contains("has 2 mistakes"), "{address}");
+        assert!(problems(&format!("{listen}{plain}"), &[]).contains("set auth.tokens_file"), "{address}");
+        assert!(
+            problems(&format!("{listen}{closed}"), &[]).contains("set listen.tls_certificate"),
+            "{address}"
+        );
+        for rest in [
+            format!("{closed}{plain}"),
+            format!("{closed}{tls}"),
+            format!("{tls}[auth]\ntokens_file = \"c\"\n"),
+            format!("{plain}[auth]\ntokens_file = \"c\"\n"),
+        ] {
+            assert!(Config::from_toml(&format!("{listen}{rest}")).is_ok(), "{address} {rest}");
+        }
     }
     for address in ["127.3.2.1:1", "[::1]:1", "[::ffff:127.0.0.1]:1"] {
         assert!(Config::from_toml(&format!("[listen]\ngrpc = \"{address}\"")).is_ok(), "{address}");
+    }
+    // Probes come from other machines, and what they are told is no secret.
+    assert!(Config::from_toml("[listen]\nhealth = \"0.0.0.0:1\"").is_ok());
+}
+
+#[test]
+fn half_a_way_to_be_secure_is_a_mistake() {
+    for (text, part) in [
+        ("[listen]\ntls_certificate = \"a\"", "set listen.tls_key as well"),
+        ("[listen]\ntls_key = \"a\"", "set listen.tls_certificate as well"),
+        ("[listen]\nclient_ca = \"a\"", "set listen.tls_certificate and listen.tls_key as well"),
+        ("[listen]\nreflection = \"true\"", "is none of open, authenticated and off"),
+        ("[auth]\ncertificates = [\"dns:a=operator\"]", "set listen.client_ca"),
+        ("[auth]\ncertificates = [\"dns:a=admin\"]", "does not say where"),
+        ("[auth]\njwt_roles = [\"a=admin\"]", "set auth.jwt_issuer as well"),
+        ("[auth]\njwt_issuer = \"i\"", "tokens for anybody would do"),
+        ("[auth]\njwt_issuer = \"i\"", "has no keys; set auth.jwks_url or auth.jwks_file"),
+        ("[auth]\njwt_issuer = \"i\"", "tokens mean nothing"),
+        ("[auth]\njwks_file = \"a\"\njwks_url = \"https://a.example\"", "keep one of them"),
+        ("[auth]\njwks_url = \"http://a.example\"", "is no https:// URL"),
+        ("[auth]\njwt_algorithms = [\"none\", \"HS256\"]", "`none` is no algorithm that may be allowed"),
+        ("[auth]\njwt_algorithms = [\"HS256\"]", "use RS256"),
+        ("[auth]\njwt_roles = [\"admin\"]", "maps nothing"),
+        ("[limits]\ncall_timeout = \"10m\"", "is above limits.call_timeout_max"),
+    ] {
+        assert!(problems(text, &[]).contains(part), "{text}\n{}", problems(text, &[]));
     }
 }
 

@@ -7,6 +7,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use ipnet::IpNet;
+use url::Url;
 
 /// `true` or `false`.
 pub(super) fn flag(text: &str) -> Result<bool, String> {
@@ -98,6 +99,17 @@ pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
     })
 }
 
+/// Where to send something over gRPC.
+pub(super) fn endpoint(text: &str) -> Result<Url, String> {
+    let wrong = || {
+        format!("`{text}` is no http:// or https:// URL of a host; write for example http://127.0.0.1:4317")
+    };
+    let url = Url::parse(text).map_err(|_| wrong())?;
+    let plain = url.username().is_empty() && url.password().is_none() && url.query().is_none();
+    let is_http = matches!(url.scheme(), "http" | "https") && url.has_host();
+    if is_http && plain && url.fragment().is_none() { Ok(url) } else { Err(wrong()) }
+}
+
 /// A range of addresses, or one address.
 pub(super) fn network(text: &str) -> Result<IpNet, String> {
     let parsed = text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
@@ -114,9 +126,32 @@ pub(super) fn host(text: &str) -> Result<String, String> {
     let name = text.trim_end_matches('.').to_ascii_lowercase();
     let fits = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '.' || c == '_';
     if name.is_empty() || name.starts_with('.') || !name.chars().all(fits) {
-        return Err(format!("`{text}` is no host name; write for example internal.example.com"));
+        return Err(format!(
+            "`{text}` is no host name; write for example internal.example.com, and xn-- names as such"
+        ));
+    }
+    if matches!(url::Host::parse(&name), Ok(url::Host::Ipv4(_)) | Err(_)) {
+        return Err(format!("`{text}` is no host name; write addresses into egress.deny"));
     }
     Ok(name)
+}
+
+/// A forward proxy: scheme, host and perhaps a port, and nothing else. A password would be shown wherever
+/// settings are.
+pub(super) fn proxy(text: &str) -> Result<Url, String> {
+    let bare = |url: &Url| {
+        matches!(url.scheme(), "http" | "https")
+            && url.username().is_empty()
+            && url.password().is_none()
+            && url.path() == "/"
+            && url.query().is_none()
+            && url.fragment().is_none()
+    };
+    let parsed = Url::parse(text).ok().filter(bare);
+    parsed.ok_or_else(|| {
+        // What was typed may hold a password.
+        "is no proxy; write http://host:port or https://host:port, without a user and a password".into()
+    })
 }
 
 /// A path; not empty.
@@ -190,6 +225,30 @@ mod tests {
         assert_eq!(network("10.0.0.0/8").unwrap().to_string(), "10.0.0.0/8");
         assert_eq!(network("10.1.2.3").unwrap().to_string(), "10.1.2.3/32");
         assert!(network("10.1.2.3/8").unwrap_err().contains("10.0.0.0/8"));
+    }
+
+    #[test]
+    fn a_denied_host_is_a_name_and_no_address() {
+        for (text, host_name) in [("Corp.Example.", "corp.example"), ("localhost", "localhost")] {
+            assert_eq!(host(text).as_deref(), Ok(host_name));
+        }
+        for text in
+            ["", ".example", "a b", "10.0.0.1", "10.1", "0x7f.1", "münchen.example", "https://a.example"]
+        {
+            assert!(host(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_proxy_is_scheme_host_and_port_and_never_a_password() {
+        for text in ["http://proxy.corp.example:3128", "https://10.0.0.7", "http://[::1]:3128/"] {
+            assert!(proxy(text).is_ok(), "{text}");
+        }
+        for text in
+            ["", "proxy:3128", "socks5://p:1", "http://u:planted@p:1", "http://p/planted", "http://p?a"]
+        {
+            assert!(!proxy(text).unwrap_err().contains("planted"), "{text}");
+        }
     }
 
     #[test]

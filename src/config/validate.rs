@@ -3,11 +3,10 @@
 //! Pure. Every key of a section is read before anything is given up, so that all problems are found.
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
 use std::time::Duration;
 
+use crate::domain::attempt::ResponseBodies;
 use crate::domain::contract::Contract;
-use crate::domain::payload::PayloadLimits;
 use crate::domain::retention::Retention;
 
 use super::nearest::nearest;
@@ -15,18 +14,17 @@ use super::problem::Problems;
 use super::raw::{Raw, TELEMETRY_KEY};
 use super::reader::Reader;
 use super::resolved::{
-    Config, DeliveryConfig, EgressConfig, LimitsConfig, ListenConfig, LogConfig, LogFormat,
-    OrganizationsConfig, SecretsConfig, StoreConfig,
+    Config, DeliveryConfig, EgressConfig, LogConfig, LogFormat, OrganizationsConfig, SecretsConfig,
+    StoreConfig, TracesConfig,
 };
-use super::units::{address, duration, flag, folder, host, network, number, or_word, path, size, variable};
-use super::{FILE_VARIABLE, Loaded, plans};
+use super::units::{
+    duration, endpoint, flag, folder, host, network, number, or_word, path, proxy, size, variable,
+};
+use super::{FILE_VARIABLE, Loaded, limits, listen, plans};
 
 const SECRETS_KEY: &str = "secrets.environment";
-const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 const TIB: u64 = 1 << 40;
-/// The largest payload that may be configured: what one gRPC message may hold at most, less its frame.
-const PAYLOAD_CEILING: u64 = 16 * MIB;
 
 /// The configuration, or all that is wrong with it.
 pub(super) fn validate(raw: &Raw) -> Result<Loaded, Problems> {
@@ -43,19 +41,22 @@ pub(super) fn validate(raw: &Raw) -> Result<Loaded, Problems> {
 }
 
 fn read(reader: &mut Reader<'_>, raw: &Raw) -> Option<Config> {
-    let listen = listen(reader);
+    let (listen, auth) = listen::listen_and_auth(reader);
     let store = store(reader);
     let delivery = delivery(reader);
     let retention = retention(reader);
-    let limits = limits(reader);
+    let limits = limits::limits(reader);
     let egress = egress(reader);
     let secrets = secrets(reader);
     let organizations = organizations(reader);
-    let payload_max = limits.as_ref().map_or(PAYLOAD_CEILING, |limits| limits.payload.max_bytes as u64);
+    let payload_max =
+        limits.as_ref().map_or(limits::PAYLOAD_CEILING, |limits| limits.payload.max_bytes as u64);
     let plans = plans::plans(reader, raw, payload_max);
+    let traces = traces(reader);
     let log = log(reader);
     Some(Config {
         listen: listen?,
+        auth: auth?,
         store: store?,
         delivery: delivery?,
         retention: retention?,
@@ -64,51 +65,9 @@ fn read(reader: &mut Reader<'_>, raw: &Raw) -> Option<Config> {
         secrets: secrets?,
         organizations: organizations?,
         plans: plans?,
+        traces: traces?,
         log: log?,
     })
-}
-
-fn listen(reader: &mut Reader<'_>) -> Option<ListenConfig> {
-    let grpc = reader.one("listen.grpc", "127.0.0.1:8080", address);
-    let health = reader.one("listen.health", "127.0.0.1:8081", address);
-    let allowed = reader.one("listen.allow_unauthenticated_network", "false", flag);
-    let reflection = reader.one("listen.reflection", "true", flag);
-    let listeners = [("listen.grpc", grpc), ("listen.health", health)];
-    if allowed == Some(false) {
-        refuse_the_network(reader, &listeners);
-    }
-    refuse_the_same_twice(reader, &listeners);
-    Some(ListenConfig {
-        grpc: grpc?,
-        health: health?,
-        allow_unauthenticated_network: allowed?,
-        reflection: reflection?,
-    })
-}
-
-fn refuse_the_network(reader: &mut Reader<'_>, listeners: &[(&str, Option<SocketAddr>)]) {
-    for (key, listener) in listeners {
-        let Some(listener) = listener.filter(|listener| !listener.ip().to_canonical().is_loopback()) else {
-            continue;
-        };
-        reader.problem(
-            key,
-            format!(
-                "`{listener}` can be reached from other machines, and callers are not authenticated; write a \
-                 loopback address, or set listen.allow_unauthenticated_network = true where the network is \
-                 closed by other means"
-            ),
-        );
-    }
-}
-
-fn refuse_the_same_twice(reader: &mut Reader<'_>, listeners: &[(&str, Option<SocketAddr>)]) {
-    for (position, (key, listener)) in listeners.iter().enumerate() {
-        let taken = listeners.iter().take(position).find(|(_, other)| other == listener);
-        if let (Some(listener), Some((other, _))) = (listener.filter(|at| at.port() != 0), taken) {
-            reader.problem(key, format!("`{listener}` is taken by {other}; give each an address of its own"));
-        }
-    }
 }
 
 fn store(reader: &mut Reader<'_>) -> Option<StoreConfig> {
@@ -155,12 +114,37 @@ fn delivery(reader: &mut Reader<'_>) -> Option<DeliveryConfig> {
 fn retention(reader: &mut Reader<'_>) -> Option<Retention> {
     let history = reader.one("retention.history", "30d", kept());
     let dead_letters = reader.one("retention.dead_letters", "30d", kept());
-    Some(Retention { history: history?, dead_letters: dead_letters? })
+    let notice = or_word("auto", duration(Duration::ZERO, KEPT_MAX));
+    let notice = reader.one("retention.dead_letter_notice", "auto", notice);
+    let max_size = or_word("unlimited", size(MAX_SIZE_LEAST, 1024 * TIB));
+    let max_size = reader.one("retention.max_size", "unlimited", max_size);
+    let audit = reader.one("retention.audit", "365d", kept());
+    let notice =
+        notice.zip(dead_letters).map(|(notice, kept)| notice.unwrap_or(Retention::usual_notice(kept)));
+    if let (Some(notice), Some(kept)) = (notice, dead_letters)
+        && notice >= kept
+    {
+        let problem =
+            "is not shorter than retention.dead_letters, so nothing could be told in time; lower it";
+        reader.problem("retention.dead_letter_notice", problem);
+    }
+    Some(Retention {
+        history: history?,
+        dead_letters: dead_letters?,
+        dead_letter_notice: notice?,
+        max_bytes: max_size?,
+        audit: audit?,
+    })
 }
+
+/// The longest time that something may be kept.
+const KEPT_MAX: Duration = Duration::from_secs(3650 * 24 * 60 * 60);
+/// Less than this would be gone before anybody could have read it, under any load.
+const MAX_SIZE_LEAST: u64 = 16 * MIB;
 
 /// How long something may be kept. Less than a moment would remove it before anybody could have read it.
 pub(super) fn kept() -> impl Fn(&str) -> Result<Duration, String> {
-    duration(Duration::from_secs(1), Duration::from_secs(3650 * 24 * 60 * 60))
+    duration(Duration::from_secs(1), KEPT_MAX)
 }
 
 /// Only STALWART's documents know `http://` URLs; receivers of all others were promised HTTPS.
@@ -171,51 +155,73 @@ fn plain_http_contract(text: &str) -> Result<Contract, String> {
     }
 }
 
-fn limits(reader: &mut Reader<'_>) -> Option<LimitsConfig> {
-    let payload = reader.one("limits.payload", "256KiB", size(2, PAYLOAD_CEILING));
-    let depth = reader.one("limits.payload_depth", "64", number(1, 128));
-    let batch_events = reader.one("limits.batch_events", "1000", number(1, 10_000));
-    let message = reader.one("limits.message", "4MiB", size(64 * KIB, 64 * MIB));
-    let headers = reader.one("limits.headers", "16KiB", size(4 * KIB, MIB));
-    let streams = reader.one("limits.concurrent_streams", "256", number(1, 65_536));
-    if let (Some(payload), Some(message)) = (payload, message)
-        && payload + 16 * KIB > message
-    {
-        reader
-            .problem("limits.payload", "does not fit into limits.message with 16KiB for the rest; lower it");
-    }
-    let bytes = |size: u64| usize::try_from(size).ok();
-    Some(LimitsConfig {
-        payload: PayloadLimits { max_bytes: bytes(payload?)?, max_depth: depth? },
-        batch_events: batch_events?,
-        message_bytes: bytes(message?)?,
-        header_bytes: u32::try_from(headers?).ok()?,
-        concurrent_streams: streams?,
-    })
-}
-
 fn egress(reader: &mut Reader<'_>) -> Option<EgressConfig> {
     let allow = reader.many("egress.allow", network);
+    let deny = reader.many("egress.deny", network);
     let deny_hosts = reader.many("egress.deny_hosts", host);
     let ports = reader.many("egress.ports", number(1, u16::MAX));
     let ca_file = reader.one("egress.ca_file", "", or_word("", path));
+    let proxy = reader.one("egress.proxy", "", or_word("", proxy));
+    let per_host_rate = or_word("unlimited", number(1, 1_000_000));
+    let per_host_rate = reader.one("egress.per_host_rate", "1000", per_host_rate);
+    let response_bodies = reader.one("egress.response_bodies", "public", response_bodies);
     Some(EgressConfig {
         allow: allow?,
+        deny: deny?,
         deny_hosts: deny_hosts?,
         ports: ports?.into_iter().collect(),
         ca_file: ca_file?,
+        proxy: proxy?,
+        per_host_rate: per_host_rate?,
+        response_bodies: response_bodies?,
     })
 }
 
+fn response_bodies(text: &str) -> Result<ResponseBodies, String> {
+    match text {
+        "public" => Ok(ResponseBodies::Public),
+        "always" => Ok(ResponseBodies::Always),
+        "never" => Ok(ResponseBodies::Never),
+        other => {
+            Err(format!("`{other}` says of nobody whose bodies are kept; write public, always or never"))
+        }
+    }
+}
+
 fn secrets(reader: &mut Reader<'_>) -> Option<SecretsConfig> {
+    let key_file = reader.one("secrets.key_file", "", or_word("", path));
     let environment = reader.many(SECRETS_KEY, variable);
     let folders = reader.many("secrets.folders", folder);
-    Some(SecretsConfig { environment: environment?.into_iter().collect::<BTreeSet<_>>(), folders: folders? })
+    Some(SecretsConfig {
+        key_file: key_file?,
+        environment: environment?.into_iter().collect::<BTreeSet<_>>(),
+        folders: folders?,
+    })
 }
 
 fn organizations(reader: &mut Reader<'_>) -> Option<OrganizationsConfig> {
     let require_create = reader.one("organizations.require_create", "false", flag);
     Some(OrganizationsConfig { require_create: require_create? })
+}
+
+fn traces(reader: &mut Reader<'_>) -> Option<TracesConfig> {
+    let endpoint = reader.one("traces.endpoint", "", or_word("", endpoint));
+    let ca_file = reader.one("traces.ca_file", "", or_word("", path));
+    let service_name = reader.one("traces.service_name", "signalpost", service_name);
+    let webhook_header = reader.one("traces.webhook_header", "true", flag);
+    Some(TracesConfig {
+        endpoint: endpoint?,
+        ca_file: ca_file?,
+        service_name: service_name?,
+        webhook_header: webhook_header?,
+    })
+}
+
+fn service_name(text: &str) -> Result<String, String> {
+    if text.is_empty() || text.len() > 128 || text.chars().any(char::is_control) {
+        return Err("is no name; write 1 to 128 characters".into());
+    }
+    Ok(text.to_owned())
 }
 
 fn log(reader: &mut Reader<'_>) -> Option<LogConfig> {

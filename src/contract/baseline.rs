@@ -80,6 +80,7 @@ pub(super) fn test_event_of(event_type: &'static str, data: Bytes, order: TestOr
     let key = EventKey::MIN.next(order.now, order.draw);
     Event {
         erased_at: None,
+        trace: None,
         key,
         id: EventId::from_key(key),
         organization_id: order.organization_id.clone(),

@@ -11,6 +11,7 @@ use crate::domain::payload::Payload;
 use crate::domain::secret::{HttpAuth, Secret, SigningSecrets};
 use crate::domain::settings::{DeliverySettings, EffectivePolicy};
 use crate::domain::time::Timestamp;
+use crate::domain::trace::TraceContext;
 
 /// The moment of all events: that of seed 000's sample.
 pub(super) fn moment() -> Timestamp {
@@ -31,6 +32,7 @@ pub(super) fn destination_id() -> DestinationId {
 pub(super) fn event(id: &str, event_type: &str, data: &str) -> Event {
     Event {
         erased_at: None,
+        trace: None,
         key: EventKey::MIN.next(moment(), 0),
         id: EventId::parse(id).unwrap(),
         organization_id: organization(),
@@ -58,6 +60,7 @@ pub(super) struct Setup {
     pub(super) secrets: ResolvedSecrets,
     pub(super) now: Timestamp,
     pub(super) attempt_number: u32,
+    pub(super) trace: Option<TraceContext>,
 }
 
 impl Setup {
@@ -72,6 +75,7 @@ impl Setup {
             },
             now: moment() + std::time::Duration::from_millis(509),
             attempt_number: 1,
+            trace: None,
         }
     }
 
@@ -108,6 +112,7 @@ impl Setup {
             secrets: &self.secrets,
             now: self.now,
             attempt_number: self.attempt_number,
+            trace: self.trace,
         };
         super::render(context, events)
     }

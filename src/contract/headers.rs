@@ -14,12 +14,15 @@ use crate::domain::contract::Contract;
 use crate::domain::destination::Destination;
 use crate::domain::event::Event;
 use crate::domain::secret::{HttpAuth, Secret};
+use crate::domain::trace;
 
 const NAME_MAX_BYTES: usize = 128;
 const VALUE_MAX_BYTES: usize = 4096;
 
 const EVENT_ID: HeaderName = HeaderName::from_static("signalpost-event-id");
 const ATTEMPT: HeaderName = HeaderName::from_static("signalpost-attempt");
+/// Only in requests for events whose callers have a trace; everything else is as the contract says.
+const TRACEPARENT: HeaderName = HeaderName::from_static(trace::TRACEPARENT);
 /// What all headers of ours begin with, those to come included.
 const OUR_PREFIX: &str = "signalpost-";
 
@@ -105,6 +108,9 @@ pub(super) fn of_request(
     }
     headers.extend(content.attributes.iter().cloned());
     headers.insert(ATTEMPT, HeaderValue::from(context.attempt_number));
+    if let Some(trace) = context.trace {
+        headers.insert(TRACEPARENT, value(trace::TRACEPARENT, &trace.to_string())?);
+    }
     if let [event] = events {
         headers.insert(EVENT_ID, value("signalpost-event-id", event.id.as_str())?);
     }

@@ -43,6 +43,7 @@ use crate::domain::secret::Secret;
 use crate::domain::settings::EffectivePolicy;
 use crate::domain::subscription::{Match, Subscription};
 use crate::domain::time::Timestamp;
+use crate::domain::trace::TraceContext;
 
 /// Makes the complete request for one event, or for several where the contract groups.
 ///
@@ -280,6 +281,8 @@ pub struct RenderContext<'a> {
     pub now: Timestamp,
     /// Which attempt of the (first) delivery this is, from 1.
     pub attempt_number: u32,
+    /// The span of the attempt, where the event's caller had a trace and the receiver is to know it.
+    pub trace: Option<TraceContext>,
 }
 
 /// Which event types a contract knows.

@@ -28,9 +28,10 @@ pub fn operational_event<'a>(
     let routes: Vec<Route> = destinations.filter(listens).map(route).collect();
     (!routes.is_empty()).then(|| NewEvent {
         organization_id: organization_id.clone(),
-        event_id: None,
+        event_id: told.event_id(),
         event_type,
         occurred_at: None,
+        trace: None,
         level: told.level(),
         data: Payload::from_stored(told.data()),
         routes,

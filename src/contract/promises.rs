@@ -121,6 +121,21 @@ proptest! {
     }
 
     #[test]
+    fn a_trace_adds_one_header_and_changes_nothing_else(contract in any_contract(), mode in any_mode()) {
+        let event = event("evt_1", "some.type", "{}");
+        let plain = Setup::new(contract).with_mode(mode).render(&[&event]).unwrap();
+        let mut traced = Setup::new(contract).with_mode(mode).with_header("traceparent", "forged");
+        let context = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        traced.trace = TraceContext::parse(context);
+        let traced = traced.render(&[&event]).unwrap();
+        let mut headers = traced.headers().clone();
+        let all: Vec<_> = headers.get_all("traceparent").iter().cloned().collect();
+        prop_assert_eq!(all, [context]);
+        headers.remove("traceparent");
+        prop_assert_eq!((&headers, traced.body()), (plain.headers(), plain.body()));
+    }
+
+    #[test]
     fn a_custom_header_never_overrides_one_of_ours(contract in any_contract(), mode in any_mode()) {
         let event = event("evt_1", "some.type", "{}");
         let plain = Setup::new(contract).with_mode(mode).render(&[&event]).unwrap();

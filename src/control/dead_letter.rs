@@ -1,8 +1,10 @@
 //! Dead letters: list, replay one, delete; `replay` has the replays of many.
 
+use super::audit::{Act, Action};
 use super::delivery::{Deliveries, DeliveryFilter};
 use super::{Condition, Control, Error, PageRequest};
 use crate::auth::{Caller, Role};
+use crate::domain::audit::AuditChange;
 use crate::domain::delivery::{CycleCause, Delivery, DeliveryState, EndReason, StateKind};
 use crate::domain::id::{DeliveryId, OrganizationId};
 
@@ -32,9 +34,10 @@ impl Control {
         filter: DeliveryFilter,
         page: PageRequest<DeliveryId>,
     ) -> Result<Deliveries, Error> {
-        let id = self.enter(caller, Role::Viewer, organization_id)?;
-        self.known(&id)?;
-        self.find_deliveries(&id, &dead_lettered(filter)?, page).await
+        let id = self.enter_known(caller, Role::Viewer, organization_id)?;
+        let filter = dead_lettered(filter)?;
+        self.check_destination(&id, &filter).await?;
+        self.find_deliveries(&id, &filter, page).await
     }
 
     /// Puts one dead letter back in its lane, with a fresh cycle of attempts.
@@ -47,8 +50,7 @@ impl Control {
         organization_id: &str,
         delivery_id: &str,
     ) -> Result<Delivery, Error> {
-        let id = self.enter(caller, Role::Admin, organization_id)?;
-        let delivery = self.find_delivery(&id, delivery_id).await?;
+        let delivery = self.delivery_to_change(caller, organization_id, delivery_id).await?;
         let state = delivery.state.kind();
         if state != StateKind::DeadLettered {
             return Err(Error::Precondition {
@@ -57,13 +59,13 @@ impl Control {
                 message: "the delivery is no dead letter (any more); resend it to send it again".into(),
             });
         }
-        self.send_again(&delivery, CycleCause::Replay).await
+        self.send_again(Act::new(caller, Action::ReplayDeadLetter), &delivery, CycleCause::Replay).await
     }
 
     /// Deletes dead letters for good and answers how many; with `validate_only` they are only counted.
     ///
     /// # Errors
-    /// [`Error::Invalid`]. After an error from the store some may be deleted; repeating the call deletes
+    /// [`Error::Invalid`]; [`Error::NotFound`] for the filter's destination. After an error from the store some may be deleted; repeating the call deletes
     /// the rest.
     pub async fn delete_dead_letters(
         &self,
@@ -72,22 +74,23 @@ impl Control {
         which: DeadLetters,
         validate_only: bool,
     ) -> Result<u64, Error> {
-        let id = self.enter(caller, Role::Admin, organization_id)?;
-        self.known(&id)?;
+        let id = self.enter_known(caller, Role::Admin, organization_id)?;
+        let act = Act::new(caller, Action::DeleteDeadLetters);
         let filter = match which {
             DeadLetters::Matching(filter) => dead_lettered(filter)?,
             DeadLetters::Ids(ids) => {
                 let ids = self.dead_letters_among(&id, ids).await?;
-                return self.discard(ids, validate_only).await;
+                return self.discard(act, &id, (ids, validate_only)).await;
             }
         };
+        self.check_destination(&id, &filter).await?;
         let mut deleted = 0;
         let mut after = None;
         loop {
             let page = self.find_deliveries(&id, &filter, PageRequest { after, limit: PAGE }).await?;
             after = page.next;
             let ids = page.rows.iter().map(|delivery| delivery.id).collect();
-            deleted += self.discard(ids, validate_only).await?;
+            deleted += self.discard(act, &id, (ids, validate_only)).await?;
             if after.is_none() {
                 return Ok(deleted);
             }
@@ -116,13 +119,21 @@ impl Control {
         Ok(ids)
     }
 
-    async fn discard(&self, ids: Vec<DeliveryId>, validate_only: bool) -> Result<u64, Error> {
+    async fn discard(
+        &self,
+        act: Act<'_>,
+        id: &OrganizationId,
+        (ids, validate_only): (Vec<DeliveryId>, bool),
+    ) -> Result<u64, Error> {
         if validate_only || ids.is_empty() {
             return Ok(to_u64(ids.len()));
         }
         let discarded =
             DeliveryState::Discarded { at: self.clock.now(), reason: EndReason::DeadLetterDeleted };
-        Ok(to_u64(self.store.end(ids, StateKind::DeadLettered, discarded).await?.len()))
+        // One is named; of several the entry says how many.
+        let subject = ids.first().filter(|_| ids.len() == 1).map(ToString::to_string).unwrap_or_default();
+        let store = self.noting(act, id, subject, AuditChange::default())?;
+        Ok(to_u64(store.end(ids, StateKind::DeadLettered, discarded).await?.len()))
     }
 }
 

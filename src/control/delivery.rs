@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
+use super::audit::{Act, Action};
 use super::{Condition, Control, Error, Listing, PageRequest, Resource};
 use crate::auth::{Caller, Role};
+use crate::domain::audit::AuditChange;
 use crate::domain::delivery::{CycleCause, Delivery, DeliveryState, StateKind};
 use crate::domain::destination::DestinationState;
 use crate::domain::event::{Event, EventType};
@@ -38,8 +40,8 @@ impl Control {
     /// Lists deliveries, newest event first.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for the filter, with paths below `filter`; [`Error::NotFound`] for an
-    /// organization that must be created first.
+    /// [`Error::Invalid`] for the filter, with paths below `filter`; [`Error::NotFound`] for its destination,
+    /// or for an organization that must be created first.
     pub async fn list_deliveries(
         &self,
         caller: &Caller,
@@ -47,9 +49,26 @@ impl Control {
         filter: DeliveryFilter,
         page: PageRequest<DeliveryId>,
     ) -> Result<Deliveries, Error> {
-        let id = self.enter(caller, Role::Viewer, organization_id)?;
-        self.known(&id)?;
+        let id = self.enter_known(caller, Role::Viewer, organization_id)?;
+        self.check_destination(&id, &filter).await?;
         self.find_deliveries(&id, &filter, page).await
+    }
+
+    /// Refuses a filter by a destination that does not exist. Deliveries outlive their destination: one that
+    /// was deleted exists as long as any of them is on record, and for its own organization only.
+    pub(super) async fn check_destination(
+        &self,
+        id: &OrganizationId,
+        filter: &DeliveryFilter,
+    ) -> Result<(), Error> {
+        let Some(text) = &filter.destination_id else { return Ok(()) };
+        let unknown = || Error::not_found(Resource::Destination, text);
+        let destination_id = DestinationId::parse(text).map_err(|_| unknown())?;
+        let exists = match self.directory().destination(destination_id) {
+            Some(entry) => entry.destination.organization_id == *id,
+            None => !self.store.deliveries(any_of(id, destination_id)).await?.rows.is_empty(),
+        };
+        if exists { Ok(()) } else { Err(unknown()) }
     }
 
     pub(super) async fn find_deliveries(
@@ -86,8 +105,7 @@ impl Control {
         delivery.state.is_finished() || self.standing(delivery).in_flight == asked
     }
 
-    /// Deliveries outlive their destination; those of a deleted one are found by its id only. An id of
-    /// another organization finds nothing, like an unknown one.
+    /// Those of a deleted destination are found by its id only.
     fn destinations_of(&self, id: &OrganizationId, filter: &DeliveryFilter) -> Vec<DestinationId> {
         match &filter.destination_id {
             Some(text) => DestinationId::parse(text).ok().into_iter().collect(),
@@ -162,14 +180,30 @@ impl Control {
         organization_id: &str,
         delivery_id: &str,
     ) -> Result<Delivery, Error> {
-        let id = self.enter(caller, Role::Admin, organization_id)?;
-        let delivery = self.find_delivery(&id, delivery_id).await?;
-        self.send_again(&delivery, CycleCause::Resend).await
+        let delivery = self.delivery_to_change(caller, organization_id, delivery_id).await?;
+        self.send_again(Act::new(caller, Action::ResendDelivery), &delivery, CycleCause::Resend).await
     }
 
-    pub(super) async fn send_again(&self, delivery: &Delivery, cause: CycleCause) -> Result<Delivery, Error> {
+    /// A delivery, for a caller that may change it.
+    pub(super) async fn delivery_to_change(
+        &self,
+        caller: &Caller,
+        organization_id: &str,
+        delivery_id: &str,
+    ) -> Result<Delivery, Error> {
+        let id = self.enter(caller, Role::Admin, organization_id)?;
+        self.find_delivery(&id, delivery_id).await
+    }
+
+    pub(super) async fn send_again(
+        &self,
+        act: Act<'_>,
+        delivery: &Delivery,
+        cause: CycleCause,
+    ) -> Result<Delivery, Error> {
         self.check_receptive(&delivery.organization_id, delivery.id.destination_id)?;
-        let requeued = self.store.requeue(vec![delivery.id], cause, self.clock.now()).await?;
+        let store = self.noting(act, &delivery.organization_id, delivery.id, AuditChange::default())?;
+        let requeued = store.requeue(vec![delivery.id], cause, self.clock.now()).await?;
         if requeued.is_empty() {
             return Err(Error::Precondition {
                 kind: Condition::EventGone,
@@ -209,12 +243,13 @@ impl Control {
         organization_id: &str,
         delivery_id: &str,
     ) -> Result<Delivery, Error> {
-        let id = self.enter(caller, Role::Admin, organization_id)?;
-        let delivery = self.find_delivery(&id, delivery_id).await?;
+        let delivery = self.delivery_to_change(caller, organization_id, delivery_id).await?;
         let cancelled = DeliveryState::Cancelled { at: self.clock.now() };
-        self.store.end(vec![delivery.id], StateKind::Waiting, cancelled).await?;
+        let act = Act::new(caller, Action::CancelDelivery);
+        let store = self.noting(act, &delivery.organization_id, delivery.id, AuditChange::default())?;
+        store.end(vec![delivery.id], StateKind::Waiting, cancelled).await?;
         // Whoever finished it first, the record now says how it ended.
-        let delivery = self.find_delivery(&id, delivery_id).await?;
+        let delivery = self.find_delivery(&delivery.organization_id, delivery_id).await?;
         match delivery.state.kind() {
             StateKind::Cancelled => Ok(delivery),
             state => Err(Error::Precondition {
@@ -260,6 +295,20 @@ impl DeliveryFilter {
     fn moment(&self, delivery: &Delivery) -> Timestamp {
         let ended_at = delivery.state.finished_at().filter(|_| self.states == [StateKind::DeadLettered]);
         ended_at.unwrap_or(delivery.created_at)
+    }
+}
+
+/// Whatever there is of a destination.
+fn any_of(organization_id: &OrganizationId, destination_id: DestinationId) -> DeliveryQuery {
+    DeliveryQuery {
+        organization_id: organization_id.clone(),
+        destination_ids: vec![destination_id],
+        states: Vec::new(),
+        event_types: Vec::new(),
+        from: None,
+        until: None,
+        after: None,
+        limit: 1,
     }
 }
 

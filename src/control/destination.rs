@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use super::audit::{Act, Action};
 use super::destination_draft::{self, CheckedDraft, DraftRules, draft_of};
 use super::destination_patch::DestinationPatch;
 use super::{Condition, Control, Error, Listing, PageRequest, Quota, Resource, random};
@@ -13,6 +14,7 @@ use crate::contract;
 use crate::domain::destination::{
     Destination, DestinationDraft, DestinationHealth, DestinationState, DestinationUrl,
 };
+use crate::domain::facts;
 use crate::domain::id::{DestinationId, OrganizationId};
 use crate::domain::operational::OperationalEvent;
 use crate::domain::plan::Plan;
@@ -91,11 +93,12 @@ impl Control {
             }
             (entered, _) => entered?,
         };
-        self.store_new(id, checked?, validate_only).await
+        self.store_new(Act::new(caller, Action::CreateDestination), id, checked?, validate_only).await
     }
 
     pub(super) async fn store_new(
         &self,
+        act: Act<'_>,
         organization_id: OrganizationId,
         checked: CheckedDraft,
         validate_only: bool,
@@ -114,8 +117,10 @@ impl Control {
         if validate_only {
             return Ok(DestinationView::unknown(Arc::new(destination)));
         }
-        self.used(&organization_id).await?;
-        match self.store.create_destination(destination, limit).await {
+        self.used(act, &organization_id).await?;
+        let created = facts::change(None, Some(&facts::of_destination(&destination)));
+        let store = self.noting(act, &organization_id, destination_id, created)?;
+        match store.create_destination(destination, limit).await {
             Ok(created) => {
                 self.announce_quota(&organization_id, limit).await;
                 Ok(DestinationView::unknown(created))
@@ -162,8 +167,7 @@ impl Control {
         organization_id: &str,
         page: PageRequest<DestinationId>,
     ) -> Result<Listing<DestinationView, DestinationId>, Error> {
-        let id = self.enter(caller, Role::Viewer, organization_id)?;
-        self.known(&id)?;
+        let id = self.enter_known(caller, Role::Viewer, organization_id)?;
         let mut entries: Vec<_> = self.directory().destinations(&id).iter().cloned().collect();
         entries.sort_by_key(|entry| entry.destination.id);
         entries.retain(|entry| page.after.is_none_or(|after| entry.destination.id > after));
@@ -189,11 +193,12 @@ impl Control {
         let draft = patch.apply(draft_of(&entry.destination)).map_err(under_destination)?;
         let checked = self.check_draft(draft).map_err(under_destination)?;
         let changed = checked.into_changed(&entry.destination, self.clock.now());
-        self.store_changed(&entry, changed, validate_only).await
+        self.store_changed(Act::new(caller, Action::UpdateDestination), &entry, changed, validate_only).await
     }
 
     pub(super) async fn store_changed(
         &self,
+        act: Act<'_>,
         entry: &DestinationEntry,
         changed: Destination,
         validate_only: bool,
@@ -202,7 +207,10 @@ impl Control {
             Arc::new(changed)
         } else {
             let (id, expected) = (changed.id, entry.destination.revision);
-            let stored = self.store.update_destination(changed, expected).await;
+            let before = facts::of_destination(&entry.destination);
+            let change = facts::change(Some(&before), Some(&facts::of_destination(&changed)));
+            let store = self.noting(act, &changed.organization_id, id, change)?;
+            let stored = store.update_destination(changed, expected).await;
             let stored = stored.map_err(Error::about(Resource::Destination, id))?;
             self.reset_health(entry, &stored).await?;
             stored
@@ -234,9 +242,13 @@ impl Control {
     /// # Errors
     /// [`Error::NotFound`], [`Error::Stale`].
     pub async fn delete_destination(&self, caller: &Caller, target: Target<'_>) -> Result<usize, Error> {
-        let id = self.find_target(caller, target)?.destination.id;
+        let destination = Arc::clone(&self.find_target(caller, target)?.destination);
+        let id = destination.id;
         let backlog = self.store.backlog(id, BACKLOG_CAP).await?;
-        let deleted = self.store.delete_destination(id, target.expected).await;
+        let change = facts::change(Some(&facts::of_destination(&destination)), None);
+        let act = Act::new(caller, Action::DeleteDestination);
+        let store = self.noting(act, &destination.organization_id, id, change)?;
+        let deleted = store.delete_destination(id, target.expected).await;
         deleted.map_err(Error::about(Resource::Destination, id))?;
         Ok(backlog.count)
     }
@@ -263,7 +275,8 @@ impl Control {
             }),
             DestinationState::Active => {
                 let since = self.clock.now();
-                self.store_state(&entry, DestinationState::Paused { since }, since).await
+                let act = Act::new(caller, Action::PauseDestination);
+                self.store_state(act, &entry, DestinationState::Paused { since }, since).await
             }
         }
     }
@@ -282,17 +295,19 @@ impl Control {
         if entry.destination.state.is_active() {
             return Ok(DestinationView::of(&entry));
         }
-        self.store_state(&entry, DestinationState::Active, self.clock.now()).await
+        let act = Act::new(caller, Action::ResumeDestination);
+        self.store_state(act, &entry, DestinationState::Active, self.clock.now()).await
     }
 
     async fn store_state(
         &self,
+        act: Act<'_>,
         entry: &DestinationEntry,
         state: DestinationState,
         now: Timestamp,
     ) -> Result<DestinationView, Error> {
         let stored = Destination::clone(&entry.destination);
-        self.store_changed(entry, Destination { state, updated_at: now, ..stored }, false).await
+        self.store_changed(act, entry, Destination { state, updated_at: now, ..stored }, false).await
     }
 
     /// The destination that an admin wants to change, at the revision that is expected.

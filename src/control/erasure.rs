@@ -1,7 +1,9 @@
 //! Erasing for good: the data of an event, or all that is an organization's.
 
+use super::audit::{Act, Action};
 use super::{Condition, Control, Error, Resource};
 use crate::auth::{Caller, Role};
+use crate::domain::audit::AuditChange;
 use crate::domain::id::{DeliveryId, OrganizationId};
 use crate::domain::time::Timestamp;
 
@@ -50,7 +52,9 @@ impl Control {
                 message: "an attempt is under way; try again after the destination's timeout".into(),
             });
         }
-        let erased = self.store.erase_event(event.key, self.clock.now()).await?;
+        let act = Act::new(caller, Action::EraseEventData);
+        let store = self.noting(act, &id, event_id, AuditChange::default())?;
+        let erased = store.erase_event(event.key, self.clock.now()).await?;
         let erased = erased.ok_or_else(|| Error::not_found(Resource::Event, event_id))?;
         Ok(DataErased { at: erased.at, ended: erased.ended.len() })
     }
@@ -79,7 +83,9 @@ impl Control {
         for entry in self.directory().destinations(&id).iter() {
             erased.waiting += self.store.backlog(entry.destination.id, COUNT_CAP).await?.count;
         }
-        let begun = self.store.begin_erasure(&id, expected).await;
+        let act = Act::new(caller, Action::DeleteOrganization);
+        let store = self.noting(act, &id, &id, AuditChange::default())?;
+        let begun = store.begin_erasure(&id, expected).await;
         erased.destinations = begun.map_err(Error::about(Resource::Organization, &id))?.len();
         Ok(erased)
     }

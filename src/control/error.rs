@@ -52,12 +52,14 @@ impl std::fmt::Display for Resource {
 }
 
 /// A limit of a plan.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Quota {
     /// How many destinations an organization has.
     Destinations,
     /// How many events a second it emits.
     EventsPerSecond,
+    /// How many calls a second are about it.
+    CallsPerSecond,
 }
 
 impl Quota {
@@ -67,13 +69,14 @@ impl Quota {
         match self {
             Quota::Destinations => "destinations",
             Quota::EventsPerSecond => "events per second",
+            Quota::CallsPerSecond => "calls per second",
         }
     }
 
     const fn remedy(self) -> &'static str {
         match self {
             Quota::Destinations => "delete a destination, or get a larger plan",
-            Quota::EventsPerSecond => "wait and send it again, or get a larger plan",
+            Quota::EventsPerSecond | Quota::CallsPerSecond => "wait and send it again, or get a larger plan",
         }
     }
 }
@@ -185,6 +188,14 @@ pub enum Error {
         /// When the cursor was made.
         since: Timestamp,
         /// From when on changes are retained.
+        retained_from: Timestamp,
+    },
+    /// The range of a replay begins before what is retained.
+    #[error(
+        "the range begins before {retained_from}, and older events are not all retained; begin then or later"
+    )]
+    RetentionExceeded {
+        /// From when on everything is retained; true for another minute at least.
         retained_from: Timestamp,
     },
     /// The call makes no sense in the present state.

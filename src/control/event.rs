@@ -3,19 +3,22 @@
 //! Each event of a call is judged by itself; all that are valid go to the store in one step, so that one
 //! fsync carries them and their deliveries.
 
-use std::sync::{Arc, PoisonError};
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
+use super::audit::{Act, Action};
 use super::event_draft::{self, payload_limits, route_to};
-use super::{Control, Error, Quota, Resource};
+use super::{Control, Error, Resource};
 use crate::auth::{Caller, Role};
+use crate::clock::SharedClock;
 use crate::contract;
 use crate::domain::event::{Acceptance, Event, EventDraft, NewEvent};
 use crate::domain::id::{EventId, OrganizationId};
 use crate::domain::plan::Plan;
 use crate::domain::settings::Guarantee;
 use crate::domain::time::Timestamp;
-use crate::policy::rate::TokenBucket;
+use crate::domain::trace::TraceContext;
+use crate::spans::{Span, SpanKind};
 use crate::store::directory::OrganizationDestinations;
 
 /// What became of an event that was accepted.
@@ -75,11 +78,12 @@ impl Control {
         self.check_batch_size(drafts.len())?;
         let organization = self.known(&id)?;
         let plan = self.settings.plan_of(organization.as_deref());
+        let begun = Begun::now(&self.clock, &drafts);
         let prepared = self.prepare(&id, plan, drafts);
         if organization.is_none() && prepared.iter().any(Result::is_ok) {
-            self.used(&id).await?;
+            self.used(Act::new(caller, Action::Emit), &id).await?;
         }
-        self.accept(prepared).await
+        self.accept(prepared, &begun).await
     }
 
     fn check_batch_size(&self, size: usize) -> Result<(), Error> {
@@ -105,8 +109,9 @@ impl Control {
         let destinations = self.directory().destinations(id);
         let prepare_one = |draft| {
             let mut event = event_draft::validate(draft, id, limits, now)?;
+            event.trace = event.trace.map(|caller| caller.child(fastrand::u64(..)));
             self.route(&mut event, &destinations)?;
-            self.check_rate(id, plan, now)?;
+            self.count_event(id, plan, now)?;
             Ok(event)
         };
         drafts.into_iter().map(prepare_one).collect()
@@ -126,19 +131,10 @@ impl Control {
         Ok(())
     }
 
-    fn check_rate(&self, id: &OrganizationId, plan: Option<&Plan>, now: Timestamp) -> Result<(), Error> {
-        let Some((plan, limit)) = plan.and_then(|plan| Some((plan, plan.max_events_per_second?))) else {
-            return Ok(());
-        };
-        // No code panics while it holds the lock, and a bucket has no invariant that a panic could break.
-        let mut rates = self.rates.lock().unwrap_or_else(PoisonError::into_inner);
-        let bucket = rates.entry(id.clone()).or_insert_with(|| TokenBucket::full(limit, now));
-        bucket.take(limit, now).map_err(|wait| rate_exceeded(id, plan, limit, wait))
-    }
-
     async fn accept(
         &self,
         prepared: Vec<Result<NewEvent, Error>>,
+        begun: &Begun,
     ) -> Result<Vec<Result<Accepted, Error>>, Error> {
         let mut events = Vec::with_capacity(prepared.len());
         let mut slots = Vec::with_capacity(prepared.len());
@@ -152,19 +148,80 @@ impl Control {
         if events.is_empty() {
             return Ok(slots.into_iter().filter_map(Result::err).map(Err).collect());
         }
-        let mut answers = self.store.accept(events).await?.into_iter();
+        let answers = self.store.accept(events).await?;
+        self.measure(&answers);
+        self.tell(&answers, begun);
+        let mut answers = answers.into_iter();
         Ok(slots.into_iter().map(|slot| slot.and_then(|id| answer(answers.next(), id))).collect())
     }
 }
 
-fn rate_exceeded(id: &OrganizationId, plan: &Plan, limit: u32, wait: Duration) -> Error {
-    Error::QuotaExceeded {
-        subject: format!("organization:{id}"),
-        plan: plan.name.clone(),
-        what: Quota::EventsPerSecond,
-        limit: limit.into(),
-        usage: limit.into(),
-        retry_after: Some(wait),
+impl Control {
+    /// Tells the callers' traces of the events that were accepted.
+    fn tell(&self, answers: &[Acceptance], begun: &Begun) {
+        let Some(parent) = begun.trace else { return };
+        let took = begun.at.elapsed();
+        for answer in answers {
+            if let Acceptance::Accepted(event) = answer
+                && let Some(context) = event.trace
+            {
+                self.spans.tell(context, || accepted_span(event, (context, parent), (begun.since, took)));
+            }
+        }
+    }
+
+    fn measure(&self, answers: &[Acceptance]) {
+        let (mut events, mut deliveries, mut bytes, mut duplicates) = (0, 0, 0, 0);
+        for answer in answers {
+            match answer {
+                Acceptance::Accepted(event) => {
+                    events += 1;
+                    deliveries += event.routes.len() as u64;
+                    bytes += event.data.as_bytes().len() as u64;
+                }
+                Acceptance::Duplicate(_) => duplicates += 1,
+                Acceptance::Conflict => {}
+            }
+        }
+        self.metrics.accepted(events, deliveries, bytes);
+        self.metrics.duplicates(duplicates);
+    }
+}
+
+/// When a call began, and in which trace. All events of a call are in the same one.
+struct Begun {
+    since: Timestamp,
+    at: Instant,
+    trace: Option<TraceContext>,
+}
+
+impl Begun {
+    fn now(clock: &SharedClock, drafts: &[EventDraft]) -> Self {
+        let trace = drafts.iter().find_map(|draft| draft.trace);
+        Self { since: clock.now(), at: Instant::now(), trace }
+    }
+}
+
+fn accepted_span(
+    event: &Event,
+    (context, parent): (TraceContext, TraceContext),
+    (begun_at, took): (Timestamp, Duration),
+) -> Span {
+    Span {
+        name: "event accept",
+        kind: SpanKind::Producer,
+        context,
+        parent,
+        begun_at,
+        took,
+        facts: vec![
+            ("signalpost.organization.id", event.organization_id.to_string().into()),
+            ("signalpost.event.id", event.id.to_string().into()),
+            ("signalpost.event.type", event.event_type.to_string().into()),
+            ("signalpost.deliveries", count(event.routes.len()).into()),
+        ],
+        links: Vec::new(),
+        error: None,
     }
 }
 

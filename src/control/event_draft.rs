@@ -50,6 +50,7 @@ pub fn validate(
             event_id,
             event_type,
             occurred_at: draft.occurred_at,
+            trace: draft.trace,
             level: draft.level,
             data,
             routes: Vec::new(),
@@ -107,6 +108,7 @@ mod tests {
             event_id: None,
             event_type: event_type.into(),
             occurred_at: None,
+            trace: None,
             level: Level::Info,
             data: Bytes::copy_from_slice(data.as_bytes()),
         }
@@ -180,6 +182,7 @@ mod tests {
             name: "free".into(),
             max_destinations: None,
             max_events_per_second: None,
+            max_calls_per_second: None,
             max_payload_bytes: Some(10),
             retention: None,
         };

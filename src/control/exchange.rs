@@ -1,5 +1,6 @@
 //! Importing and exporting a destination as Stalwart's JSON object.
 
+use super::audit::{Act, Action};
 use super::destination::{DestinationView, Target};
 use super::destination_draft::draft_of;
 use super::{Condition, Control, Error, stalwart};
@@ -49,6 +50,7 @@ impl Control {
         json: &[u8],
         validate_only: bool,
     ) -> Result<DestinationView, Error> {
+        let act = Act::new(caller, Action::ImportDestination);
         match into {
             ImportInto::New { organization_id, display_name } => {
                 let id = self.enter(caller, Role::Admin, organization_id)?;
@@ -57,7 +59,7 @@ impl Control {
                     DestinationDraft { display_name, ..DestinationDraft::new(Contract::Stalwart, "") };
                 let draft = patch.apply(blank).map_err(of_object)?;
                 let checked = self.check_draft(draft).map_err(of_object)?;
-                self.store_new(id, checked, validate_only).await
+                self.store_new(act, id, checked, validate_only).await
             }
             ImportInto::Existing(target) => {
                 let entry = self.find_target(caller, target)?;
@@ -66,7 +68,7 @@ impl Control {
                 let draft = patch.apply(draft_of(&entry.destination)).map_err(of_object)?;
                 let checked = self.check_draft(draft).map_err(of_object)?;
                 let changed = checked.into_changed(&entry.destination, self.clock.now());
-                self.store_changed(&entry, changed, validate_only).await
+                self.store_changed(act, &entry, changed, validate_only).await
             }
         }
     }

@@ -99,10 +99,13 @@ impl Control {
         destination_id: Option<&str>,
         page: PageRequest<DestinationId>,
     ) -> Result<Explained, Error> {
-        let id = self.enter(caller, Role::Viewer, organization_id)?;
-        self.known(&id)?;
+        let id = self.enter_known(caller, Role::Viewer, organization_id)?;
         let event = self.find_event(&id, event_id).await?;
         let candidates = self.candidates(&id, &event);
+        if let Some(text) = destination_id.filter(|text| candidates.keys().all(|id| id.to_string() != **text))
+        {
+            return Err(Error::not_found(Resource::Destination, text));
+        }
         let wanted = |candidate: DestinationId| {
             page.after.is_none_or(|after| candidate > after)
                 && destination_id.is_none_or(|id| id == candidate.to_string())
@@ -254,7 +257,7 @@ fn of_waiting(standing: Standing) -> Told {
         WaitReason::Paused | WaitReason::Disabled => "state",
         WaitReason::OrderHeld => "settings.ordered",
         WaitReason::RetryNotDue => "settings.retry_policy",
-        WaitReason::LaneBusy | WaitReason::Deleted => "",
+        WaitReason::LaneBusy | WaitReason::HostRate | WaitReason::Deleted => "",
     };
     match standing.next_attempt_at {
         Some(next) => told(verdict, field, format!("{}; not before {next}", wait.as_sentence())),
@@ -359,6 +362,7 @@ mod tests {
             data: Payload::empty(),
             routes,
             erased_at: None,
+            trace: None,
         }
     }
 

@@ -7,8 +7,10 @@
 //!
 //! Whatever belongs to another organization is answered exactly like what does not exist.
 
+pub mod audit;
 pub mod dead_letter;
 pub mod delivery;
+pub mod denials;
 pub mod destination;
 pub mod destination_draft;
 pub mod destination_patch;
@@ -21,7 +23,9 @@ pub mod event_draft;
 pub mod exchange;
 pub mod explain;
 pub mod organization;
+mod rates;
 pub mod replay;
+mod retained;
 pub mod secret;
 pub mod stalwart;
 pub mod standing;
@@ -29,8 +33,8 @@ pub mod standing;
 mod use_case_tests;
 pub mod watch;
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use ring::rand::{SecureRandom, SystemRandom};
 
@@ -38,19 +42,23 @@ use crate::auth::{Caller, Role};
 use crate::clock::SharedClock;
 use crate::contract;
 use crate::domain::contract::Contract;
+use crate::domain::facts;
 use crate::domain::id::OrganizationId;
 use crate::domain::operational::OperationalEvent;
 use crate::domain::organization::Organization;
 use crate::domain::payload::PayloadLimits;
 use crate::domain::plan::Plan;
 use crate::domain::retention::Retention;
+use crate::metrics::IngestMetrics;
 use crate::policy::address::AddressPolicy;
-use crate::policy::rate::TokenBucket;
+use crate::spans::Spans;
 use crate::store::directory::Directory;
 use crate::store::{Store, StoreError};
 use crate::transport::courier::Courier;
 use crate::transport::secrets::SecretReader;
+use audit::Act;
 pub use error::{Condition, Error, Quota, Resource};
+use rates::Rates;
 
 /// The variable of seed 000 without which nothing is delivered to `SEMAPHOR` destinations.
 pub const ENTERPRISE_TELEMETRY_SETTING: &str = "ENTERPRISE_TELEMETRY_ENABLED";
@@ -110,7 +118,9 @@ pub struct Control {
     secrets: Arc<SecretReader>,
     clock: SharedClock,
     settings: ControlSettings,
-    rates: Mutex<HashMap<OrganizationId, TokenBucket>>,
+    rates: Rates,
+    metrics: IngestMetrics,
+    spans: Spans,
 }
 
 /// Which rows of a list to return.
@@ -141,7 +151,20 @@ impl Control {
         clock: SharedClock,
         settings: ControlSettings,
     ) -> Self {
-        Self { store, courier, secrets, clock, settings, rates: Mutex::default() }
+        let (rates, metrics, spans) = (Rates::default(), IngestMetrics::default(), Spans::default());
+        Self { store, courier, secrets, clock, settings, rates, metrics, spans }
+    }
+
+    /// The same, counting where others see it and telling spans to whoever wants them.
+    #[must_use]
+    pub fn watched_by(self, metrics: IngestMetrics, spans: Spans) -> Self {
+        Self { metrics, spans, ..self }
+    }
+
+    /// Where events are counted; refusals are counted by whoever words them for callers.
+    #[must_use]
+    pub fn metrics(&self) -> &IngestMetrics {
+        &self.metrics
     }
 
     /// What the operator configured.
@@ -176,12 +199,26 @@ impl Control {
         Ok(organization)
     }
 
+    /// Reads the organization's id, asks the caller for a role in it, and that it was created where it must be.
+    fn enter_known(
+        &self,
+        caller: &Caller,
+        role: Role,
+        organization_id: &str,
+    ) -> Result<OrganizationId, Error> {
+        let id = self.enter(caller, role, organization_id)?;
+        self.known(&id)?;
+        Ok(id)
+    }
+
     /// The organization, which comes into being with its first use where that is allowed.
-    async fn used(&self, id: &OrganizationId) -> Result<Arc<Organization>, Error> {
+    async fn used(&self, act: Act<'_>, id: &OrganizationId) -> Result<Arc<Organization>, Error> {
         if let Some(organization) = self.known(id)? {
             return Ok(organization);
         }
-        let created = self.store.create_organization(self.fresh_organization(id.clone())).await;
+        let fresh = self.fresh_organization(id.clone());
+        let store = self.noting(act, id, id, facts::change(None, Some(&facts::of_organization(&fresh))))?;
+        let created = store.create_organization(fresh).await;
         match created {
             // Another call was the first to use it.
             Err(StoreError::AlreadyExists) => self
@@ -243,6 +280,7 @@ mod tests {
             name: name.into(),
             max_destinations: None,
             max_events_per_second: None,
+            max_calls_per_second: None,
             max_payload_bytes: None,
             retention: None,
         };

@@ -3,10 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::audit::{Act, Action};
 use super::destination_draft::check_display_name;
 use super::event_draft::payload_limits;
 use super::{Control, Error, Listing, PageRequest, Resource};
 use crate::auth::{Caller, Role};
+use crate::domain::facts;
 use crate::domain::id::OrganizationId;
 use crate::domain::organization::Organization;
 use crate::domain::time::Timestamp;
@@ -69,7 +71,9 @@ impl Control {
             plan: patch.plan.unwrap_or_default(),
             ..self.fresh_organization(id.clone())
         };
-        self.store.create_organization(fresh).await.map_err(Error::about(Resource::Organization, id))
+        let created = facts::change(None, Some(&facts::of_organization(&fresh)));
+        let store = self.noting(Act::new(caller, Action::CreateOrganization), &id, &id, created)?;
+        store.create_organization(fresh).await.map_err(Error::about(Resource::Organization, id))
     }
 
     /// Reads an organization.
@@ -126,12 +130,15 @@ impl Control {
         let stored = Organization::clone(&*self.find_organization(&id)?);
         let expected = expected.unwrap_or(stored.revision);
         let changed = Organization {
-            display_name: patch.display_name.unwrap_or(stored.display_name),
-            plan: patch.plan.unwrap_or(stored.plan),
+            display_name: patch.display_name.unwrap_or_else(|| stored.display_name.clone()),
+            plan: patch.plan.unwrap_or_else(|| stored.plan.clone()),
             updated_at: self.clock.now(),
-            ..stored
+            ..stored.clone()
         };
-        let updated = self.store.update_organization(changed, expected).await;
+        let (before, after) = (facts::of_organization(&stored), facts::of_organization(&changed));
+        let act = Act::new(caller, Action::UpdateOrganization);
+        let store = self.noting(act, &id, &id, facts::change(Some(&before), Some(&after)))?;
+        let updated = store.update_organization(changed, expected).await;
         updated.map_err(Error::about(Resource::Organization, id))
     }
 

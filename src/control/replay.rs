@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
+use super::audit::{Act, Action};
 use super::delivery::DeliveryFilter;
 use super::{Condition, Control, Error, Listing, PageRequest, Resource, random};
 use crate::auth::{Caller, Role};
 use crate::contract;
+use crate::domain::audit::AuditChange;
 use crate::domain::event::EventType;
 use crate::domain::id::{EventId, EventKey, OrganizationId, ReplayId};
 use crate::domain::replay::{
@@ -58,8 +60,7 @@ impl Control {
         filter: DeliveryFilter,
         order: ReplayOrder,
     ) -> Result<Replay, Error> {
-        let id = self.enter(caller, Role::Admin, organization_id)?;
-        self.known(&id)?;
+        let id = self.enter_known(caller, Role::Admin, organization_id)?;
         if !self.settings.delivery_enabled {
             return Err(Error::not_available(super::DELIVERY_SETTING, id));
         }
@@ -87,13 +88,13 @@ impl Control {
             from: filter.from,
             until: filter.until,
         };
-        self.start(caller, id, scope, order).await
+        self.start(Act::new(caller, Action::ReplayDeadLetters), id, scope, order).await
     }
 
     /// Starts a replay of a destination's succeeded deliveries, or of what it missed.
     ///
     /// # Errors
-    /// As [`Control::replay_dead_letters`].
+    /// As [`Control::replay_dead_letters`]; [`Error::RetentionExceeded`] where something would be left out.
     pub async fn replay_deliveries(
         &self,
         caller: &Caller,
@@ -101,11 +102,11 @@ impl Control {
         destination_id: &str,
         (range, order): (ReplayRange, ReplayOrder),
     ) -> Result<Replay, Error> {
-        let id = self.enter(caller, Role::Admin, organization_id)?;
-        self.known(&id)?;
+        let id = self.enter_known(caller, Role::Admin, organization_id)?;
         check_range(Some(range.from), range.until, "end_time")?;
         let destination_id = self.find_destination(&id, destination_id)?.destination.id;
         self.check_receptive(&id, destination_id)?;
+        self.check_retained(&id, range.from)?;
         let scope = ReplayScope {
             kind: range.kind,
             destination_id: Some(destination_id),
@@ -115,12 +116,12 @@ impl Control {
             // What comes later is routed by itself.
             until: Some(range.until.unwrap_or_else(|| self.clock.now())),
         };
-        self.start(caller, id, scope, order).await
+        self.start(Act::new(caller, Action::ReplayDeliveries), id, scope, order).await
     }
 
     async fn start(
         &self,
-        caller: &Caller,
+        act: Act<'_>,
         organization_id: OrganizationId,
         scope: ReplayScope,
         order: ReplayOrder,
@@ -138,7 +139,7 @@ impl Control {
             organization_id,
             scope,
             per_second,
-            started_by: caller.subject().to_owned(),
+            started_by: act.caller.subject().to_owned(),
             created_at: now,
             state: ReplayState::Counting { after: None },
             total: 0,
@@ -150,7 +151,8 @@ impl Control {
         if order.validate_only {
             return self.count(replay).await;
         }
-        Ok(self.store.create_replay(replay).await?)
+        let store = self.noting(act, &replay.organization_id, replay.id, AuditChange::default())?;
+        Ok(store.create_replay(replay).await?)
     }
 
     /// Counts what a replay would cover now, and what it would pass over.
@@ -224,8 +226,7 @@ impl Control {
         states: Vec<ReplayStateKind>,
         page: PageRequest<ReplayId>,
     ) -> Result<Replays, Error> {
-        let id = self.enter(caller, Role::Viewer, organization_id)?;
-        self.known(&id)?;
+        let id = self.enter_known(caller, Role::Viewer, organization_id)?;
         let query = ReplayQuery { organization_id: id, states, after: page.after, limit: page.limit };
         let page = self.store.replays(query).await?;
         Ok(Listing { rows: page.rows, next: page.next })
@@ -243,7 +244,9 @@ impl Control {
     ) -> Result<Replay, Error> {
         let id = self.enter(caller, Role::Admin, organization_id)?;
         let replay = self.find_replay(&id, replay_id).await?;
-        let cancelled = self.store.cancel_replay(replay.id, self.clock.now()).await;
+        let act = Act::new(caller, Action::CancelReplay);
+        let store = self.noting(act, &id, replay.id, AuditChange::default())?;
+        let cancelled = store.cancel_replay(replay.id, self.clock.now()).await;
         let replay = cancelled.map_err(Error::about(Resource::Replay, replay_id))?;
         match replay.state.kind() {
             ReplayStateKind::Cancelled => Ok(replay),

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::audit::{Act, Action};
 use super::destination::{DestinationView, Target};
 use super::{Control, Error, random};
 use crate::auth::Caller;
@@ -63,7 +64,8 @@ impl Control {
         let now = self.clock.now();
         let signing = rotate(&stored, current, overlap, now);
         let changed = Destination { signing, updated_at: now, ..stored };
-        let view = self.store_changed(&entry, changed, false).await?;
+        let act = Act::new(caller, Action::RotateSecret);
+        let view = self.store_changed(act, &entry, changed, false).await?;
         let told = OperationalEvent::SecretRotated {
             destination_id: view.destination.id,
             overlap_ends: now + overlap,

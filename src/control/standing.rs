@@ -23,6 +23,8 @@ pub enum WaitReason {
     Disabled,
     /// An earlier event of an ordered destination is not finished.
     OrderHeld,
+    /// The organization sends to the host as fast as the operator allows.
+    HostRate,
     /// The destination was deleted; the delivery is about to be discarded.
     Deleted,
 }
@@ -37,6 +39,7 @@ impl WaitReason {
             WaitReason::Paused => "the destination is paused; resume it",
             WaitReason::Disabled => "the destination is disabled; resume it",
             WaitReason::OrderHeld => "the destination is ordered, and an earlier event of it is not finished",
+            WaitReason::HostRate => "the organization sends to this host as fast as the operator allows",
             WaitReason::Deleted => "the destination was deleted; the delivery is about to be discarded",
         }
     }
@@ -85,10 +88,14 @@ pub fn standing(
         DestinationState::Active if effective_policy(&entry.destination).ordered => {
             (WaitReason::OrderHeld, true)
         }
+        DestinationState::Active if entry.status.lane().host_turn_at.is_some() => {
+            (WaitReason::HostRate, true)
+        }
         DestinationState::Active => (WaitReason::LaneBusy, true),
     };
     // A delivery that is due is sent when its lane sends again.
-    let lane = entry.status.lane().next_attempt_at.unwrap_or(due);
+    let lane = entry.status.lane();
+    let lane = lane.next_attempt_at.max(lane.host_turn_at).unwrap_or(due);
     let next_attempt_at = planned.then_some(if due > now { due } else { due.max(lane) });
     Standing { wait: Some(wait), next_attempt_at, ..Standing::default() }
 }

@@ -64,32 +64,26 @@ impl Control {
     /// Opens a watch, from now on or behind a cursor.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for the filter; [`Error::CursorExpired`] for a cursor older than the history.
-    pub fn watch_deliveries(
+    /// [`Error::Invalid`] for the filter; [`Error::NotFound`] for its destination;
+    /// [`Error::CursorExpired`] for a cursor older than the history.
+    pub async fn watch_deliveries(
         self: &Arc<Self>,
         caller: &Caller,
         organization_id: &str,
         filter: DeliveryFilter,
         cursor: Option<WatchCursor>,
     ) -> Result<Watch, Error> {
-        let organization_id = self.enter(caller, Role::Viewer, organization_id)?;
-        self.known(&organization_id)?;
+        let organization_id = self.enter_known(caller, Role::Viewer, organization_id)?;
         check_times(&filter)?;
-        let now = self.clock.now();
-        let retained_from = now - self.history_of(&organization_id);
-        if let Some(WatchCursor { since, .. }) = cursor.filter(|cursor| cursor.since < retained_from) {
-            return Err(Error::CursorExpired { since, retained_from });
+        self.check_destination(&organization_id, &filter).await?;
+        if let Some(WatchCursor { place, since }) = cursor {
+            let in_memory = self.store.changes().after(place, 0).is_ok();
+            self.check_cursor(&organization_id, since, in_memory)?;
         }
+        let now = self.clock.now();
         let cursor = cursor.unwrap_or(WatchCursor { place: self.store.changes().now(), since: now });
         let control = Arc::clone(self);
         Ok(Watch { control, organization_id, filter, cursor, catching_up: None })
-    }
-
-    /// How long the history of an organization is kept.
-    pub(super) fn history_of(&self, id: &OrganizationId) -> Duration {
-        let organization = self.directory().organization(id);
-        let plan = self.settings.plan_of(organization.as_deref());
-        plan.and_then(|plan| plan.retention).unwrap_or(self.settings.retention.history)
     }
 }
 
@@ -104,7 +98,7 @@ impl Watch {
     /// hand out none, where changes came that the watch does not want.
     ///
     /// # Errors
-    /// What the store answers.
+    /// [`Error::CursorExpired`] where it was overtaken for longer than history is kept; what the store answers.
     pub async fn next(&mut self) -> Result<VecDeque<Changed>, Error> {
         if self.catching_up.is_some() {
             return self.catch_up().await;
@@ -116,6 +110,7 @@ impl Watch {
         let now = self.control.clock.now();
         match feed.after(self.cursor.place, STEP) {
             Err(Overtaken) => {
+                self.control.check_cursor(&self.organization_id, self.cursor.since, false)?;
                 let resume = WatchCursor { place: feed.now(), since: now };
                 self.catching_up = Some(CatchUp { after: None, resume });
                 Ok(VecDeque::new())

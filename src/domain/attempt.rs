@@ -7,10 +7,24 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::id::BatchId;
 use super::time::Timestamp;
 
 /// How much of a response body is kept with an attempt, in bytes.
 pub const RESPONSE_KEPT_BYTES: usize = 1024;
+
+/// Whose response bodies are kept with their attempts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ResponseBodies {
+    /// Those of receivers at public addresses. What comes out of a network that the operator has opened, or
+    /// through a proxy, may be anybody's, and is not shown.
+    #[default]
+    Public,
+    /// Everybody's.
+    Always,
+    /// Nobody's.
+    Never,
+}
 
 /// Why an attempt was made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,6 +39,24 @@ pub enum Trigger {
     Replay,
     /// `TestDestination`.
     Test,
+}
+
+impl Trigger {
+    /// All five.
+    pub const ALL: [Trigger; 5] =
+        [Trigger::Routed, Trigger::Retry, Trigger::Resend, Trigger::Replay, Trigger::Test];
+
+    /// The lower-case word for logs and metrics.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Trigger::Routed => "routed",
+            Trigger::Retry => "retry",
+            Trigger::Resend => "resend",
+            Trigger::Replay => "replay",
+            Trigger::Test => "test",
+        }
+    }
 }
 
 /// What became of one HTTP request.
@@ -83,13 +115,132 @@ pub enum Refusal {
     SecretUnavailable,
     /// The event can't be rendered for this contract.
     NotRenderable,
+    /// A fault of ours.
+    Fault,
+}
+
+/// An outcome without its details: the few kinds that can be counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OutcomeClass {
+    /// Any 2xx.
+    Success,
+    /// Any 3xx; redirects are never followed.
+    Redirect,
+    /// Any 4xx.
+    ClientError,
+    /// Any 5xx.
+    ServerError,
+    /// Any other status.
+    OtherStatus,
+    /// [`Failure::Dns`].
+    Dns,
+    /// [`Failure::Refused`].
+    Refused,
+    /// [`Failure::Connect`].
+    Connect,
+    /// [`Failure::Tls`].
+    Tls,
+    /// [`Failure::Timeout`].
+    Timeout,
+    /// [`Failure::Reset`].
+    Reset,
+    /// [`Failure::InvalidResponse`].
+    InvalidResponse,
+    /// [`Refusal::AddressNotAllowed`].
+    AddressNotAllowed,
+    /// [`Refusal::SecretUnavailable`].
+    SecretUnavailable,
+    /// [`Refusal::NotRenderable`].
+    NotRenderable,
+    /// [`Refusal::Fault`].
+    Fault,
+}
+
+impl OutcomeClass {
+    /// All of them.
+    pub const ALL: [OutcomeClass; 16] = [
+        OutcomeClass::Success,
+        OutcomeClass::Redirect,
+        OutcomeClass::ClientError,
+        OutcomeClass::ServerError,
+        OutcomeClass::OtherStatus,
+        OutcomeClass::Dns,
+        OutcomeClass::Refused,
+        OutcomeClass::Connect,
+        OutcomeClass::Tls,
+        OutcomeClass::Timeout,
+        OutcomeClass::Reset,
+        OutcomeClass::InvalidResponse,
+        OutcomeClass::AddressNotAllowed,
+        OutcomeClass::SecretUnavailable,
+        OutcomeClass::NotRenderable,
+        OutcomeClass::Fault,
+    ];
+
+    /// The lower-case word for logs and metrics.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            OutcomeClass::Success => "success",
+            OutcomeClass::Redirect => "redirect",
+            OutcomeClass::ClientError => "client_error",
+            OutcomeClass::ServerError => "server_error",
+            OutcomeClass::OtherStatus => "other_status",
+            OutcomeClass::Dns => "dns",
+            OutcomeClass::Refused => "refused",
+            OutcomeClass::Connect => "connect",
+            OutcomeClass::Tls => "tls",
+            OutcomeClass::Timeout => "timeout",
+            OutcomeClass::Reset => "reset",
+            OutcomeClass::InvalidResponse => "invalid_response",
+            OutcomeClass::AddressNotAllowed => "address_not_allowed",
+            OutcomeClass::SecretUnavailable => "secret_unavailable",
+            OutcomeClass::NotRenderable => "not_renderable",
+            OutcomeClass::Fault => "fault",
+        }
+    }
 }
 
 impl Outcome {
+    /// The kind alone.
+    #[must_use]
+    pub const fn class(&self) -> OutcomeClass {
+        match self {
+            Outcome::Answered { status, .. } => match status {
+                200..=299 => OutcomeClass::Success,
+                300..=399 => OutcomeClass::Redirect,
+                400..=499 => OutcomeClass::ClientError,
+                500..=599 => OutcomeClass::ServerError,
+                _ => OutcomeClass::OtherStatus,
+            },
+            Outcome::NoAnswer { failure, .. } => match failure {
+                Failure::Dns => OutcomeClass::Dns,
+                Failure::Refused => OutcomeClass::Refused,
+                Failure::Connect => OutcomeClass::Connect,
+                Failure::Tls => OutcomeClass::Tls,
+                Failure::Timeout => OutcomeClass::Timeout,
+                Failure::Reset => OutcomeClass::Reset,
+                Failure::InvalidResponse => OutcomeClass::InvalidResponse,
+            },
+            Outcome::NotSent { refusal, .. } => match refusal {
+                Refusal::AddressNotAllowed => OutcomeClass::AddressNotAllowed,
+                Refusal::SecretUnavailable => OutcomeClass::SecretUnavailable,
+                Refusal::NotRenderable => OutcomeClass::NotRenderable,
+                Refusal::Fault => OutcomeClass::Fault,
+            },
+        }
+    }
+
     /// Whether the receiver took it: any 2xx.
     #[must_use]
     pub const fn is_success(&self) -> bool {
         matches!(self, Outcome::Answered { status: 200..=299, .. })
+    }
+
+    /// Whether it is a fault of ours, which says nothing about the receiver.
+    #[must_use]
+    pub const fn is_fault(&self) -> bool {
+        matches!(self, Outcome::NotSent { refusal: Refusal::Fault, .. })
     }
 
     /// The status code, where one came back.
@@ -130,6 +281,26 @@ pub struct Attempt {
     pub outcome: Outcome,
     /// How many deliveries the request carried.
     pub batch_size: u32,
+    /// Which batch it was, where the request carried more than one delivery.
+    pub batch: Option<InBatch>,
     /// The address that was connected to.
     pub remote_address: Option<SocketAddr>,
+}
+
+/// The place of a delivery in a request that it shared with others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InBatch {
+    /// The same for all deliveries of the request.
+    pub id: BatchId,
+    /// From 1.
+    pub position: u32,
+}
+
+impl Attempt {
+    /// The same attempt as the record of the delivery that was at this position, from 1, in the request.
+    #[must_use]
+    pub fn at_position(&self, position: u32) -> Self {
+        let batch = self.batch.map(|batch| InBatch { position, ..batch });
+        Self { batch, ..self.clone() }
+    }
 }

@@ -11,3 +11,8 @@ pub enum CircuitState {
     /// A probe succeeded; sends slowly at first.
     HalfOpen,
 }
+
+impl CircuitState {
+    /// All three.
+    pub const ALL: [CircuitState; 3] = [CircuitState::Closed, CircuitState::Open, CircuitState::HalfOpen];
+}

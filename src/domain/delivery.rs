@@ -71,6 +71,39 @@ pub enum EndReason {
 }
 
 impl EndReason {
+    /// All of them.
+    pub const ALL: [EndReason; 11] = [
+        EndReason::AttemptsExhausted,
+        EndReason::GaveUp,
+        EndReason::FinalStatus,
+        EndReason::TooOld,
+        EndReason::Lossy,
+        EndReason::WindowFull,
+        EndReason::Stopped,
+        EndReason::DestinationDeleted,
+        EndReason::DeadLetterDeleted,
+        EndReason::DeadLetterExpired,
+        EndReason::EventGone,
+    ];
+
+    /// The lower-case word for logs and metrics.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            EndReason::AttemptsExhausted => "attempts_exhausted",
+            EndReason::GaveUp => "gave_up",
+            EndReason::FinalStatus => "final_status",
+            EndReason::TooOld => "too_old",
+            EndReason::Lossy => "lossy",
+            EndReason::WindowFull => "window_full",
+            EndReason::Stopped => "stopped",
+            EndReason::DestinationDeleted => "destination_deleted",
+            EndReason::DeadLetterDeleted => "dead_letter_deleted",
+            EndReason::DeadLetterExpired => "dead_letter_expired",
+            EndReason::EventGone => "event_gone",
+        }
+    }
+
     /// A sentence for people.
     #[must_use]
     pub const fn as_sentence(self) -> &'static str {
@@ -95,6 +128,19 @@ impl DeliveryState {
     #[must_use]
     pub const fn is_finished(&self) -> bool {
         !matches!(self, DeliveryState::Waiting { .. })
+    }
+
+    /// Why it ended without success, where it did and nobody asked for it.
+    #[must_use]
+    pub const fn reason(&self) -> Option<EndReason> {
+        match self {
+            DeliveryState::DeadLettered { reason, .. } | DeliveryState::Discarded { reason, .. } => {
+                Some(*reason)
+            }
+            DeliveryState::Waiting { .. }
+            | DeliveryState::Succeeded { .. }
+            | DeliveryState::Cancelled { .. } => None,
+        }
     }
 
     /// The kind alone, for filters.

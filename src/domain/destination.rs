@@ -4,6 +4,7 @@ use std::fmt;
 
 use url::{Host, Url};
 
+use super::circuit::CircuitState;
 use super::contract::Contract;
 use super::id::{DestinationId, OrganizationId};
 use super::secret::{HttpAuth, Secret, SecretSource, SigningSecrets};
@@ -13,6 +14,8 @@ use super::time::Timestamp;
 
 /// The longest URL, in bytes.
 pub const URL_MAX_BYTES: usize = 2048;
+/// The longest host name (RFC 1035, section 2.3.4, less the ends of the wire format).
+const HOST_MAX_BYTES: usize = 253;
 /// The longest display name, in characters.
 pub const DISPLAY_NAME_MAX_CHARS: usize = 63;
 /// The most custom headers on one destination.
@@ -46,7 +49,7 @@ impl DestinationUrl {
         if !text.split_once(':').is_some_and(|(_, rest)| rest.starts_with("//")) {
             problems.push("has no `//` after the scheme; write https://host/path".into());
         }
-        if !url.username().is_empty() || url.password().is_some() {
+        if !url.username().is_empty() || url.password().is_some() || has_at_sign(text) {
             problems.push("contains credentials; set http_auth instead".into());
         }
         if url.fragment().is_some() {
@@ -87,6 +90,13 @@ fn check_scheme(url: &Url, plain_http: bool) -> Result<(), String> {
     }
 }
 
+/// Whether there is an `@` before the host. The parser drops a user that is empty, but whoever writes one
+/// hopes that somebody else reads another host.
+fn has_at_sign(text: &str) -> bool {
+    let after_scheme = text.split_once(':').map_or(text, |(_, rest)| rest).trim_start_matches('/');
+    after_scheme.split(['/', '?', '#']).next().is_some_and(|authority| authority.contains('@'))
+}
+
 fn check_host(url: &mut Url) -> Result<(), String> {
     if url.port() == Some(0) {
         return Err("has port 0; give a port from 1 to 65535 or none".into());
@@ -97,9 +107,15 @@ fn check_host(url: &mut Url) -> Result<(), String> {
         None => return Err("has no host; write https://host/path".into()),
     };
     // `host.` and `host` are the same name; one form keeps one connection pool and one Host header.
-    let plain = domain.trim_end_matches('.');
+    let plain = domain.strip_suffix('.').unwrap_or(&domain);
     if plain.is_empty() || plain.split('.').any(|label| label.is_empty() || label.len() > 63) {
         return Err("has a host with an empty or over-long label (63 characters at most)".into());
+    }
+    if plain.len() > HOST_MAX_BYTES {
+        return Err(format!(
+            "has a host of {} characters; at most {HOST_MAX_BYTES} are allowed",
+            plain.len()
+        ));
     }
     let plain = plain.to_owned();
     url.set_host(Some(&plain)).map_err(|error| format!("has an invalid host: {error}"))
@@ -263,13 +279,28 @@ pub struct DestinationHealth {
     pub failing_since: Option<Timestamp>,
     /// When the first success ever confirmed that the receiver can be reached (seed 003).
     pub confirmed_at: Option<Timestamp>,
+    /// When its circuit opened; until the circuit has closed again, so that each outage is told of once.
+    pub circuit_opened_at: Option<Timestamp>,
+}
+
+/// What has become of the circuit of a destination.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CircuitChange {
+    /// It is open, and was closed before.
+    Opened,
+    /// It is closed again.
+    Recovered {
+        /// When it had opened.
+        opened_at: Timestamp,
+    },
 }
 
 impl DestinationHealth {
     /// Notes a success: errors are cleared, the first one confirms reachability.
     pub fn succeeded(&mut self, at: Timestamp) {
         let confirmed_at = self.confirmed_at.or(Some(at));
-        *self = Self { last_success_at: Some(at), confirmed_at, ..Self::default() };
+        let circuit_opened_at = self.circuit_opened_at;
+        *self = Self { last_success_at: Some(at), confirmed_at, circuit_opened_at, ..Self::default() };
     }
 
     /// Notes a failure.
@@ -278,6 +309,21 @@ impl DestinationHealth {
         self.last_failure_at = Some(at);
         self.consecutive_failures = self.consecutive_failures.saturating_add(1);
         self.failing_since = self.failing_since.or(Some(at));
+    }
+
+    /// Notes the circuit after a request, and answers what has changed since an outage began or ended.
+    pub fn circuit_became(&mut self, circuit: CircuitState, at: Timestamp) -> Option<CircuitChange> {
+        match (circuit, self.circuit_opened_at) {
+            (CircuitState::Open, None) => {
+                self.circuit_opened_at = Some(at);
+                Some(CircuitChange::Opened)
+            }
+            (CircuitState::Closed, Some(opened_at)) if self.consecutive_failures == 0 => {
+                self.circuit_opened_at = None;
+                Some(CircuitChange::Recovered { opened_at })
+            }
+            _ => None,
+        }
     }
 }
 
@@ -342,5 +388,28 @@ mod tests {
         health.succeeded(at(4));
         assert_eq!((health.last_error, health.last_failure_at), (None, None));
         assert_eq!((health.confirmed_at, health.last_success_at), (Some(at(3)), Some(at(4))));
+    }
+
+    #[test]
+    fn an_outage_begins_with_the_first_open_circuit_and_ends_with_the_next_closed_one() {
+        let mut health = DestinationHealth::default();
+        let at = Timestamp::from_millis;
+        let mut became = |circuit, success, moment| {
+            if success {
+                health.succeeded(at(moment));
+            } else {
+                health.failed(at(moment), "answered 500".into());
+            }
+            health.circuit_became(circuit, at(moment))
+        };
+        assert_eq!(became(CircuitState::Closed, false, 1), None);
+        assert_eq!(became(CircuitState::Open, false, 2), Some(CircuitChange::Opened));
+        assert_eq!(became(CircuitState::Open, false, 3), None);
+        assert_eq!(became(CircuitState::HalfOpen, true, 4), None);
+        assert_eq!(became(CircuitState::Open, false, 5), None, "the same outage");
+        assert_eq!(became(CircuitState::Closed, false, 6), None, "a lane that was made again");
+        let recovered = CircuitChange::Recovered { opened_at: at(2) };
+        assert_eq!(became(CircuitState::Closed, true, 7), Some(recovered));
+        assert_eq!(became(CircuitState::Closed, true, 8), None);
     }
 }

@@ -10,6 +10,7 @@ use super::id::{DestinationId, EventId, EventKey, OrganizationId, check_name};
 use super::payload::Payload;
 use super::settings::Guarantee;
 use super::time::Timestamp;
+use super::trace::TraceContext;
 
 /// The longest event type, in characters.
 pub const EVENT_TYPE_MAX_CHARS: usize = 128;
@@ -100,6 +101,8 @@ pub struct EventDraft {
     pub event_type: String,
     /// When it happened, where the caller says so.
     pub occurred_at: Option<Timestamp>,
+    /// The trace of the call that brings it, where it has one.
+    pub trace: Option<TraceContext>,
     /// How severe it is.
     pub level: Level,
     /// JSON text; empty means `{}`.
@@ -117,6 +120,8 @@ pub struct NewEvent {
     pub event_type: EventType,
     /// When it happened; the time of acceptance where the caller does not say.
     pub occurred_at: Option<Timestamp>,
+    /// The span of its acceptance, where its caller has a trace.
+    pub trace: Option<TraceContext>,
     /// How severe it is.
     pub level: Level,
     /// The data, as the caller wrote it.
@@ -134,6 +139,7 @@ impl NewEvent {
         let accepted_at = key.made_at();
         Event {
             erased_at: None,
+            trace: self.trace,
             key,
             id: self.event_id.unwrap_or_else(|| EventId::from_key(key)),
             organization_id: self.organization_id,
@@ -177,6 +183,8 @@ pub struct Event {
     pub data: Payload,
     /// The destinations it was routed to when it was accepted.
     pub routes: Vec<Route>,
+    /// The span of its acceptance, where its caller had a trace; attempts go on from here.
+    pub trace: Option<TraceContext>,
     /// When its data was erased; the data is empty then.
     pub erased_at: Option<Timestamp>,
 }

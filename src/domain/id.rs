@@ -260,8 +260,6 @@ pub struct ReplayId(Uuid);
 
 impl ReplayId {
     const PREFIX: &'static str = "rpl_";
-    const ALPHABET: &'static str = "0123456789abcdefghjkmnpqrstvwxyz";
-    const DIGITS: u32 = 26;
 
     /// An id out of its 16 bytes.
     #[must_use]
@@ -286,30 +284,83 @@ impl ReplayId {
     /// # Errors
     /// A sentence that shows the form.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let value = text.strip_prefix(Self::PREFIX).and_then(Self::value_of);
-        let id = value.map(|value| Self(Uuid::from_u128(value)));
-        id.ok_or_else(|| format!("`{text}` is no replay id; it looks like rpl_ and 26 letters and digits"))
-    }
-
-    fn value_of(digits: &str) -> Option<u128> {
-        let mut value = 0_u128;
-        for digit in digits.chars() {
-            let digit = Self::ALPHABET.find(digit)?;
-            value = value.checked_mul(32)?.checked_add(u128::try_from(digit).ok()?)?;
-        }
-        (digits.len() == usize::try_from(Self::DIGITS).ok()?).then_some(value)
+        parse_base32_id(text, Self::PREFIX)
+            .map(Self)
+            .ok_or_else(|| format!("`{text}` is no replay id; it looks like rpl_ and 26 letters and digits"))
     }
 }
 
 impl fmt::Display for ReplayId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(Self::PREFIX)?;
-        for place in (0..Self::DIGITS).rev() {
-            let digit = (self.0.as_u128() >> (5 * place)) & 31;
-            let digit = usize::try_from(digit).ok().and_then(|digit| Self::ALPHABET.chars().nth(digit));
-            write!(f, "{}", digit.unwrap_or('0'))?;
-        }
-        Ok(())
+        write_base32_id(f, Self::PREFIX, self.0)
+    }
+}
+
+/// The id of an entry of the audit log: `aud_` and 26 characters of Crockford's base 32, in order of time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct AuditEntryId(Uuid);
+
+impl AuditEntryId {
+    const PREFIX: &'static str = "aud_";
+
+    /// An id out of its 16 bytes.
+    #[must_use]
+    pub const fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(Uuid::from_bytes(bytes))
+    }
+
+    /// The 16 bytes; their order is the order of time.
+    #[must_use]
+    pub const fn as_bytes(&self) -> &[u8; 16] {
+        self.0.as_bytes()
+    }
+
+    /// Makes a new, time-ordered id out of the moment and random bytes.
+    #[must_use]
+    pub fn make(now: Timestamp, random: [u8; 10]) -> Self {
+        Self(time_ordered(now, random))
+    }
+
+    /// The smallest id of all that are made at or after `moment`.
+    #[must_use]
+    pub fn lower_bound(moment: Timestamp) -> Self {
+        Self::from_bytes(*EventKey::lower_bound(moment).as_bytes())
+    }
+}
+
+impl fmt::Display for AuditEntryId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_base32_id(f, Self::PREFIX, self.0)
+    }
+}
+
+/// The id of a request that carried several deliveries: `bat_` and 32 hexadecimal digits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct BatchId(Uuid);
+
+impl BatchId {
+    /// An id out of its 16 bytes.
+    #[must_use]
+    pub const fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(Uuid::from_bytes(bytes))
+    }
+
+    /// The 16 bytes; their order is the order of time.
+    #[must_use]
+    pub const fn as_bytes(&self) -> &[u8; 16] {
+        self.0.as_bytes()
+    }
+
+    /// Makes a new, time-ordered id out of the moment and random bytes.
+    #[must_use]
+    pub fn make(now: Timestamp, random: [u8; 10]) -> Self {
+        Self(time_ordered(now, random))
+    }
+}
+
+impl fmt::Display for BatchId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "bat_{}", self.0.simple())
     }
 }
 
@@ -317,6 +368,31 @@ impl fmt::Display for ReplayId {
 fn time_ordered(now: Timestamp, random: [u8; 10]) -> Uuid {
     let millis = u64::try_from(now.as_millis()).unwrap_or(0);
     uuid::Builder::from_unix_timestamp_millis(millis, &random).into_uuid()
+}
+
+/// Crockford's alphabet.
+const BASE32: &str = "0123456789abcdefghjkmnpqrstvwxyz";
+/// How many of its digits 128 bits take.
+const BASE32_DIGITS: u32 = 26;
+
+fn write_base32_id(f: &mut fmt::Formatter<'_>, prefix: &str, id: Uuid) -> fmt::Result {
+    f.write_str(prefix)?;
+    for place in (0..BASE32_DIGITS).rev() {
+        let digit = (id.as_u128() >> (5 * place)) & 31;
+        let digit = usize::try_from(digit).ok().and_then(|digit| BASE32.chars().nth(digit));
+        write!(f, "{}", digit.unwrap_or('0'))?;
+    }
+    Ok(())
+}
+
+fn parse_base32_id(text: &str, prefix: &str) -> Option<Uuid> {
+    let digits = text.strip_prefix(prefix)?;
+    let mut value = 0_u128;
+    for digit in digits.chars() {
+        let digit = BASE32.find(digit)?;
+        value = value.checked_mul(32)?.checked_add(u128::try_from(digit).ok()?)?;
+    }
+    (digits.len() == usize::try_from(BASE32_DIGITS).ok()?).then_some(Uuid::from_u128(value))
 }
 
 fn parse_hex_id(text: &str, prefix: &str) -> Option<Uuid> {

@@ -18,11 +18,13 @@
 //! ```
 
 pub mod attempt;
+pub mod audit;
 pub mod circuit;
 pub mod contract;
 pub mod delivery;
 pub mod destination;
 pub mod event;
+pub mod facts;
 pub mod id;
 pub mod operational;
 pub mod organization;
@@ -34,4 +36,5 @@ pub mod secret;
 pub mod settings;
 pub mod subscription;
 pub mod time;
+pub mod trace;
 pub mod violation;

@@ -38,12 +38,41 @@ pub enum OperationalEvent {
         /// Why.
         reason: DisabledReason,
     },
+    /// The circuit of a destination opened: its requests fail, and deliveries are held.
+    DestinationCircuitOpened {
+        /// Which destination.
+        destination_id: DestinationId,
+        /// Failed requests since the last success.
+        consecutive_failures: u32,
+        /// What went wrong last.
+        last_error: String,
+    },
+    /// The circuit of a destination closed again.
+    DestinationRecovered {
+        /// Which destination.
+        destination_id: DestinationId,
+        /// When its circuit had opened.
+        opened_at: Timestamp,
+    },
     /// A signing secret was rotated.
     SecretRotated {
         /// Whose.
         destination_id: DestinationId,
         /// Until when the old one is still used.
         overlap_ends: Timestamp,
+    },
+    /// Dead letters of a destination expire soon, and nobody has acted on them.
+    DeadLettersExpiring {
+        /// Whose.
+        destination_id: DestinationId,
+        /// How many.
+        count: u64,
+        /// When the first of them expires.
+        first: Timestamp,
+        /// When the last of them does.
+        last: Timestamp,
+        /// The beginning of the stretch of time in which they expire; there is one event for each.
+        period: Timestamp,
     },
     /// The organization has nearly as many destinations as its plan allows.
     QuotaNear {
@@ -56,9 +85,12 @@ pub enum OperationalEvent {
 
 impl OperationalEvent {
     /// All types that there are.
-    pub const TYPES: [&'static str; 4] = [
+    pub const TYPES: [&'static str; 7] = [
         "signalpost.delivery.dead_lettered",
+        "signalpost.dead_letter.expiring",
         "signalpost.destination.disabled",
+        "signalpost.destination.circuit_opened",
+        "signalpost.destination.recovered",
         "signalpost.secret.rotated",
         "signalpost.quota.near",
     ];
@@ -68,7 +100,10 @@ impl OperationalEvent {
     pub const fn event_type(&self) -> &'static str {
         match self {
             OperationalEvent::DeliveryDeadLettered { .. } => "signalpost.delivery.dead_lettered",
+            OperationalEvent::DeadLettersExpiring { .. } => "signalpost.dead_letter.expiring",
             OperationalEvent::DestinationDisabled { .. } => "signalpost.destination.disabled",
+            OperationalEvent::DestinationCircuitOpened { .. } => "signalpost.destination.circuit_opened",
+            OperationalEvent::DestinationRecovered { .. } => "signalpost.destination.recovered",
             OperationalEvent::SecretRotated { .. } => "signalpost.secret.rotated",
             OperationalEvent::QuotaNear { .. } => "signalpost.quota.near",
         }
@@ -79,8 +114,13 @@ impl OperationalEvent {
     pub const fn level(&self) -> Level {
         match self {
             OperationalEvent::DeliveryDeadLettered { .. } => Level::Error,
-            OperationalEvent::DestinationDisabled { .. } | OperationalEvent::QuotaNear { .. } => Level::Warn,
-            OperationalEvent::SecretRotated { .. } => Level::Info,
+            OperationalEvent::DeadLettersExpiring { .. }
+            | OperationalEvent::DestinationDisabled { .. }
+            | OperationalEvent::DestinationCircuitOpened { .. }
+            | OperationalEvent::QuotaNear { .. } => Level::Warn,
+            OperationalEvent::DestinationRecovered { .. } | OperationalEvent::SecretRotated { .. } => {
+                Level::Info
+            }
         }
     }
 
@@ -89,10 +129,20 @@ impl OperationalEvent {
     pub const fn about(&self) -> Option<DestinationId> {
         match self {
             OperationalEvent::DeliveryDeadLettered { delivery_id, .. } => Some(delivery_id.destination_id),
-            OperationalEvent::DestinationDisabled { destination_id, .. }
+            OperationalEvent::DeadLettersExpiring { destination_id, .. }
+            | OperationalEvent::DestinationDisabled { destination_id, .. }
+            | OperationalEvent::DestinationCircuitOpened { destination_id, .. }
+            | OperationalEvent::DestinationRecovered { destination_id, .. }
             | OperationalEvent::SecretRotated { destination_id, .. } => Some(*destination_id),
             OperationalEvent::QuotaNear { .. } => None,
         }
+    }
+
+    /// Its id, where telling it once more is to be recognised, also after a restart.
+    #[must_use]
+    pub fn event_id(&self) -> Option<EventId> {
+        let OperationalEvent::DeadLettersExpiring { destination_id, period, .. } = self else { return None };
+        EventId::parse(&format!("expiring:{destination_id}:{}", period.as_seconds())).ok()
     }
 
     /// Its data: a JSON object without secrets, URLs or data of events.
@@ -117,9 +167,28 @@ impl OperationalEvent {
                 "attemptCount": attempt_count,
                 "lastError": last_error,
             }),
+            OperationalEvent::DeadLettersExpiring { destination_id, count, first, last, .. } => json!({
+                "destinationId": destination_id.to_string(),
+                "count": count,
+                "firstExpires": first.to_rfc3339_millis(),
+                "lastExpires": last.to_rfc3339_millis(),
+            }),
             OperationalEvent::DestinationDisabled { destination_id, reason } => json!({
                 "destinationId": destination_id.to_string(),
                 "reason": reason.as_sentence(),
+            }),
+            OperationalEvent::DestinationCircuitOpened {
+                destination_id,
+                consecutive_failures,
+                last_error,
+            } => json!({
+                "destinationId": destination_id.to_string(),
+                "consecutiveFailures": consecutive_failures,
+                "lastError": last_error,
+            }),
+            OperationalEvent::DestinationRecovered { destination_id, opened_at } => json!({
+                "destinationId": destination_id.to_string(),
+                "circuitOpenedAt": opened_at.to_rfc3339_millis(),
             }),
             OperationalEvent::SecretRotated { destination_id, overlap_ends } => json!({
                 "destinationId": destination_id.to_string(),

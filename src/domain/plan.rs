@@ -11,6 +11,8 @@ pub struct Plan {
     pub max_destinations: Option<u32>,
     /// The most events accepted a second.
     pub max_events_per_second: Option<u32>,
+    /// The most calls a second about the organization.
+    pub max_calls_per_second: Option<u32>,
     /// The largest payload, in bytes; never above the server's own limit.
     pub max_payload_bytes: Option<u32>,
     /// How long finished deliveries and their events are kept, instead of the server's own time.

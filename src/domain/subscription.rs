@@ -83,6 +83,18 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_subscription_has_no_patterns_whatever_is_written_into_it() {
+        for pattern in
+            ["*", "invoice.*", ".*", "^invoice", "invoice.pai?", "(a+)+$", "[a-z]+", "invoice.paid|x"]
+        {
+            if let Ok(listed) = EventType::parse(pattern) {
+                let other = EventType::parse("invoice.paid").unwrap();
+                assert_eq!(Subscription::include([listed]).verdict(&other, Level::Info), Match::NotIncluded);
+            }
+        }
+    }
+
+    #[test]
     fn a_type_is_wanted_as_the_policy_says_and_only_from_the_minimum_level_on() {
         let paid = EventType::parse("invoice.paid").unwrap();
         let other = EventType::parse("invoice.sent").unwrap();

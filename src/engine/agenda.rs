@@ -16,6 +16,8 @@ pub struct Agenda {
     lines: [Turns; Standing::ALL.len()],
     /// Which line comes next.
     next_line: usize,
+    /// Whether the next turn of those that never answered yet is that of the newest one.
+    newest_first: bool,
     queued: HashSet<DestinationId>,
     timers: BTreeSet<(Timestamp, DestinationId)>,
     wake_times: HashMap<DestinationId, Timestamp>,
@@ -42,7 +44,16 @@ impl Agenda {
                 continue;
             }
             self.next_line = position + 1;
-            let id = line.pop()?;
+            let id = match standing {
+                // Nobody knows which of them will answer. Where many come at once that never do, the oldest
+                // first would mean a long wait for whoever comes after them.
+                Standing::Unproven => {
+                    self.newest_first = !self.newest_first;
+                    if self.newest_first { line.pop_newest() } else { line.pop() }
+                }
+                Standing::Prompt | Standing::Slow | Standing::Failing => line.pop(),
+            };
+            let id = id?;
             self.queued.remove(&id);
             return Some((id, standing));
         }

@@ -1,8 +1,9 @@
 //! Telling an organization what happened to its deliveries, by events of our own.
 
 use crate::contract::operational_event;
+use crate::domain::event::Event;
 use crate::domain::id::OrganizationId;
-use crate::domain::operational::OperationalEvent;
+use crate::domain::operational::{OPERATIONAL_PREFIX, OperationalEvent};
 use crate::store::{Store, StoreError};
 
 /// Accepts the operational event, where a destination of the organization listens for it.
@@ -20,4 +21,10 @@ pub async fn announce(
         Some(event) => store.accept(vec![event]).await.map(drop),
         None => Ok(()),
     }
+}
+
+/// Whether an event told something itself. What becomes of it is told to nobody, or there would be no end.
+#[must_use]
+pub fn is_operational(event: &Event) -> bool {
+    event.event_type.as_str().starts_with(OPERATIONAL_PREFIX)
 }

@@ -22,7 +22,7 @@ fn succeeded(at: Timestamp) -> Option<Ended> {
 fn narrow(change: impl FnOnce(&mut EffectivePolicy)) -> Lane {
     let mut policy = policy();
     change(&mut policy);
-    let past = Past { opens_after: OPENS_AFTER, failures: 0, proven: true };
+    let past = Past { opens_after: OPENS_AFTER, failures: 0, proven: true, last_request_at: None };
     Lane::new(Arc::new(policy), Hold::Open, 100, false, past)
 }
 

@@ -1,14 +1,37 @@
 //! Disabling a destination because of what its receiver does.
 
+use crate::domain::audit::{AuditEntry, AuditOutcome, SERVER_PRINCIPAL};
 use crate::domain::destination::{Destination, DestinationState, DisabledReason};
-use crate::domain::id::DestinationId;
+use crate::domain::facts;
+use crate::domain::id::{AuditEntryId, DestinationId};
 use crate::domain::time::Timestamp;
 use crate::store::{Store, StoreError};
+
+/// What the audit log is to say of it.
+fn noted(before: &Destination, after: &Destination) -> AuditEntry {
+    let at = after.updated_at;
+    let (old, new) = (facts::of_destination(before), facts::of_destination(after));
+    AuditEntry {
+        id: AuditEntryId::make(at, std::array::from_fn(|_| fastrand::u8(..))),
+        at,
+        organization_id: after.organization_id.to_string(),
+        principal: SERVER_PRINCIPAL.to_owned(),
+        remote_address: None,
+        method: String::new(),
+        resource_id: after.id.to_string(),
+        outcome: AuditOutcome::Changed,
+        request_id: String::new(),
+        change: facts::change(Some(&old), Some(&new)),
+        count: 1,
+        description: "destination disabled by the server".to_owned(),
+    }
+}
 
 /// How often the change is tried against concurrent changes by callers.
 const TRIES: u32 = 5;
 
-/// Disables a destination that is active; one that is gone or not active any more stays as it is.
+/// Disables a destination that is active, and answers whether it did; one that is gone or not active any
+/// more stays as it is.
 ///
 /// # Errors
 /// [`StoreError::Stale`] when callers change it all the time, or what the store says.
@@ -17,19 +40,20 @@ pub async fn disable_destination(
     id: DestinationId,
     reason: DisabledReason,
     since: Timestamp,
-) -> Result<(), StoreError> {
+) -> Result<bool, StoreError> {
     for remaining in (0..TRIES).rev() {
-        let Some(entry) = store.directory().destination(id) else { return Ok(()) };
+        let Some(entry) = store.directory().destination(id) else { return Ok(false) };
         if !entry.destination.state.is_active() {
-            return Ok(());
+            return Ok(false);
         }
         let state = DestinationState::Disabled { since, reason };
         let changed = Destination { state, updated_at: since, ..Destination::clone(&entry.destination) };
-        match store.update_destination(changed, entry.destination.revision).await {
+        let noting = store.noting(noted(&entry.destination, &changed));
+        match noting.update_destination(changed, entry.destination.revision).await {
             Err(StoreError::Stale { .. }) if remaining > 0 => {}
             Err(error) => return Err(error),
-            Ok(_) => return Ok(()),
+            Ok(_) => return Ok(true),
         }
     }
-    Ok(())
+    Ok(false)
 }

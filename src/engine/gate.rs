@@ -27,6 +27,8 @@ pub struct Past {
     pub failures: u32,
     /// Whether any request ever succeeded.
     pub proven: bool,
+    /// When its last request ended, as far as that is remembered.
+    pub last_request_at: Option<Timestamp>,
 }
 
 /// A request that has ended.

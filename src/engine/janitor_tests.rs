@@ -1,14 +1,22 @@
+use std::collections::BTreeMap;
+
 use super::*;
 use crate::clock::TokioClock;
+use crate::domain::contract::Contract;
 use crate::domain::delivery::{Cycle, CycleCause, DeliveryState, EndReason, StateKind};
 use crate::domain::event::{Acceptance, Event, EventType, Level, NewEvent, Route};
 use crate::domain::id::{DeliveryId, DestinationId};
 use crate::domain::organization::Organization;
 use crate::domain::payload::Payload;
+use crate::domain::retention::Retention;
 use crate::domain::settings::Guarantee;
 use crate::domain::time::Timestamp;
+use crate::engine::keeping::EARLIEST;
+use crate::store::conformance::destination;
 use crate::store::memory::MemoryStore;
-use crate::store::{DeliveryStore, EventStore, OrganizationStore, RetentionStore, Settlement, Stage};
+use crate::store::{
+    DeliveryStore, DestinationStore, EventStore, OrganizationStore, RetentionStore, Settlement, Stage,
+};
 
 const START: Timestamp = Timestamp::from_millis(1_750_000_000_000);
 const HOUR: Duration = Duration::from_secs(60 * 60);
@@ -44,6 +52,7 @@ impl House {
             event_id: None,
             event_type: EventType::parse("a.b").unwrap(),
             occurred_at: None,
+            trace: None,
             level: Level::Info,
             data: Payload::empty(),
             routes: vec![Route { destination_id, guarantee: Guarantee::AtLeastOnce }],
@@ -68,8 +77,19 @@ impl House {
     }
 }
 
+/// Takes what is told of dead letters that expire: how many each event counts.
+async fn notices(house: &House, listener: u8) -> Vec<u64> {
+    let told = house.store.load_fresh(DestinationId::from_bytes([listener; 16]), None, 100).await.unwrap();
+    let count = |event: &Arc<Event>| {
+        assert_eq!(event.event_type.as_str(), "signalpost.dead_letter.expiring");
+        let data: serde_json::Value = serde_json::from_slice(event.data.as_bytes()).unwrap();
+        data["count"].as_u64().unwrap()
+    };
+    told.rows.iter().map(count).collect()
+}
+
 fn kept(history: Duration, dead_letters: Duration) -> Retention {
-    Retention { history, dead_letters }
+    Retention { history, dead_letters, ..Retention::default() }
 }
 
 #[tokio::test(start_paused = true)]
@@ -146,4 +166,68 @@ async fn an_organization_that_is_being_erased_is_gone_soon() {
     assert!(!house.store.directory().is_erasing(&organization.id));
     let left = house.store.load_fresh(DestinationId::from_bytes([1; 16]), None, 1000).await.unwrap();
     assert_eq!(left.rows.iter().map(|event| event.key).collect::<Vec<_>>(), [other.key]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn dead_letters_that_expire_are_told_of_once_and_never_to_their_own_destination() {
+    let retention = Retention { dead_letter_notice: HOUR * 3, ..kept(HOUR * 40, HOUR * 30) };
+    let house = House::with(retention, &[]);
+    for number in [1, 2] {
+        let mut listener = destination(number);
+        listener.organization_id = OrganizationId::parse("acme").unwrap();
+        listener.contract = Contract::StandardWebhooks;
+        let expiring = EventType::parse("signalpost.dead_letter.expiring").unwrap();
+        listener.subscription.operational = [expiring].into();
+        house.store.create_destination(listener, None).await.unwrap();
+    }
+    let reason = EndReason::AttemptsExhausted;
+    for _ in 0..100 {
+        let event = house.event("acme").await;
+        house.settle(&event, DeliveryState::DeadLettered { at: house.clock.now(), reason }).await;
+    }
+    tokio::time::sleep(HOUR * 23).await;
+    assert_eq!(notices(&house, 2).await, Vec::<u64>::new());
+    tokio::time::sleep(HOUR * 5).await;
+    assert_eq!(notices(&house, 2).await, [100]);
+    tokio::time::sleep(HOUR).await;
+    assert_eq!(notices(&house, 2).await, [100]);
+    assert_eq!(notices(&house, 1).await, Vec::<u64>::new(), "it heard of its own dead letters");
+    // Another process, which has told nobody yet, repeats nothing.
+    let options = JanitorOptions {
+        retention,
+        plans: BTreeMap::new(),
+        default_plan: "default".into(),
+        known_plans: vec!["default".into()],
+    };
+    let store: Arc<dyn Store> = Arc::<MemoryStore>::clone(&house.store);
+    Janitor::new(store, Arc::clone(&house.clock), options).pass().await;
+    assert_eq!(notices(&house, 2).await, [100]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn more_than_may_be_stored_goes_oldest_first_and_what_waits_stays() {
+    let most = 100_000;
+    let house = House::with(Retention { max_bytes: Some(most), ..kept(DAY, DAY) }, &[]);
+    let waits = house.event("acme").await;
+    let waits = house.settle(&waits, DeliveryState::Waiting { due: START + DAY * 9 }).await;
+    let mut ids = Vec::new();
+    for _ in 0..60 {
+        for _ in 0..20 {
+            let event = house.event("acme").await;
+            ids.push(house.settle(&event, DeliveryState::Succeeded { at: house.clock.now() }).await);
+        }
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        // What is younger than a minute is kept besides: 13 groups of 20.
+        let stored = house.store.footprint().bytes;
+        assert!(stored <= most + 13 * 20 * 320, "{stored}");
+    }
+    assert_eq!(house.kind(waits).await, Some(StateKind::Waiting));
+    let mut left = Vec::new();
+    for id in &ids {
+        left.push(house.kind(*id).await.is_some());
+    }
+    let first_left = left.iter().position(|is_left| *is_left).unwrap();
+    assert!(first_left > 100 && left[first_left..].iter().all(|is_left| *is_left));
+    let early = house.store.footprint().removed_early.unwrap();
+    assert!(early.accepted < house.clock.now() - EARLIEST);
 }

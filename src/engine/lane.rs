@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use crate::domain::circuit::CircuitState;
 use crate::domain::delivery::{CycleCause, EndReason};
 use crate::domain::event::Event;
 use crate::domain::id::EventKey;
@@ -44,7 +45,7 @@ pub enum Hold {
     Held,
     /// The destination is gone: everything that waits is discarded.
     Closed,
-    /// The process stops: only what is in memory alone is still sent.
+    /// The process stops: only what is in memory alone, and what has gathered, is still sent.
     Flushing,
 }
 
@@ -62,21 +63,26 @@ pub struct Lane {
     /// The store could not answer; it is asked again no earlier.
     next_load: Timestamp,
     prefer_due: bool,
+    /// While the process stops: the latest start of a last request with what gathers for the next one.
+    last_start: Option<Timestamp>,
 }
 
 impl Lane {
     /// A lane without work. `backlog`: whether the store may hold some.
     #[must_use]
     pub fn new(policy: Arc<EffectivePolicy>, hold: Hold, window: usize, backlog: bool, past: Past) -> Self {
+        let never = Timestamp::from_millis(i64::MIN);
         Self {
             gate: Gate::new(policy.max_concurrency, past),
+            // The gap is kept also over a restart; it is counted from the end of a request then.
+            next_start: past.last_request_at.map_or(never, |last| last + policy.throttle),
             policy,
             hold,
             window: Window::new(window, backlog),
             refused: Vec::new(),
-            next_start: Timestamp::from_millis(i64::MIN),
-            next_load: Timestamp::from_millis(i64::MIN),
+            next_load: never,
             prefer_due: false,
+            last_start: None,
         }
     }
 
@@ -138,9 +144,22 @@ impl Lane {
         self.hold = hold;
     }
 
+    /// Holds so many waiting deliveries in memory from now on.
+    pub fn resize(&mut self, window: usize) {
+        self.window.resize(window);
+    }
+
     /// Changes only whether the lane sends.
     pub fn set_hold(&mut self, hold: Hold) {
         self.hold = hold;
+    }
+
+    /// The process stops. What is in memory alone is sent at once. Where events gather for their next
+    /// request, those that have gathered go out in a last one, if the throttle lets it begin by `last_start`.
+    pub fn begin_flush(&mut self, last_start: Timestamp) {
+        self.hold = Hold::Flushing;
+        let gathers = self.policy.max_batch_events > 1 && !self.policy.throttle.is_zero();
+        self.last_start = Some(last_start).filter(|_| gathers && self.window.has_fresh());
     }
 
     /// A request has ended. `items` are those that [`Step::Attempt`] gave out, with the time from which
@@ -156,6 +175,11 @@ impl Lane {
             self.window.end(item, again, success);
         }
         self.gate.choose_scout(first, &self.window);
+    }
+
+    /// These items of a request were not sent with it; they wait until `due` as if never started.
+    pub fn spare(&mut self, items: Vec<Item>, due: Timestamp) {
+        self.window.put_back(items, due);
     }
 
     /// Nothing was sent for these items, for a reason of ours; they wait until `due` as if never started.
@@ -193,30 +217,74 @@ impl Lane {
             return step;
         }
         match self.hold {
-            Hold::Held | Hold::Closed => return self.wait_for_discard(),
-            Hold::Open if now < self.next_start => return self.wait_or(self.next_start),
-            Hold::Open | Hold::Flushing => {}
+            Hold::Held | Hold::Closed => self.wait_for_discard(),
+            Hold::Open if now < self.next_start => self.wait_or(self.next_start),
+            Hold::Open => self.send(now),
+            Hold::Flushing if self.has_alone() => self.flush_alone(now),
+            Hold::Flushing => self.flush_gathered(now),
         }
-        // An ordered lane must know its oldest before it sends any.
-        let blind = self.policy.ordered && (self.window.is_reading_due() || now < self.next_load);
-        if blind || self.gate.is_full(&self.policy) {
+    }
+
+    fn send(&mut self, now: Timestamp) -> Step {
+        if self.is_blind(now) || self.gate.is_full(&self.policy) {
             return self.wait_for_discard();
         }
-        let flushing = self.hold == Hold::Flushing;
         let passage = match self.gate.passage(&self.policy, &self.window, now) {
-            _ if flushing => Passage::Everything,
             Ok(passage) => passage,
             Err(moment) => return self.wait_or(moment),
         };
-        let pick = Pick { policy: &self.policy, now, passage, flushing };
+        self.attempt(now, passage, false).unwrap_or_else(|| self.wait_for_due(passage))
+    }
+
+    /// Sends what is in memory alone, whatever throttle and circuit say: there is no later.
+    fn flush_alone(&mut self, now: Timestamp) -> Step {
+        if self.gate.is_full(&self.policy) {
+            return self.wait_for_discard();
+        }
+        self.attempt(now, Passage::Everything, true).unwrap_or_else(|| self.wait_for_discard())
+    }
+
+    /// Sends what has gathered for the next request, as ever: after the throttle, in order, if the circuit
+    /// is not open. Whatever does not fit into that waits in the store for the next start.
+    fn flush_gathered(&mut self, now: Timestamp) -> Step {
+        let Some(last_start) = self.last_start else { return self.wait_for_discard() };
+        if self.gate.is_full(&self.policy) {
+            return self.wait_for_discard();
+        }
+        if now < self.next_start && self.next_start <= last_start {
+            return self.wait_or(self.next_start);
+        }
+        self.last_start = None;
+        let may_send = now >= self.next_start && now <= last_start && !self.is_blind(now);
+        let passage = self.gate.passage(&self.policy, &self.window, now);
+        let attempt = match passage {
+            Ok(Passage::Everything) if may_send => self.attempt(now, Passage::Everything, false),
+            _ => None,
+        };
+        attempt.unwrap_or_else(|| self.wait_for_discard())
+    }
+
+    /// An ordered lane must know its oldest before it sends any.
+    fn is_blind(&self, now: Timestamp) -> bool {
+        let reads = self.window.is_reading_due() || now < self.next_load;
+        let will_not_read = self.hold == Hold::Flushing && self.window.has_more_due_in_store();
+        self.policy.ordered && (reads || will_not_read)
+    }
+
+    fn attempt(&mut self, now: Timestamp, passage: Passage, alone: bool) -> Option<Step> {
+        let pick = Pick { policy: &self.policy, now, passage, flushing: alone };
         let batch = pick.take(&mut self.window, &mut self.prefer_due);
         if batch.is_empty() {
-            return self.wait_for_due(passage);
+            return None;
         }
         self.gate.begin(now);
         self.next_start = now + self.policy.throttle;
         self.window.begin(&batch);
-        Step::Attempt(batch)
+        Some(Step::Attempt(batch))
+    }
+
+    fn has_alone(&self) -> bool {
+        self.window.any(|item| item.stage == Stage::InMemory)
     }
 
     fn discard_everything(&mut self, now: Timestamp) -> Step {
@@ -295,18 +363,40 @@ impl Lane {
         (moment.as_millis() > i64::MIN).then_some(moment)
     }
 
+    /// Whether a request would begin now, as far as can be told without taking anything out.
+    #[must_use]
+    pub fn may_start(&self, now: Timestamp) -> bool {
+        let sends = matches!(self.hold, Hold::Open | Hold::Flushing);
+        let is_free = sends && now >= self.next_start && !self.gate.is_full(&self.policy);
+        is_free
+            && self
+                .gate
+                .earliest(&self.policy, &self.window)
+                .into_iter()
+                .flatten()
+                .any(|moment| moment <= now)
+    }
+
     /// Where the lane stands, as callers may see it.
     #[must_use]
     pub fn status(&self) -> LaneStatus {
         LaneStatus {
             in_flight: self.gate.requests(),
             waiting_in_memory: u32::try_from(self.window.len()).unwrap_or(u32::MAX),
+            oldest_fresh_at: self.window.oldest_fresh_at(),
             more_in_store: self.window.has_more_in_store(),
             next_attempt_at: self.next_attempt_at(),
+            host_turn_at: None,
             circuit: self.gate.circuit(),
             next_probe_at: self.gate.probe_at(),
             concurrency: self.gate.limit(&self.policy),
         }
+    }
+
+    /// The state of its circuit.
+    #[must_use]
+    pub fn circuit(&self) -> CircuitState {
+        self.gate.circuit()
     }
 
     /// How much room its requests deserve.
@@ -320,16 +410,16 @@ impl Lane {
     pub fn is_idle(&self, now: Timestamp) -> bool {
         // What is not sent to has no use for its circuit.
         let gate_is_idle = match self.hold {
-            Hold::Open => self.gate.is_idle(now),
+            Hold::Open => self.gate.is_idle(now) && now >= self.next_start,
             Hold::Held | Hold::Closed | Hold::Flushing => self.gate.requests() == 0,
         };
         gate_is_idle && self.refused.is_empty() && self.window.is_idle()
     }
 
-    /// Whether the lane, before the process stops, still has to send what is in memory alone.
+    /// Whether the lane still has something to send before the process stops.
     #[must_use]
     pub fn must_flush(&self) -> bool {
-        self.hold == Hold::Flushing && self.window.any(|item| item.stage == Stage::InMemory)
+        self.hold == Hold::Flushing && (self.has_alone() || self.last_start.is_some())
     }
 
     /// Takes out what is in memory alone, when there is no time left to send it.

@@ -13,7 +13,7 @@ use crate::domain::payload::Payload;
 use crate::domain::settings::{RetryPolicy, RetrySchedule};
 
 /// A destination that is known to work, whose circuit hardly opens.
-const PROVEN: Past = Past { opens_after: 1000, failures: 0, proven: true };
+const PROVEN: Past = Past { opens_after: 1000, failures: 0, proven: true, last_request_at: None };
 pub(super) const START: Timestamp = Timestamp::from_millis(1_700_000_000_000);
 const DESTINATION: DestinationId = DestinationId::from_bytes([1; 16]);
 
@@ -57,6 +57,7 @@ fn lane(change: impl FnOnce(&mut EffectivePolicy), window: usize) -> Lane {
 pub(super) fn event(key: EventKey) -> Arc<Event> {
     Arc::new(Event {
         erased_at: None,
+        trace: None,
         key,
         id: EventId::from_key(key),
         organization_id: OrganizationId::parse("org").unwrap(),
@@ -481,7 +482,7 @@ impl Model {
         Self {
             lane: {
                 let policy = Arc::new(EffectivePolicy { max_concurrency: 5, ..policy() });
-                let past = Past { opens_after: 3, failures: 0, proven: false };
+                let past = Past { opens_after: 3, failures: 0, proven: false, last_request_at: None };
                 Lane::new(policy, Hold::Open, window, false, past)
             },
             store: ModelStore::default(),

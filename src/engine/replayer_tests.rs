@@ -102,6 +102,7 @@ impl Theatre {
             event_id: None,
             event_type: EventType::parse(event_type).unwrap(),
             occurred_at: None,
+            trace: None,
             level: Level::Info,
             data: Payload::empty(),
             routes: to.map(route).into_iter().collect(),

@@ -2,11 +2,14 @@
 //!
 //! Who is counted as what is decided when a request begins, and once more when it has been silent for a
 //! while: it is no longer a prompt one then, and the room that is kept for newcomers is free for the next.
+//! Where silent ones have taken all of that, newcomers come in by the doorway, one after the other.
 
 use std::collections::{HashSet, VecDeque};
+use std::time::Duration;
 
 use crate::domain::time::Timestamp;
-use crate::policy::standing::{SLOW, Standing, share_of_others};
+use crate::engine::doorway::Doorway;
+use crate::policy::standing::{SLOW, Standing, doorway_of, share_of_others};
 
 /// What one request takes of the room, until it is given back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,6 +18,7 @@ pub struct Place {
     number: u64,
     standing: Standing,
     bytes: usize,
+    at_the_door: bool,
 }
 
 impl Place {
@@ -37,6 +41,16 @@ impl Taken {
     fn is_within(self, requests: usize, bytes: usize) -> bool {
         self.requests < requests && self.bytes < bytes
     }
+
+    fn add(&mut self, bytes: usize) {
+        self.requests += 1;
+        self.bytes = self.bytes.saturating_add(bytes);
+    }
+
+    fn subtract(&mut self, bytes: usize) {
+        self.requests = self.requests.saturating_sub(1);
+        self.bytes = self.bytes.saturating_sub(bytes);
+    }
 }
 
 /// Requests and bytes in flight, by the standing that their destinations had when they began.
@@ -44,7 +58,11 @@ impl Taken {
 pub struct Room {
     max_requests: usize,
     max_bytes: usize,
-    taken: [Taken; Standing::ALL.len()],
+    /// All of them, those at the door included.
+    all: Taken,
+    /// Those that did not come in by the door.
+    by_standing: [Taken; Standing::ALL.len()],
+    doorway: Doorway,
     /// Places that may turn out to be silent, in the order in which they were taken.
     young: VecDeque<(Timestamp, Place)>,
     /// Those of them that have not ended.
@@ -59,7 +77,9 @@ impl Room {
         Self {
             max_requests,
             max_bytes,
-            taken: [Taken::default(); Standing::ALL.len()],
+            all: Taken::default(),
+            by_standing: [Taken::default(); Standing::ALL.len()],
+            doorway: Doorway::new(doorway_of(max_requests)),
             young: VecDeque::new(),
             answerable: HashSet::new(),
             next_number: 0,
@@ -69,22 +89,33 @@ impl Room {
     /// Whether a request of such a destination may begin. It may be larger than what is left of the bytes,
     /// since even the largest must be sent one day: at most one request is ever beyond.
     #[must_use]
-    pub fn has(&self, standing: Standing) -> bool {
-        let prompt = self.of(Standing::Prompt);
-        let all = self.sum(Standing::ALL);
-        let others = Taken { requests: all.requests - prompt.requests, bytes: all.bytes - prompt.bytes };
+    pub fn has(&self, standing: Standing, now: Timestamp) -> bool {
+        let by_the_door = standing == Standing::Unproven && self.doorway.is_open(now);
+        self.all.is_within(self.max_requests, self.max_bytes) && (self.has_share(standing) || by_the_door)
+    }
+
+    /// Whether there is room without the doorway.
+    fn has_share(&self, standing: Standing) -> bool {
+        let others = Standing::ALL.into_iter().filter(|other| *other != Standing::Prompt);
         let within_others = standing == Standing::Prompt
-            || others.is_within(share_of_others(self.max_requests), share_of_others(self.max_bytes));
+            || self
+                .sum(others)
+                .is_within(share_of_others(self.max_requests), share_of_others(self.max_bytes));
         within_others
-            && all.is_within(self.max_requests, self.max_bytes)
             && self.of(standing).is_within(standing.share(self.max_requests), standing.share(self.max_bytes))
     }
 
-    /// A request begins.
-    pub fn take(&mut self, standing: Standing, bytes: usize, now: Timestamp) -> Place {
+    /// A request begins, which ends within `timeout`.
+    pub fn take(&mut self, standing: Standing, bytes: usize, timeout: Duration, now: Timestamp) -> Place {
         self.next_number += 1;
-        let place = Place { number: self.next_number, standing, bytes };
-        self.add(standing, bytes);
+        let at_the_door = standing == Standing::Unproven && !self.has_share(standing);
+        let place = Place { number: self.next_number, standing, bytes, at_the_door };
+        self.all.add(bytes);
+        if at_the_door {
+            self.doorway.enter(place.number, timeout, now);
+            return place;
+        }
+        self.count(standing, |taken| taken.add(bytes));
         if place.when_silent() != standing {
             self.answerable.insert(place.number);
             self.young.push_back((now, place));
@@ -94,48 +125,41 @@ impl Room {
 
     /// A request has ended.
     pub fn give_back(&mut self, place: Place) {
+        self.all.subtract(place.bytes);
+        if place.at_the_door {
+            self.doorway.leave(place.number);
+            return;
+        }
         let is_young = self.answerable.remove(&place.number);
-        self.subtract(if is_young { place.standing } else { place.when_silent() }, place.bytes);
+        let standing = if is_young { place.standing } else { place.when_silent() };
+        self.count(standing, |taken| taken.subtract(place.bytes));
     }
 
     /// Counts requests that have been silent for a while as what they are.
     pub fn notice_silence(&mut self, now: Timestamp) {
         while let Some((_, place)) = self.young.pop_front_if(|(begun, _)| now.since(*begun) > SLOW) {
             if self.answerable.remove(&place.number) {
-                self.subtract(place.standing, place.bytes);
-                self.add(place.when_silent(), place.bytes);
+                self.count(place.standing, |taken| taken.subtract(place.bytes));
+                self.count(place.when_silent(), |taken| taken.add(place.bytes));
             }
         }
     }
 
-    /// When the next request may turn out to be silent.
+    /// When there may next be room by the passing of time alone, after `now`.
     #[must_use]
-    pub fn next_silence(&self) -> Option<Timestamp> {
-        self.young.front().map(|(begun, _)| *begun + SLOW)
+    pub fn next_change(&self, now: Timestamp) -> Option<Timestamp> {
+        let silence = self.young.front().map(|(begun, _)| *begun + SLOW);
+        silence.into_iter().chain(self.doorway.opens_at(now)).min()
     }
 
-    fn add(&mut self, standing: Standing, bytes: usize) {
-        if let Some(taken) = self.taken.get_mut(standing.index()) {
-            taken.requests += 1;
-            taken.bytes = taken.bytes.saturating_add(bytes);
+    fn count(&mut self, standing: Standing, change: impl FnOnce(&mut Taken)) {
+        if let Some(taken) = self.by_standing.get_mut(standing.index()) {
+            change(taken);
         }
-    }
-
-    fn subtract(&mut self, standing: Standing, bytes: usize) {
-        if let Some(taken) = self.taken.get_mut(standing.index()) {
-            taken.requests = taken.requests.saturating_sub(1);
-            taken.bytes = taken.bytes.saturating_sub(bytes);
-        }
-    }
-
-    /// Whether nothing is in flight.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.taken.iter().all(|taken| taken.requests == 0)
     }
 
     fn of(&self, standing: Standing) -> Taken {
-        self.taken.get(standing.index()).copied().unwrap_or_default()
+        self.by_standing.get(standing.index()).copied().unwrap_or_default()
     }
 
     fn sum(&self, standings: impl IntoIterator<Item = Standing>) -> Taken {
@@ -149,14 +173,18 @@ impl Room {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     const NOW: Timestamp = Timestamp::from_millis(1_000_000);
+    const TIMEOUT: Duration = Duration::from_secs(32);
+
+    fn fill_at(room: &mut Room, standing: Standing, bytes: usize, now: Timestamp) -> Vec<Place> {
+        let take = || room.has(standing, now).then(|| room.take(standing, bytes, TIMEOUT, now));
+        std::iter::from_fn(take).collect()
+    }
 
     fn fill(room: &mut Room, standing: Standing, bytes: usize) -> Vec<Place> {
-        std::iter::from_fn(|| room.has(standing).then(|| room.take(standing, bytes, NOW))).collect()
+        fill_at(room, standing, bytes, NOW)
     }
 
     #[test]
@@ -164,13 +192,39 @@ mod tests {
         let mut room = Room::new(256, 1 << 20);
         let failing = fill(&mut room, Standing::Failing, 0);
         assert_eq!(failing.len(), 64);
-        assert_eq!(fill(&mut room, Standing::Slow, 0).len(), 128);
-        assert_eq!(fill(&mut room, Standing::Unproven, 0).len(), 0, "others have three quarters together");
-        assert_eq!(fill(&mut room, Standing::Prompt, 0).len(), 64);
+        assert_eq!(fill(&mut room, Standing::Slow, 0).len(), 96);
+        assert_eq!(
+            fill(&mut room, Standing::Unproven, 0).len(),
+            1,
+            "the others' share is taken but for the door"
+        );
+        assert_eq!(fill(&mut room, Standing::Prompt, 0).len(), 95);
+        assert_eq!(room.all.requests, 256);
         for place in failing {
             room.give_back(place);
         }
         assert_eq!(fill(&mut room, Standing::Unproven, 0).len(), 64);
+    }
+
+    #[test]
+    fn newcomers_come_in_by_the_doorway_one_after_the_other_and_never_fill_the_room() {
+        let mut room = Room::new(256, 1 << 20);
+        let mut now = NOW;
+        let mut places = Vec::new();
+        // A thousand that never answer: after the rush, one goes in each second, as one times out.
+        for second in 0..200_u64 {
+            now = NOW + Duration::from_millis(1001 * second);
+            room.notice_silence(now);
+            let ended = |(begun, _): &(Timestamp, Place)| now.since(*begun) >= TIMEOUT;
+            places.extract_if(.., |entry| ended(entry)).for_each(|(_, place)| room.give_back(place));
+            let entered = fill_at(&mut room, Standing::Unproven, 0, now);
+            assert!(!entered.is_empty(), "second {second}");
+            places.extend(entered.into_iter().map(|place| (now, place)));
+            assert!(places.len() <= 192, "{}", places.len());
+        }
+        assert!(room.has(Standing::Prompt, now));
+        places.into_iter().for_each(|(_, place)| room.give_back(place));
+        assert_eq!((room.all, room.sum(Standing::ALL)), (Taken::default(), Taken::default()));
     }
 
     #[test]
@@ -182,14 +236,14 @@ mod tests {
         let huge = fill(&mut room, Standing::Prompt, 5000);
         assert_eq!(huge.len(), 1);
         huge.into_iter().for_each(|place| room.give_back(place));
-        assert!(room.is_empty() && room.has(Standing::Prompt));
+        assert!(room.has(Standing::Prompt, NOW));
     }
 
     #[test]
     fn the_room_of_newcomers_that_stay_silent_is_free_for_the_next_ones() {
         let mut room = Room::new(256, 1 << 20);
         let mut places = fill(&mut room, Standing::Unproven, 10);
-        assert_eq!((places.len(), room.next_silence()), (64, Some(NOW + SLOW)));
+        assert_eq!((places.len(), room.next_change(NOW)), (65, Some(NOW + SLOW)));
         room.give_back(places.remove(0));
         let later = NOW + SLOW + Duration::from_millis(1);
         room.notice_silence(later);
@@ -197,12 +251,11 @@ mod tests {
             fill(&mut room, Standing::Failing, 10).into_iter().map(|place| room.give_back(place)).count(),
             1
         );
-        places.extend(fill(&mut room, Standing::Unproven, 10));
-        assert_eq!(places.len(), 63 + 64);
-        assert!(room.has(Standing::Prompt));
+        places.extend(fill_at(&mut room, Standing::Unproven, 10, later));
+        assert_eq!(places.len(), 64 + 65);
         places.into_iter().for_each(|place| room.give_back(place));
-        assert!(room.is_empty() && room.answerable.is_empty());
-        assert_eq!(room.sum(Standing::ALL), Taken::default());
+        assert!(room.answerable.is_empty());
+        assert_eq!((room.all, room.sum(Standing::ALL)), (Taken::default(), Taken::default()));
     }
 
     #[test]

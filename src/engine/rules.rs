@@ -1,11 +1,13 @@
 //! The rules of a shard: what decides how a destination is served.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::contract::effective_policy;
 use crate::domain::contract::Contract;
 use crate::domain::id::DestinationId;
 use crate::domain::settings::{EffectivePolicy, Guarantee};
+use crate::domain::time::Timestamp;
 use crate::engine::gate::Past;
 use crate::engine::lane::{Hold, Lane};
 use crate::store::Store;
@@ -24,6 +26,10 @@ pub struct ShardOptions {
     pub window: usize,
     /// The same for best-effort destinations, whose deliveries are nowhere else.
     pub best_effort_window: usize,
+    /// How long a stop may take.
+    pub stop_deadline: Duration,
+    /// The most requests a second of one organization to one host; `None` is any. All shards share it.
+    pub per_host_rate: Option<u32>,
     /// Whether anything is delivered at all.
     pub delivery_enabled: bool,
     /// Whether SEMAPHOR destinations are delivered to (seed 000).
@@ -74,9 +80,17 @@ impl Rules {
             opens_after: self.options.circuit_opens_after,
             failures: health.consecutive_failures,
             proven: health.last_success_at.is_some(),
+            last_request_at: health.last_success_at.max(health.last_failure_at),
         };
         let window = self.options.window_of(&policy);
         (Lane::new(policy, hold, window, backlog, past), entry)
+    }
+
+    /// The latest moment at which a stop begins a request that can wait for the next start: the second half
+    /// of its time is for the answer.
+    #[must_use]
+    pub fn last_start(&self, stopped_at: Timestamp) -> Timestamp {
+        stopped_at + self.options.stop_deadline / 2
     }
 
     /// Whether a destination is sent to.

@@ -9,8 +9,12 @@ use crate::domain::id::{DestinationId, OrganizationId};
 /// Lanes that wait for their turn. A lane of a deleted destination belongs to no organization.
 #[derive(Debug, Default)]
 pub struct Turns {
-    organizations: VecDeque<Option<OrganizationId>>,
+    /// Organizations in the order in which they came, or had their last turn.
+    organizations: VecDeque<(u64, Option<OrganizationId>)>,
+    /// Those of them that had no turn since they came.
+    newcomers: VecDeque<(u64, Option<OrganizationId>)>,
     lanes: HashMap<Option<OrganizationId>, VecDeque<DestinationId>>,
+    next_number: u64,
 }
 
 impl Turns {
@@ -18,20 +22,38 @@ impl Turns {
     pub fn push(&mut self, organization_id: Option<OrganizationId>, id: DestinationId) {
         let lanes = self.lanes.entry(organization_id.clone()).or_default();
         if lanes.is_empty() {
-            self.organizations.push_back(organization_id);
+            self.next_number += 1;
+            self.newcomers.push_back((self.next_number, organization_id));
         }
         lanes.push_back(id);
     }
 
-    /// Takes out the lane whose turn it is.
+    /// Takes out the lane whose turn it is: of the organization that has waited longest.
     pub fn pop(&mut self) -> Option<DestinationId> {
-        let organization_id = self.organizations.pop_front()?;
+        let number = |line: &VecDeque<(u64, _)>| line.front().map_or(u64::MAX, |(number, _)| *number);
+        let is_newcomer = number(&self.newcomers) < number(&self.organizations);
+        let line = if is_newcomer { &mut self.newcomers } else { &mut self.organizations };
+        let (_, organization_id) = line.pop_front()?;
+        self.pop_of(organization_id)
+    }
+
+    /// Takes out a lane of the organization that came last and had no turn since, if there is one; otherwise
+    /// of the one that has waited longest.
+    pub fn pop_newest(&mut self) -> Option<DestinationId> {
+        match self.newcomers.pop_back() {
+            Some((_, organization_id)) => self.pop_of(organization_id),
+            None => self.pop(),
+        }
+    }
+
+    fn pop_of(&mut self, organization_id: Option<OrganizationId>) -> Option<DestinationId> {
         let lanes = self.lanes.get_mut(&organization_id)?;
         let id = lanes.pop_front();
         if lanes.is_empty() {
             self.lanes.remove(&organization_id);
         } else {
-            self.organizations.push_back(organization_id);
+            self.next_number += 1;
+            self.organizations.push_back((self.next_number, organization_id));
         }
         id
     }
@@ -39,7 +61,7 @@ impl Turns {
     /// Whether nobody waits.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.organizations.is_empty()
+        self.lanes.is_empty()
     }
 }
 
@@ -63,6 +85,26 @@ mod tests {
         turns.push(organization("small"), id(12));
         let order: Vec<_> = std::iter::from_fn(|| turns.pop()).collect();
         assert_eq!(order, [1, 11, 21, 2, 12, 3, 4].map(id));
-        assert!(turns.is_empty() && turns.lanes.is_empty(), "nothing is kept of those who wait no more");
+        assert!(
+            turns.is_empty() && turns.organizations.is_empty(),
+            "nothing is kept of those who wait no more"
+        );
+    }
+
+    #[test]
+    fn the_newest_organization_is_one_that_had_no_turn_yet() {
+        let organization = |name: &str| Some(OrganizationId::parse(name).unwrap());
+        let mut turns = Turns::default();
+        for number in 1..=3 {
+            turns.push(organization("large"), id(number));
+        }
+        turns.push(organization("old"), id(11));
+        turns.push(organization("new"), id(21));
+        let order: Vec<_> = [Turns::pop, Turns::pop_newest, Turns::pop_newest, Turns::pop_newest, Turns::pop]
+            .into_iter()
+            .map_while(|pop| pop(&mut turns))
+            .collect();
+        assert_eq!(order, [1, 21, 11, 2, 3].map(id));
+        assert_eq!(turns.pop_newest(), None);
     }
 }

@@ -1,18 +1,23 @@
 //! The worker: one attempt from the items of a lane to what becomes of each of them.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
-use crate::domain::attempt::{Attempt, Trigger};
+use crate::domain::attempt::{Attempt, Outcome, Refusal, Trigger};
 use crate::domain::delivery::{Cycle, CycleCause, DeliveryState, EndReason};
 use crate::domain::destination::Destination;
 use crate::domain::event::Event;
 use crate::domain::id::{DeliveryId, DestinationId, EventKey};
 use crate::domain::settings::EffectivePolicy;
 use crate::domain::time::Timestamp;
+use crate::engine::caught::caught;
 use crate::engine::item::Item;
 use crate::policy::retry::{Facts, Verdict, judge};
-use crate::store::{Settlement, Store, StoreError};
+use crate::store::{Settlement, Stage, Store, StoreError};
 use crate::transport::courier::{Courier, Order};
+
+/// What the record says of a fault of ours; the details are in the log.
+const FAULT: &str = "an internal error of Signalpost kept this event from being sent; its log says which";
 
 /// What an attempt needs besides its items.
 #[derive(Clone)]
@@ -24,12 +29,14 @@ pub struct Worker {
 }
 
 /// What an attempt came to.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Attempted {
     /// The items that were sent.
     pub items: Vec<Item>,
     /// Items whose events are no longer stored.
     pub gone: Vec<Item>,
+    /// Items that could be sent, but shared the request with some that can't.
+    pub spared: Vec<Item>,
     /// The attempt; `None` when nothing was left to send.
     pub attempt: Option<Attempt>,
 }
@@ -49,14 +56,54 @@ impl Worker {
             Ok(split) => split,
             Err(failed) => return Err(failed),
         };
-        let events: Vec<Arc<Event>> = items.iter().filter_map(|item| item.event.clone()).collect();
         let Some(first) = items.first() else {
-            return Ok(Attempted { items, gone, attempt: None });
+            return Ok(Attempted { gone, ..Attempted::default() });
         };
+        let events: Vec<Arc<Event>> = items.iter().filter_map(|item| item.event.clone()).collect();
         let number = first.attempt_count.saturating_add(1);
         let order = Order { destination, policy, events: &events, number, trigger: trigger_of(first.cycle) };
-        let attempt = self.courier.attempt(order).await;
-        Ok(Attempted { items, gone, attempt: Some(attempt) })
+        let attempt = self.make(order).await;
+        // An ordered lane sends nothing past an event that can't be sent.
+        let (items, spared) = match &attempt.outcome {
+            Outcome::NotSent { refusal: Refusal::NotRenderable | Refusal::Fault, .. } if !policy.ordered => {
+                self.single_out(order, items)
+            }
+            _ => (items, Vec::new()),
+        };
+        Ok(Attempted { items, gone, spared, attempt: Some(attempt) })
+    }
+
+    /// Makes the attempt. A panic is a fault of ours that stays with these events: it is their outcome, on
+    /// the record, and does not end the process, which would meet the same events again after each start.
+    async fn make(&self, order: Order<'_>) -> Attempt {
+        let started_at = self.courier.clock.now();
+        caught(self.courier.attempt(order)).await.unwrap_or_else(|panic| {
+            tracing::error!(destination.id = %order.destination.id, panic, "an attempt has panicked");
+            let attempt = Attempt {
+                number: order.number,
+                started_at,
+                round_trip: self.courier.clock.now().since(started_at),
+                trigger: order.trigger,
+                outcome: Outcome::NotSent { refusal: Refusal::Fault, detail: FAULT.into() },
+                batch_size: u32::try_from(order.events.len()).unwrap_or(u32::MAX),
+                batch: None,
+                remote_address: None,
+            };
+            self.courier.account.close(order, &attempt, None);
+            attempt
+        })
+    }
+
+    /// Those items of a batch which can't be sent, and the others; all of them where that makes no
+    /// difference.
+    fn single_out(&self, order: Order<'_>, items: Vec<Item>) -> (Vec<Item>, Vec<Item>) {
+        let can_be_sent = |item: &Item| {
+            let alone = Order { events: item.event.as_slice(), ..order };
+            let check = AssertUnwindSafe(|| self.courier.check(alone).is_ok());
+            std::panic::catch_unwind(check).unwrap_or(false)
+        };
+        let (spared, culprits): (Vec<Item>, Vec<Item>) = items.into_iter().partition(can_be_sent);
+        if culprits.is_empty() { (spared, culprits) } else { (culprits, spared) }
     }
 
     /// Reads events; a damaged one is as good as gone, and must not hold up the others.
@@ -116,21 +163,23 @@ pub fn conclude(
     destination_id: DestinationId,
     policy: &EffectivePolicy,
     item: &mut Item,
-    attempt: &Attempt,
+    attempt: Attempt,
     (now, draw): (Timestamp, f64),
 ) -> (Option<Timestamp>, Settlement) {
     item.attempt_count = item.attempt_count.saturating_add(1);
     item.cycle.attempts = item.cycle.attempts.saturating_add(1);
     let created_at = item.key.made_at();
+    // What waits in the store ends as the destination's guarantee is now; what never did has no dead letter.
+    let guarantee = if item.stage == Stage::InMemory { item.guarantee } else { policy.guarantee };
     let outcome = &attempt.outcome;
-    let verdict = judge(Facts { policy, cycle: item.cycle, created_at, outcome, now, draw });
+    let verdict = judge(Facts { policy, guarantee, cycle: item.cycle, created_at, outcome, now, draw });
     let (again, state) = match verdict {
         Verdict::Succeeded => (None, DeliveryState::Succeeded { at: now }),
         Verdict::Retry(due) => (Some(due), DeliveryState::Waiting { due }),
         Verdict::DeadLetter(reason) => (None, DeliveryState::DeadLettered { at: now, reason }),
         Verdict::Discard(reason) => (None, DeliveryState::Discarded { at: now, reason }),
     };
-    let attempt = Attempt { number: item.attempt_count, ..attempt.clone() };
+    let attempt = Attempt { number: item.attempt_count, ..attempt };
     (again, settlement(destination_id, item, Some(attempt), state))
 }
 

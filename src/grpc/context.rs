@@ -26,6 +26,8 @@ pub struct Context {
     pub max_streams: usize,
     /// One permit for each watch.
     pub watches: Arc<Semaphore>,
+    /// How many permits there were.
+    pub max_watches: usize,
 }
 
 impl Context {
@@ -42,9 +44,29 @@ impl Context {
         T: Send + 'static,
         E: Into<Problem> + Send + 'static,
     {
+        self.outcome_of(work).await.map_err(Problem::into_status)
+    }
+
+    /// The same, for those who look at the problem before they answer it.
+    ///
+    /// # Errors
+    /// What the work answers, or a fault of ours.
+    pub async fn outcome_of<T, E>(
+        &self,
+        work: impl Future<Output = Result<T, E>> + Send + 'static,
+    ) -> Result<T, Problem>
+    where
+        T: Send + 'static,
+        E: Into<Problem> + Send + 'static,
+    {
         match self.tasks.spawn(work).await {
-            Ok(done) => done.map_err(|error| error.into().into_status()),
-            Err(error) => Err(Problem::internal(&format!("a call's task ended: {error}")).into_status()),
+            Ok(done) => done.map_err(Into::into),
+            Err(error) => Err(Problem::internal(&format!("a call's task ended: {error}"))),
         }
+    }
+
+    /// Counts events that are refused for this reason.
+    pub fn count_refused(&self, problem: &Problem, events: usize) {
+        self.control.metrics().refused(problem.reason_name(), events as u64);
     }
 }

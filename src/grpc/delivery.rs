@@ -15,7 +15,7 @@ use super::convert::replay::{
 use super::convert::selection::read_delete_selection;
 use super::convert::time::write_timestamp;
 use super::convert::{count, known};
-use super::interceptor::caller;
+use super::interceptor::{admission, caller};
 use super::page::Pages;
 use super::proto::v1;
 use super::proto::v1::delivery_admin_server::DeliveryAdmin;
@@ -89,8 +89,8 @@ impl DeliveryAdmin for DeliveryAdminService {
         &self,
         request: Request<v1::WatchDeliveriesRequest>,
     ) -> Result<Response<Self::WatchDeliveriesStream>, Status> {
-        let caller = caller(&request)?;
-        let answers = watch::open(&self.context, &caller, request.into_inner())?;
+        let (caller, admission) = (caller(&request)?, admission(&request)?);
+        let answers = watch::open(&self.context, (&caller, admission), request.into_inner()).await?;
         Ok(Response::new(Box::pin(answers)))
     }
 

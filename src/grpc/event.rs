@@ -11,7 +11,7 @@ use super::context::Context;
 use super::convert::event::{has_struct, place_violations, read_event, write_accepted};
 use super::convert::required;
 use super::emit_stream::{self, Session};
-use super::interceptor::caller;
+use super::interceptor::{admission, caller, trace};
 use super::proto::v1;
 use super::proto::v1::emit_batch_result::Result as BatchResult;
 use super::proto::v1::event_ingest_server::EventIngest;
@@ -20,7 +20,31 @@ use crate::control::Error;
 use crate::control::event::Accepted;
 use crate::domain::event::EventDraft;
 use crate::domain::id::OrganizationId;
+use crate::domain::trace::TraceContext;
 use crate::domain::violation::{Rule, Violations};
+
+/// Why single events are refused, as far as that is known beforehand: each is counted from zero on, so that
+/// the first one is seen.
+pub(super) const REFUSALS: [v1::ErrorReason; 18] = [
+    v1::ErrorReason::FieldsInvalid,
+    v1::ErrorReason::FieldRequired,
+    v1::ErrorReason::FieldMalformed,
+    v1::ErrorReason::FieldTooLong,
+    v1::ErrorReason::FieldOutOfRange,
+    v1::ErrorReason::OrganizationNotFound,
+    v1::ErrorReason::EventIdConflict,
+    v1::ErrorReason::EventTypeReserved,
+    v1::ErrorReason::PayloadTooLarge,
+    v1::ErrorReason::PayloadNotJson,
+    v1::ErrorReason::PayloadNotObject,
+    v1::ErrorReason::PayloadTooDeep,
+    v1::ErrorReason::DeliveryNotAvailable,
+    v1::ErrorReason::RateLimitExceeded,
+    v1::ErrorReason::QueueFull,
+    v1::ErrorReason::StoreFull,
+    v1::ErrorReason::StoreUnavailable,
+    v1::ErrorReason::InternalFailure,
+];
 
 /// The service.
 pub struct EventIngestService {
@@ -32,6 +56,12 @@ impl EventIngestService {
     #[must_use]
     pub fn new(context: Context) -> Self {
         Self { context }
+    }
+
+    /// The end of a call whose events, so many, are refused.
+    fn refuse(&self, problem: Problem, events: usize) -> Status {
+        self.context.count_refused(&problem, events);
+        problem.into_status()
     }
 }
 
@@ -45,7 +75,12 @@ pub(super) struct Slot {
 
 impl Slot {
     /// Reads an event; what can be accepted goes to the drafts.
-    pub(super) fn read(event: Option<v1::Event>, path: String, drafts: &mut Vec<EventDraft>) -> Self {
+    pub(super) fn read(
+        event: Option<v1::Event>,
+        path: String,
+        trace: Option<TraceContext>,
+        drafts: &mut Vec<EventDraft>,
+    ) -> Self {
         let Some(event) = event else {
             let mut found = Violations::new();
             required(&path, "give an event", &mut found);
@@ -54,7 +89,7 @@ impl Slot {
         let has_struct = has_struct(&event);
         let draft = match read_event(event) {
             Ok(draft) => {
-                drafts.push(draft);
+                drafts.push(EventDraft { trace, ..draft });
                 Ok(drafts.len() - 1)
             }
             Err(found) => Err(place_violations(&found, &path, has_struct).into()),
@@ -87,17 +122,18 @@ impl Slot {
 #[tonic::async_trait]
 impl EventIngest for EventIngestService {
     async fn emit(&self, request: Request<v1::EmitRequest>) -> Result<Response<v1::EmitResponse>, Status> {
-        let caller = caller(&request)?;
+        let (caller, trace) = (caller(&request)?, trace(&request));
         let v1::EmitRequest { organization_id, event } = request.into_inner();
         let mut drafts = Vec::with_capacity(1);
-        let slot = Slot::read(event, "event".to_owned(), &mut drafts);
+        let slot = Slot::read(event, "event".to_owned(), trace, &mut drafts);
         if let Err(problem) = slot.draft {
-            return Err(problem.into_status());
+            return Err(self.refuse(problem, 1));
         }
         let control = Arc::clone(&self.context.control);
         let emit = async move { control.emit(&caller, &organization_id, drafts).await };
-        let mut results: Vec<_> = self.context.finish(emit).await?.into_iter().map(Some).collect();
-        let result = slot.take(&mut results).map_err(Problem::into_status)?;
+        let results = self.context.outcome_of(emit).await.map_err(|problem| self.refuse(problem, 1))?;
+        let mut results: Vec<_> = results.into_iter().map(Some).collect();
+        let result = slot.take(&mut results).map_err(|problem| self.refuse(problem, 1))?;
         Ok(Response::new(v1::EmitResponse { result: Some(result) }))
     }
 
@@ -105,14 +141,16 @@ impl EventIngest for EventIngestService {
         &self,
         request: Request<v1::EmitBatchRequest>,
     ) -> Result<Response<v1::EmitBatchResponse>, Status> {
-        let caller = caller(&request)?;
+        let (caller, trace) = (caller(&request)?, trace(&request));
         let v1::EmitBatchRequest { organization_id, events } = request.into_inner();
         check_size(events.len(), self.context.control.settings().batch_max_events)?;
         let mut drafts = Vec::with_capacity(events.len());
         let slots: Vec<Slot> = events
             .into_iter()
             .enumerate()
-            .map(|(position, event)| Slot::read(Some(event), format!("events[{position}]"), &mut drafts))
+            .map(|(position, event)| {
+                Slot::read(Some(event), format!("events[{position}]"), trace, &mut drafts)
+            })
             .collect();
         let results = if drafts.is_empty() {
             let mut found = Violations::new();
@@ -121,10 +159,13 @@ impl EventIngest for EventIngestService {
         } else {
             let control = Arc::clone(&self.context.control);
             let emit = async move { control.emit(&caller, &organization_id, drafts).await };
-            self.context.finish(emit).await?
+            let refuse = |problem| self.refuse(problem, slots.len());
+            self.context.outcome_of(emit).await.map_err(refuse)?
         };
         let mut results: Vec<_> = results.into_iter().map(Some).collect();
-        let results = slots.into_iter().map(|slot| batch_result(slot.take(&mut results))).collect();
+        let results = slots.into_iter().map(|slot| slot.take(&mut results));
+        let note = |problem: &Problem| self.context.count_refused(problem, 1);
+        let results = results.map(|result| batch_result(result.inspect_err(note))).collect();
         Ok(Response::new(v1::EmitBatchResponse { results }))
     }
 
@@ -134,11 +175,11 @@ impl EventIngest for EventIngestService {
         &self,
         request: Request<Streaming<v1::EmitStreamRequest>>,
     ) -> Result<Response<Self::EmitStreamStream>, Status> {
-        let caller = caller(&request)?;
+        let (admission, trace) = (admission(&request)?, trace(&request));
         let Ok(permit) = Arc::clone(&self.context.streams).try_acquire_owned() else {
             return Err(too_many_streams(self.context.max_streams).into_status());
         };
-        let (session, answers) = Session::new(self.context.clone(), caller, request.into_inner());
+        let (session, answers) = Session::new(self.context.clone(), (admission, trace), request.into_inner());
         self.context.tasks.spawn(async move {
             session.run().await;
             drop(permit);

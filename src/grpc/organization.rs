@@ -6,6 +6,7 @@ use prost_types::FieldMask;
 use tonic::{Request, Response, Status};
 
 use super::context::Context;
+use super::convert::audit::{read_audit_filter, write_audit_entry};
 use super::convert::destination::read_etag;
 use super::convert::organization::{read_new, read_patch, write_organization, write_usage};
 use super::convert::{count, required};
@@ -13,9 +14,9 @@ use super::interceptor::caller;
 use super::page::Pages;
 use super::proto::v1;
 use super::proto::v1::organization_admin_server::OrganizationAdmin;
-use super::status::{Problem, invalid, status};
+use super::status::{invalid, status};
 use crate::control::Error;
-use crate::domain::id::OrganizationId;
+use crate::domain::id::{AuditEntryId, OrganizationId};
 use crate::domain::violation::Violations;
 
 /// The service.
@@ -140,9 +141,21 @@ impl OrganizationAdmin for OrganizationAdminService {
 
     async fn list_audit_entries(
         &self,
-        _: Request<v1::ListAuditEntriesRequest>,
+        request: Request<v1::ListAuditEntriesRequest>,
     ) -> Result<Response<v1::ListAuditEntriesResponse>, Status> {
-        Err(Problem::not_available("signalpost.v1.OrganizationAdmin/ListAuditEntries").into())
+        let caller = caller(&request)?;
+        let mut request = request.into_inner();
+        let mut found = Violations::new();
+        let (pages, page) = Pages::open::<_, AuditEntryId>(&mut request, &mut found);
+        let filter = read_audit_filter(request.filter.unwrap_or_default(), &mut found);
+        found.into_result(()).map_err(invalid)?;
+        let id = request.organization_id.as_str();
+        let listed = self.context.control.list_audit_entries(&caller, id, filter, page).await;
+        let listed = listed.map_err(status)?;
+        Ok(Response::new(v1::ListAuditEntriesResponse {
+            audit_entries: listed.rows.into_iter().map(write_audit_entry).collect(),
+            next_page_token: pages.next_token(listed.next),
+        }))
     }
 }
 

@@ -9,7 +9,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use prost::Message;
 
 use crate::control::PageRequest;
-use crate::domain::id::{DeliveryId, DestinationId, EventKey, OrganizationId, ReplayId};
+use crate::domain::id::{AuditEntryId, DeliveryId, DestinationId, EventKey, OrganizationId, ReplayId};
 use crate::domain::violation::{Rule, Violations};
 use crate::grpc::proto::v1;
 
@@ -62,6 +62,16 @@ impl Cursor for ReplayId {
     }
 }
 
+impl Cursor for AuditEntryId {
+    fn to_bytes(&self) -> Vec<u8> {
+        self.as_bytes().to_vec()
+    }
+
+    fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        bytes.try_into().ok().map(AuditEntryId::from_bytes)
+    }
+}
+
 impl Cursor for OrganizationId {
     fn to_bytes(&self) -> Vec<u8> {
         self.as_str().as_bytes().to_vec()
@@ -110,6 +120,7 @@ paged!(
     ListDestinationsRequest,
     ListContractsRequest,
     ListOrganizationsRequest,
+    ListAuditEntriesRequest,
 );
 
 /// Makes and reads the tokens of one request.

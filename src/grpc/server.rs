@@ -2,80 +2,50 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tonic::transport::server::{Router, TcpIncoming};
-use tonic::transport::{self, Server};
+use tonic::service::Routes;
 use tonic_health::pb::health_server::HealthServer;
 use tonic_reflection::server::Builder as ReflectionBuilder;
 
 use super::context::Context;
 use super::delivery::DeliveryAdminService;
 use super::destination::DestinationAdminService;
-use super::event::EventIngestService;
+use super::event::{EventIngestService, REFUSALS};
+use super::front::Front;
 use super::health::{HealthService, HealthState};
+use super::interceptor::Gate;
+use super::listener::Listening;
+use super::meter::Meter;
+use super::options::{Limits, Reflection};
 use super::organization::OrganizationAdminService;
 use super::proto;
 use super::proto::v1::delivery_admin_server::DeliveryAdminServer;
 use super::proto::v1::destination_admin_server::DestinationAdminServer;
 use super::proto::v1::event_ingest_server::EventIngestServer;
 use super::proto::v1::organization_admin_server::OrganizationAdminServer;
+use super::status::reason_name;
+use super::tls::ServerTls;
+use crate::auth::authenticator::Authenticator;
+use crate::auth::denial::{DenialListener, LogDenials};
 use crate::control::Control;
+use crate::metrics::RpcMetrics;
 
-/// How often a quiet connection is asked whether its other end is still there.
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
-/// How long it may take to answer that.
-const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
-/// The most bytes of a call's headers, unless configured otherwise.
-const HEADER_LIST_BYTES: u32 = 16 * 1024;
 /// The most bytes of a message on the port for probes.
 const PROBE_MESSAGE_BYTES: usize = 64 * 1024;
 
-/// What the API's server takes on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
-    /// The largest request message, in bytes. tonic answers `OUT_OF_RANGE` above it.
-    pub max_message_bytes: usize,
-    /// The most calls and streams open on one connection.
-    pub max_streams_per_connection: u32,
-    /// The most unary calls of one connection that are worked on at the same time; others wait.
-    pub max_calls_per_connection: usize,
-    /// The most `EmitStream` streams in all.
-    pub max_emit_streams: usize,
-    /// The most bytes of a call's headers.
-    pub max_header_bytes: u32,
-    /// Whether reflection is served.
-    pub reflection: bool,
-}
+/// What is counted by method: our services and health. Reflection is for people and counts as `other`.
+const METERED: [&[u8]; 2] = [proto::DESCRIPTORS, tonic_health::pb::FILE_DESCRIPTOR_SET];
 
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            max_message_bytes: 4 * 1024 * 1024,
-            max_streams_per_connection: 256,
-            // In closed loops 32 gave 1.4 times the calls a second of no limit, because both sides work
-            // in batches then; 64 leaves room for slow calls besides.
-            max_calls_per_connection: 64,
-            max_emit_streams: 1024,
-            max_header_bytes: HEADER_LIST_BYTES,
-            reflection: true,
-        }
-    }
-}
-
-/// Why a server could not be put together or went down.
+/// Why a server could not be put together.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
     /// The descriptors that reflection serves are damaged: a fault of the build.
     #[error("reflection can't be served: {0}")]
     Reflection(#[from] tonic_reflection::server::Error),
-    /// The transport failed.
-    #[error("the gRPC server failed: {0}")]
-    Transport(#[from] transport::Error),
 }
 
 /// The API over gRPC. Cheap to clone; all clones are one server.
@@ -84,47 +54,94 @@ pub struct GrpcServer {
     context: Context,
     health: HealthState,
     limits: Limits,
+    authenticator: Arc<Authenticator>,
+    denials: Arc<dyn DenialListener>,
+    tls: Option<ServerTls>,
+    metrics: RpcMetrics,
 }
 
 impl GrpcServer {
-    /// A server that does not listen yet.
+    /// A server that does not listen yet, in plaintext, for everybody who reaches it.
     #[must_use]
     pub fn new(control: Arc<Control>, health: HealthState, limits: Limits) -> Self {
+        for reason in REFUSALS {
+            control.metrics().refused(reason_name(reason), 0);
+        }
+        let permits = |most: usize| Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS)));
         let context = Context {
             control,
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
-            streams: Arc::new(Semaphore::new(limits.max_emit_streams.min(Semaphore::MAX_PERMITS))),
+            streams: permits(limits.max_emit_streams),
             max_streams: limits.max_emit_streams,
-            watches: Arc::new(Semaphore::new(super::watch::WATCHES_MAX)),
+            watches: permits(limits.max_watches),
+            max_watches: limits.max_watches,
         };
-        Self { context, health, limits }
+        let (authenticator, denials) = (Arc::new(Authenticator::open()), Arc::new(LogDenials));
+        let metrics = RpcMetrics::default();
+        Self { context, health, limits, authenticator, denials, tls: None, metrics }
+    }
+
+    /// The same, counting calls where others see it.
+    #[must_use]
+    pub fn with_metrics(self, metrics: RpcMetrics) -> Self {
+        Self { metrics, ..self }
+    }
+
+    /// The same for callers whom the authenticator admits.
+    #[must_use]
+    pub fn with_authenticator(self, authenticator: Authenticator) -> Self {
+        Self { authenticator: Arc::new(authenticator), ..self }
+    }
+
+    /// The same, telling somebody else of denied calls than the log.
+    #[must_use]
+    pub fn with_denials(self, denials: Arc<dyn DenialListener>) -> Self {
+        Self { denials, ..self }
+    }
+
+    /// The same over TLS, where there is some.
+    #[must_use]
+    pub fn with_tls(self, tls: Option<ServerTls>) -> Self {
+        Self { tls, ..self }
     }
 
     /// Serves the API until `shutdown` resolves; then takes no new calls, ends its streams, finishes
     /// what runs, and returns. Who can't wait that long drops the future.
     ///
     /// # Errors
-    /// [`ServeError`]; the listener is closed then.
+    /// [`ServeError`]; nothing was served then.
     pub async fn serve(
         &self,
         listener: TcpListener,
         shutdown: impl Future<Output = ()> + Send,
     ) -> Result<(), ServeError> {
-        let stop = self.context.stop.clone();
-        let signal = async move {
-            shutdown.await;
-            stop.cancel();
-        };
-        let served = self.router()?.serve_with_incoming_shutdown(incoming(listener), signal).await;
-        // Also where the transport failed: what was begun is finished.
-        self.context.stop.cancel();
+        let front = Arc::new(self.front()?);
+        let listening = Listening { listener, tls: self.tls.clone(), options: self.limits.listener, front };
+        serve_until(listening, shutdown, &self.context.stop).await;
         self.context.tasks.close();
         self.context.tasks.wait().await;
-        Ok(served?)
+        Ok(())
     }
 
-    fn router(&self) -> Result<Router, ServeError> {
+    fn front(&self) -> Result<Front, ServeError> {
+        let gate = Gate {
+            authenticator: Arc::clone(&self.authenticator),
+            denials: Arc::clone(&self.denials),
+            control: Some(Arc::clone(&self.context.control)),
+            recheck: self.limits.recheck,
+        };
+        Ok(Front {
+            routes: self.routes()?,
+            meter: Meter::new(&self.metrics, &METERED),
+            gate: Arc::new(gate),
+            reflection: self.limits.reflection,
+            call_default: self.limits.call_default,
+            connection: self.limits.connection,
+        })
+    }
+
+    fn routes(&self) -> Result<Routes, ServeError> {
         let most = self.limits.max_message_bytes;
         let context = &self.context;
         let health = HealthService::new(self.health.clone(), context.tasks.clone(), context.stop.clone());
@@ -132,21 +149,16 @@ impl GrpcServer {
         let destinations = DestinationAdminServer::new(DestinationAdminService::new(context.clone()));
         let deliveries = DeliveryAdminServer::new(DeliveryAdminService::new(context.clone()));
         let organizations = OrganizationAdminServer::new(OrganizationAdminService::new(context.clone()));
-        let sets =
-            [proto::DESCRIPTORS, tonic_health::pb::FILE_DESCRIPTOR_SET, tonic_types::pb::FILE_DESCRIPTOR_SET];
-        let router = builder()
-            .http2_max_header_list_size(self.limits.max_header_bytes)
-            .max_concurrent_streams(self.limits.max_streams_per_connection)
-            .concurrency_limit_per_connection(self.limits.max_calls_per_connection)
-            .add_service(events.max_decoding_message_size(most))
+        let routes = Routes::new(events.max_decoding_message_size(most))
             .add_service(destinations.max_decoding_message_size(most))
             .add_service(deliveries.max_decoding_message_size(most))
             .add_service(organizations.max_decoding_message_size(most))
             .add_service(HealthServer::new(health).max_decoding_message_size(PROBE_MESSAGE_BYTES));
-        if !self.limits.reflection {
-            return Ok(router);
-        }
-        Ok(router.add_service(reflection(&sets).build_v1()?).add_service(reflection(&sets).build_v1alpha()?))
+        let sets =
+            [proto::DESCRIPTORS, tonic_health::pb::FILE_DESCRIPTOR_SET, tonic_types::pb::FILE_DESCRIPTOR_SET];
+        let routes =
+            if self.limits.reflection == Reflection::Off { routes } else { with_reflection(routes, &sets)? };
+        Ok(routes.prepare())
     }
 }
 
@@ -154,47 +166,55 @@ impl GrpcServer {
 /// API's server, so that a draining process still answers that it lives.
 ///
 /// # Errors
-/// [`ServeError`]; the listener is closed then.
+/// [`ServeError`]; nothing was served then.
 pub async fn serve_health(
     health: HealthState,
     listener: TcpListener,
     shutdown: impl Future<Output = ()> + Send,
 ) -> Result<(), ServeError> {
     let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
-    let ending = stop.clone();
-    let signal = async move {
-        shutdown.await;
-        ending.cancel();
-    };
     let service = HealthServer::new(HealthService::new(health, tasks.clone(), stop.clone()));
-    let sets = [tonic_health::pb::FILE_DESCRIPTOR_SET];
-    let served = builder()
-        .add_service(service.max_decoding_message_size(PROBE_MESSAGE_BYTES))
-        .add_service(reflection(&sets).build_v1()?)
-        .add_service(reflection(&sets).build_v1alpha()?)
-        .serve_with_incoming_shutdown(incoming(listener), signal)
-        .await;
-    stop.cancel();
+    let routes = Routes::new(service.max_decoding_message_size(PROBE_MESSAGE_BYTES));
+    let routes = with_reflection(routes, &[tonic_health::pb::FILE_DESCRIPTOR_SET])?.prepare();
+    let limits = Limits::default();
+    let gate = Gate {
+        authenticator: Arc::new(Authenticator::open()),
+        denials: Arc::new(LogDenials),
+        control: None,
+        recheck: limits.recheck,
+    };
+    let front = Front {
+        routes,
+        meter: Meter::new(&RpcMetrics::default(), &[]),
+        gate: Arc::new(gate),
+        reflection: Reflection::Open,
+        call_default: limits.call_default,
+        connection: limits.connection,
+    };
+    let listening = Listening { listener, tls: None, options: limits.listener, front: Arc::new(front) };
+    serve_until(listening, shutdown, &stop).await;
     tasks.close();
     tasks.wait().await;
-    Ok(served?)
+    Ok(())
 }
 
-fn builder() -> Server {
-    Server::builder()
-        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
-        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
-        .http2_max_header_list_size(HEADER_LIST_BYTES)
+async fn serve_until(
+    listening: Listening,
+    shutdown: impl Future<Output = ()> + Send,
+    stop: &CancellationToken,
+) {
+    let stopping = async {
+        shutdown.await;
+        stop.cancel();
+    };
+    tokio::join!(stopping, listening.serve(stop.clone()));
 }
 
-/// Without TCP_NODELAY, answers wait for the peer's delayed acknowledgements: a seventh of the calls a
-/// second. tonic's own option has no effect on a listener that it did not open.
-fn incoming(listener: TcpListener) -> TcpIncoming {
-    TcpIncoming::from(listener).with_nodelay(Some(true))
-}
-
-fn reflection<'a>(sets: &[&'a [u8]]) -> ReflectionBuilder<'a> {
-    sets.iter().fold(ReflectionBuilder::configure(), |builder, set| {
-        builder.register_encoded_file_descriptor_set(set)
-    })
+fn with_reflection(routes: Routes, sets: &[&[u8]]) -> Result<Routes, ServeError> {
+    let builder = || {
+        sets.iter().fold(ReflectionBuilder::configure(), |builder, set| {
+            builder.register_encoded_file_descriptor_set(set)
+        })
+    };
+    Ok(routes.add_service(builder().build_v1()?).add_service(builder().build_v1alpha()?))
 }

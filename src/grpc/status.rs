@@ -61,6 +61,11 @@ impl Problem {
         self
     }
 
+    /// The reason, as programs read it.
+    pub fn reason_name(&self) -> &'static str {
+        reason_name(self.reason)
+    }
+
     fn of_quota(mut self, subject: String) -> Self {
         self.details.quota = Some(subject);
         self
@@ -75,6 +80,32 @@ impl Problem {
     pub fn not_available(method: &'static str) -> Self {
         let message = format!("{method} is not available in this version of the server; use a newer one");
         Self::new(Code::Unimplemented, ErrorReason::MethodNotAvailable, message).with("method", method)
+    }
+
+    /// A method that nobody knows.
+    pub fn unknown_method(method: &str) -> Self {
+        let message = "this server does not offer the method; check its name, or use a newer server";
+        Self::new(Code::Unimplemented, ErrorReason::MethodNotAvailable, message).with("method", method)
+    }
+
+    /// The call has no credentials.
+    pub fn credentials_missing() -> Self {
+        let message = "this call has no credentials; send `authorization: Bearer` with a token, or a client \
+                       certificate that the operator knows";
+        Self::new(Code::Unauthenticated, ErrorReason::CredentialsMissing, message)
+    }
+
+    /// The call has credentials that are not accepted. Which part of them is wrong is not said.
+    pub fn credentials_invalid() -> Self {
+        let message = "the credentials are not valid, or no longer; get new ones from the operator";
+        Self::new(Code::Unauthenticated, ErrorReason::CredentialsInvalid, message)
+    }
+
+    /// The call's deadline passed.
+    pub fn timed_out() -> Self {
+        let message = "the call's deadline passed before its answer; repeat it with the same event ids and a \
+                       longer deadline";
+        Self::new(Code::DeadlineExceeded, ErrorReason::CallTimedOut, message)
     }
 
     /// The server stops.
@@ -200,6 +231,10 @@ impl From<Error> for Problem {
                 Self::new(Code::OutOfRange, ErrorReason::CursorExpired, message)
                     .with("retained_from", retained_from)
             }
+            Error::RetentionExceeded { retained_from } => {
+                Self::new(Code::OutOfRange, ErrorReason::RetentionExceeded, message)
+                    .with("retained_from", retained_from)
+            }
             Error::Precondition { kind, subject, message } => precondition(kind, subject, message),
             Error::ReplayRunning { running } => {
                 Self::new(Code::Aborted, ErrorReason::ReplayRunning, message).with("replay_id", running)
@@ -279,10 +314,11 @@ fn quota(what: Quota, message: String, (plan, limit, usage): (&str, u64, u64)) -
                 .with("limit", limit)
                 .with("usage", usage)
         }
-        Quota::EventsPerSecond => {
+        Quota::EventsPerSecond | Quota::CallsPerSecond => {
+            let scope = if what == Quota::EventsPerSecond { "events" } else { "calls" };
             Problem::new(Code::ResourceExhausted, ErrorReason::RateLimitExceeded, message)
                 .with("limit_per_second", limit)
-                .with("scope", "events")
+                .with("scope", scope)
         }
     }
 }
@@ -318,7 +354,7 @@ fn precondition(kind: Condition, subject: String, message: String) -> Problem {
     problem
 }
 
-fn reason_name(reason: ErrorReason) -> &'static str {
+pub(super) fn reason_name(reason: ErrorReason) -> &'static str {
     reason.as_str_name().trim_start_matches("ERROR_REASON_")
 }
 

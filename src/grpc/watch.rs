@@ -14,6 +14,7 @@ use tonic::{Code, Status};
 use super::context::Context;
 use super::convert::delivery::{Attempts, read_filter, write_delivery};
 use super::convert::time::write_timestamp;
+use super::interceptor::Admission;
 use super::page::{Cursor, Pages};
 use super::proto::v1;
 use super::status::{Problem, invalid, status};
@@ -22,8 +23,6 @@ use crate::control::watch::{Changed, Watch, WatchCursor};
 use crate::domain::time::Timestamp;
 use crate::domain::violation::Violations;
 
-/// The most watches at a time.
-pub const WATCHES_MAX: usize = 256;
 /// A stream says that it lives after so long without a change.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(15);
 /// The most messages that wait for the client to take them.
@@ -50,13 +49,13 @@ impl Cursor for WatchCursor {
     }
 }
 
-/// Opens a watch and follows it until the client goes or the server stops.
+/// Opens a watch and follows it until the client goes, its credentials end, or the server stops.
 ///
 /// # Errors
 /// Where the request is not valid, the cursor is too old, or too many watch already.
-pub fn open(
+pub async fn open(
     context: &Context,
-    caller: &Caller,
+    (caller, admission): (&Caller, Admission),
     mut request: v1::WatchDeliveriesRequest,
 ) -> Result<ReceiverStream<Answer>, Status> {
     let token = std::mem::take(&mut request.cursor);
@@ -68,10 +67,10 @@ pub fn open(
         "" => None,
         token => Some(pages.cursor::<WatchCursor>(token).ok_or_else(invalid_cursor)?),
     };
-    let watch = context.control.watch_deliveries(caller, &request.organization_id, filter, cursor);
+    let watch = context.control.watch_deliveries(caller, &request.organization_id, filter, cursor).await;
     let watch = watch.map_err(status)?;
     let Ok(permit) = Arc::clone(&context.watches).try_acquire_owned() else {
-        return Err(too_many().into_status());
+        return Err(too_many(context.max_watches).into_status());
     };
     let (answers, receiver) = mpsc::channel(ANSWERS);
     let stop = context.stop.clone();
@@ -83,6 +82,9 @@ pub fn open(
                 answers.try_send(Err(Problem::shutting_down().into_status())).ok();
             }
             () = answers.closed() => {}
+            ended = admission.ended() => {
+                answers.try_send(Err(ended.into_status())).ok();
+            }
             () = follow(watch, pages, &answers) => {}
         }
         drop(permit);
@@ -131,9 +133,9 @@ fn invalid_cursor() -> Status {
     Problem::new(Code::InvalidArgument, v1::ErrorReason::CursorInvalid, message).into_status()
 }
 
-fn too_many() -> Problem {
-    let message = format!("{WATCHES_MAX} watches are open, which is the limit; close some, or share one");
+fn too_many(limit: usize) -> Problem {
+    let message = format!("{limit} watches are open, which is the limit; close some, or share one");
     Problem::new(Code::ResourceExhausted, v1::ErrorReason::StreamLimitExceeded, message)
-        .with("limit", WATCHES_MAX)
+        .with("limit", limit)
         .with("scope", "server")
 }

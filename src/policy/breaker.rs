@@ -49,6 +49,10 @@ impl Breaker {
     /// A request succeeded.
     pub fn succeeded(&mut self) {
         self.state = match self.state {
+            // The lane of a destination that is known to fail was made again: that was the probe.
+            State::Closed { failures } if failures >= self.opens_after => {
+                State::HalfOpen { failed_probes: 0, successes: 1 }
+            }
             State::Closed { .. } => State::Closed { failures: 0 },
             State::Open { failed_probes, .. } => State::HalfOpen { failed_probes, successes: 1 },
             State::HalfOpen { successes, .. } if successes + 1 >= CLOSES_AFTER => {

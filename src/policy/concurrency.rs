@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use crate::policy::standing::{SLOW, Standing};
 
-/// What a destination may have in flight before its first answer: enough not to wait for a lost packet,
-/// too little to take much room from others if nobody answers.
+/// What a destination that has answered before may have in flight before its next answer: enough not to wait
+/// for a lost packet, too little to take much room from others if nobody answers.
 pub const INITIAL: u32 = 2;
 /// So many failed requests in a row make a destination a failing one.
 const FAILING_AFTER: u32 = 3;
@@ -25,12 +25,12 @@ pub struct Concurrency {
 }
 
 impl Concurrency {
-    /// Starts with [`INITIAL`]. `failures`: how many requests have failed since the last success;
+    /// Starts with [`INITIAL`], or with one where nobody knows whether it will be answered. `failures`: how many requests have failed since the last success;
     /// `proven`: whether there ever was one.
     #[must_use]
     pub fn new(max: u32, failures: u32, proven: bool) -> Self {
         let max = max.max(1);
-        let limit = if failures > 0 { 1 } else { INITIAL.min(max) };
+        let limit = if failures > 0 || !proven { 1 } else { INITIAL.min(max) };
         let doubling = failures == 0;
         Self { max, limit: f64::from(limit), failures_in_a_row: failures, proven, doubling, slow: false }
     }
@@ -97,7 +97,7 @@ mod tests {
     const TIMEOUT: Duration = Duration::from_secs(10);
 
     fn grown() -> Concurrency {
-        let mut concurrency = Concurrency::new(8, 0, false);
+        let mut concurrency = Concurrency::new(8, 0, true);
         for _ in 0..6 {
             concurrency.succeeded(FAST, TIMEOUT);
         }
@@ -108,6 +108,7 @@ mod tests {
     fn a_new_lane_begins_narrow_and_has_its_width_after_a_few_successes() {
         assert_eq!(Concurrency::new(8, 0, true).limit(), 2);
         assert_eq!(Concurrency::new(1, 0, true).limit(), 1);
+        assert_eq!(Concurrency::new(8, 0, false).limit(), 1);
         assert_eq!(Concurrency::new(8, 4, true).limit(), 1);
         assert_eq!(grown().limit(), 8);
     }

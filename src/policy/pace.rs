@@ -7,8 +7,9 @@ use crate::domain::time::Timestamp;
 /// Deliveries are put back in groups, about this often: each group is a commit.
 const GROUPS_PER_SECOND: u32 = 10;
 /// The largest group, so that ingest waits for no long commit.
-const GROUP_MAX: u32 = 200;
+const GROUP_MAX: u32 = 64;
 const MICROS: i64 = 1_000_000;
+const MILLISECOND: i64 = 1000;
 
 /// Hands out deliveries evenly; what was not taken in time is not made up for, but for one group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,7 +43,9 @@ impl Pace {
     /// So many were put back.
     pub fn take(&mut self, count: usize, now: Timestamp) {
         let count = i64::try_from(count).unwrap_or(i64::MAX);
-        let earliest = micros(now).saturating_sub(self.gap.saturating_mul(self.group - 1));
+        // A group is asked for up to a millisecond after it is due, which is no lateness of the caller.
+        let group = self.gap.saturating_mul(self.group - 1).saturating_add(MILLISECOND);
+        let earliest = micros(now).saturating_sub(group);
         self.next = self.next.max(earliest).saturating_add(self.gap.saturating_mul(count));
     }
 
@@ -98,9 +101,9 @@ mod tests {
             (15, 10_000, 149, 150, 150),
             (100, 1_000, 91, 100, 11),
             (100, 60_000, 5_990, 6_000, 601),
-            (999, 10_000, 9_800, 9_990, 110),
-            (10_000, 1_000, 9_700, 10_000, 51),
-            (10_000, 10_000, 99_000, 100_000, 501),
+            (999, 10_000, 9_900, 9_990, 160),
+            (10_000, 1_000, 9_700, 10_000, 160),
+            (10_000, 10_000, 97_000, 100_000, 1600),
         ];
         for (per_second, millis, least, most, groups) in table {
             let (total, in_groups) = within(per_second, millis);

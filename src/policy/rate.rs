@@ -20,6 +20,13 @@ impl TokenBucket {
         Self { tokens: f64::from(per_second), filled_at: now }
     }
 
+    /// Whether it holds as much as it can, so that a new one would be the same.
+    #[must_use]
+    pub fn is_full(&self, per_second: u32, now: Timestamp) -> bool {
+        let rate = f64::from(per_second);
+        self.tokens + now.since(self.filled_at).as_secs_f64() * rate >= rate
+    }
+
     /// Takes one token, if there is one.
     ///
     /// # Errors

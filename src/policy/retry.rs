@@ -19,6 +19,8 @@ const GONE: u16 = 410;
 pub struct Facts<'a> {
     /// What is in force at the destination.
     pub policy: &'a EffectivePolicy,
+    /// Whether the delivery becomes a dead letter at its end.
+    pub guarantee: Guarantee,
     /// The present cycle, this attempt included.
     pub cycle: Cycle,
     /// When the event was accepted.
@@ -54,14 +56,14 @@ pub fn judge(facts: Facts<'_>) -> Verdict {
         return Verdict::Discard(EndReason::Lossy);
     }
     if is_final(facts.policy, facts.outcome) {
-        return end(facts.policy, EndReason::FinalStatus);
+        return end(facts.guarantee, EndReason::FinalStatus);
     }
     let Some(delay) = next_delay(facts.policy, facts.cycle.attempts, facts.draw) else {
-        return end(facts.policy, EndReason::AttemptsExhausted);
+        return end(facts.guarantee, EndReason::AttemptsExhausted);
     };
     let due = facts.now + delay.max(asked_delay(facts.outcome));
     if facts.policy.retry.give_up_after.is_some_and(|limit| due > facts.cycle.started_at + limit) {
-        return end(facts.policy, EndReason::GaveUp);
+        return end(facts.guarantee, EndReason::GaveUp);
     }
     match discard_at(facts.policy, facts.created_at) {
         Some(limit) if facts.now >= limit => Verdict::Discard(EndReason::TooOld),
@@ -115,8 +117,8 @@ fn is_final(policy: &EffectivePolicy, outcome: &Outcome) -> bool {
 }
 
 /// Best effort promises no dead letters (seed 000), so it ends on the record as discarded.
-fn end(policy: &EffectivePolicy, reason: EndReason) -> Verdict {
-    match policy.guarantee {
+fn end(guarantee: Guarantee, reason: EndReason) -> Verdict {
+    match guarantee {
         Guarantee::AtLeastOnce => Verdict::DeadLetter(reason),
         Guarantee::BestEffort => Verdict::Discard(reason),
     }
@@ -168,7 +170,8 @@ mod tests {
 
     fn judged(policy: &EffectivePolicy, attempts: u32, outcome: &Outcome) -> Verdict {
         let cycle = Cycle { cause: CycleCause::Routed, started_at: NOW, attempts };
-        judge(Facts { policy, cycle, created_at: NOW, outcome, now: NOW, draw: 1.0 })
+        let guarantee = policy.guarantee;
+        judge(Facts { policy, guarantee, cycle, created_at: NOW, outcome, now: NOW, draw: 1.0 })
     }
 
     fn minutes(list: &[u64]) -> RetrySchedule {
@@ -242,7 +245,9 @@ mod tests {
         let cycle = Cycle { cause: CycleCause::Routed, started_at: NOW, attempts: 1 };
         let now = NOW + Duration::from_secs(300);
         let outcome = answered(500, None);
-        let late = Facts { policy: &policy, cycle, created_at: NOW, outcome: &outcome, now, draw: 0.0 };
+        let guarantee = Guarantee::AtLeastOnce;
+        let late =
+            Facts { policy: &policy, guarantee, cycle, created_at: NOW, outcome: &outcome, now, draw: 0.0 };
         assert_eq!(judge(late), Verdict::Discard(EndReason::TooOld));
     }
 
@@ -277,7 +282,9 @@ mod tests {
             prop_assert!(jittered >= plain && jittered <= plain * 2);
             let cycle = Cycle { cause: CycleCause::Routed, started_at: NOW, attempts };
             let outcome = answered(503, Some(asked));
-            let facts = Facts { policy: &policy, cycle, created_at: NOW, outcome: &outcome, now: NOW, draw };
+            let guarantee = Guarantee::AtLeastOnce;
+            let facts =
+                Facts { policy: &policy, guarantee, cycle, created_at: NOW, outcome: &outcome, now: NOW, draw };
             let Verdict::Retry(due) = judge(facts) else { panic!("a retry was expected") };
             prop_assert!(due >= NOW + plain);
             prop_assert!(due <= NOW + RETRY_AFTER_MAX);

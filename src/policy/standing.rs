@@ -44,10 +44,18 @@ impl Standing {
     }
 }
 
-/// How much of `all` the destinations that are not prompt may take together, at least one.
+/// How much of `all` is the doorway, by which destinations that have not answered yet come in one after the
+/// other when there is no other room for them.
+#[must_use]
+pub const fn doorway_of(all: usize) -> usize {
+    all / 8
+}
+
+/// How much of `all` the destinations that are not prompt may take together without the doorway, at least
+/// one. A quarter is for prompt ones alone.
 #[must_use]
 pub const fn share_of_others(all: usize) -> usize {
-    let share = all - all / 4;
+    let share = all - all / 4 - doorway_of(all);
     if share == 0 { 1 } else { share }
 }
 
@@ -58,7 +66,7 @@ mod tests {
     #[test]
     fn a_quarter_of_the_room_is_for_prompt_destinations_alone() {
         assert_eq!(Standing::ALL.map(|standing| standing.share(256)), [256, 64, 128, 64]);
-        assert_eq!(share_of_others(256), 192);
+        assert_eq!((share_of_others(256), doorway_of(256)), (160, 32));
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! at open and changes it with each commit; nobody else writes to it, but for the live status, which the
 //! engine keeps.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
@@ -26,9 +27,17 @@ pub struct DestinationEntry {
 #[derive(Debug, Default)]
 pub struct DestinationStatus {
     inner: Mutex<(DestinationHealth, LaneStatus)>,
-    /// The events of requests that are under way, and of those whose outcome is not stored yet, each with the
-    /// number of attempts before. The bounds of the engine on both bound it.
-    in_flight: Mutex<HashMap<EventKey, u32>>,
+    /// The events of requests that are under way, and of those whose outcome is not stored yet. The bounds of
+    /// the engine on both bound it.
+    in_flight: Mutex<HashMap<EventKey, Flights>>,
+}
+
+/// The flights of one event: a resend may begin one before the outcome of another is stored.
+#[derive(Debug, Clone, Copy, Default)]
+struct Flights {
+    count: u32,
+    /// How many attempts there were before the latest one.
+    attempts_before: u32,
 }
 
 /// The run-time line of a destination, as callers may see it.
@@ -38,10 +47,14 @@ pub struct LaneStatus {
     pub in_flight: u32,
     /// Deliveries in the lane's memory window that wait.
     pub waiting_in_memory: u32,
+    /// When the event of the oldest delivery was accepted that is in memory and was never attempted.
+    pub oldest_fresh_at: Option<Timestamp>,
     /// Whether the store holds more than the window.
     pub more_in_store: bool,
     /// When the next attempt may begin, if that is known.
     pub next_attempt_at: Option<Timestamp>,
+    /// Where the organization sends to the host as fast as it may: when the lane's turn comes, at the earliest.
+    pub host_turn_at: Option<Timestamp>,
     /// Whether the lane sends, judged by recent outcomes.
     pub circuit: CircuitState,
     /// When the next probe is due, while the circuit is open.
@@ -67,19 +80,28 @@ impl DestinationStatus {
     /// already is not, although the engine may not know yet that it is stored.
     #[must_use]
     pub fn is_in_flight_after(&self, key: EventKey, attempt_count: u32) -> bool {
-        self.in_flight().get(&key).is_some_and(|before| *before >= attempt_count)
+        self.in_flight().get(&key).is_some_and(|flights| flights.attempts_before >= attempt_count)
     }
 
     /// Notes that a request with these events has begun, each with the number of its attempts before.
     pub fn begin_flight(&self, events: impl IntoIterator<Item = (EventKey, u32)>) {
-        self.in_flight().extend(events);
+        let mut in_flight = self.in_flight();
+        for (key, attempts_before) in events {
+            let flights = in_flight.entry(key).or_default();
+            *flights = Flights { count: flights.count + 1, attempts_before };
+        }
     }
 
     /// Notes that the outcomes for these events are stored, or that nothing was sent for them.
     pub fn end_flight(&self, keys: &[EventKey]) {
         let mut in_flight = self.in_flight();
         for key in keys {
-            in_flight.remove(key);
+            if let Entry::Occupied(mut flights) = in_flight.entry(*key) {
+                flights.get_mut().count -= 1;
+                if flights.get().count == 0 {
+                    flights.remove();
+                }
+            }
         }
     }
 
@@ -107,7 +129,7 @@ impl DestinationStatus {
         self.lock().1 = lane;
     }
 
-    fn in_flight(&self) -> std::sync::MutexGuard<'_, HashMap<EventKey, u32>> {
+    fn in_flight(&self) -> std::sync::MutexGuard<'_, HashMap<EventKey, Flights>> {
         self.in_flight.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -167,6 +189,12 @@ impl Directory {
     #[must_use]
     pub fn destination(&self, id: DestinationId) -> Option<Arc<DestinationEntry>> {
         self.read().by_id.get(&id).cloned()
+    }
+
+    /// All destinations of all organizations, in no order.
+    #[must_use]
+    pub fn entries(&self) -> Vec<Arc<DestinationEntry>> {
+        self.read().by_id.values().cloned().collect()
     }
 
     /// The ids of all destinations of all organizations.

@@ -10,46 +10,63 @@
 //!
 //! `conformance` holds the one suite of tests that every implementation passes.
 
+pub mod audit;
 pub mod changes;
 #[cfg(test)]
 pub(crate) mod conformance;
 pub mod directory;
+mod error;
+pub mod key_file;
+pub mod keyring;
 mod lifecycle;
 pub mod memory;
-mod memory_replay;
+mod query;
 pub mod record;
 mod replay;
 pub mod retention;
+mod settlement;
 pub mod sled;
+pub mod survey;
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use crate::domain::attempt::Attempt;
-use crate::domain::delivery::{Cycle, CycleCause, Delivery, DeliveryState, StateKind};
+use crate::domain::audit::AuditEntry;
+use crate::domain::delivery::{CycleCause, Delivery, DeliveryState, StateKind};
 use crate::domain::destination::{Destination, DestinationHealth};
-use crate::domain::event::{Acceptance, Event, EventType, NewEvent};
+use crate::domain::event::{Acceptance, Event, NewEvent};
 use crate::domain::id::{DeliveryId, DestinationId, EventId, EventKey, OrganizationId, ReplayId};
 use crate::domain::organization::Organization;
-use crate::domain::settings::Guarantee;
 use crate::domain::time::Timestamp;
+pub use audit::{AuditPage, AuditQuery, AuditStore};
 use changes::ChangeFeed;
 use directory::Directory;
+pub use error::StoreError;
+pub use query::{Backlog, DeliveryPage, DeliveryQuery, Page};
 pub use replay::{
     CoverPage, CoverQuery, ReplayAction, ReplayPage, ReplayQuery, ReplayStep, ReplayStore, Wants,
 };
-use retention::{Cuts, EraseFrom, ErasedEvent, SweepFrom, Swept};
+use retention::{Cuts, EraseFrom, ErasedEvent, Footprint, SweepFrom, Swept};
+pub use settlement::{DueEntry, Settlement, Stage};
 
 /// Everything that a running service needs to be kept.
 pub trait Store:
-    EventStore + DeliveryStore + DestinationStore + OrganizationStore + ReplayStore + RetentionStore
+    EventStore + DeliveryStore + DestinationStore + OrganizationStore + ReplayStore + RetentionStore + AuditStore
 {
     /// The in-memory snapshot of organizations and destinations; it changes with each commit.
     fn directory(&self) -> &Arc<Directory>;
 
     /// The latest changes of deliveries; it grows with each commit, and after each settlement.
     fn changes(&self) -> &Arc<ChangeFeed>;
+
+    /// How much is stored, as of the last commit; it costs nothing to ask.
+    fn footprint(&self) -> Footprint;
+
+    /// The same store, whose next change commits this entry of the audit log together with itself: both are
+    /// there after a crash, or neither. A call that changes nothing leaves no entry. Where the change is of
+    /// several things, the entry says of how many.
+    fn noting(&self, entry: AuditEntry) -> Arc<dyn Store>;
 
     /// Names the one who is told of commits. It is called on the store's own thread, in commit order,
     /// and may block to hold ingest back. May be set once, before the first write.
@@ -257,9 +274,10 @@ pub trait OrganizationStore: Send + Sync {
 /// Removing what is too old or must go. Each call is a small step, so that it never holds up others.
 #[async_trait]
 pub trait RetentionStore: Send + Sync {
-    /// One step through dead letters and events, from `from` on: what is too old goes, at most `budget` of
-    /// it. An event goes with all its deliveries and its id, and only when none of them waits or is a dead
-    /// letter. An expired dead letter is discarded first, and the listener told.
+    /// One step through dead letters, events and replays, from `from` on: what is too old goes, at most
+    /// `budget` of it. An event goes with all its deliveries and its id, and only when none of them waits or
+    /// is a dead letter; early, with its dead letters. An expired dead letter is discarded first, and the
+    /// listener told.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`], [`StoreError::Busy`].
@@ -295,151 +313,4 @@ pub trait RetentionStore: Send + Sync {
         from: Option<EraseFrom>,
         budget: usize,
     ) -> Result<Option<EraseFrom>, StoreError>;
-}
-
-/// Some rows, and whether there are more after the last one.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Page<T> {
-    /// The rows, in the order that the call promises.
-    pub rows: Vec<T>,
-    /// Whether reading on after the last row would find more.
-    pub more: bool,
-}
-
-/// Some deliveries of a list, and where the list goes on.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DeliveryPage {
-    /// The rows; there may be none although the list goes on.
-    pub rows: Vec<Delivery>,
-    /// The `after` of the next page; `None` at the end of the list. It need not be a delivery that fits the
-    /// query.
-    pub next: Option<DeliveryId>,
-}
-
-/// A delivery that waits for its due time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct DueEntry {
-    /// Which delivery.
-    pub id: DeliveryId,
-    /// Not before this.
-    pub due: Timestamp,
-    /// Attempts in all so far.
-    pub attempt_count: u32,
-    /// The present cycle.
-    pub cycle: Cycle,
-}
-
-/// How a delivery waits at present; the lane knows, so that the store need not look.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stage {
-    /// It waits in order of its key, without a record of its own.
-    Fresh,
-    /// It waits for this due time, with a record.
-    Due(Timestamp),
-    /// Best effort: in memory only.
-    InMemory,
-}
-
-/// What became of a delivery.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Settlement {
-    /// Which delivery.
-    pub id: DeliveryId,
-    /// How it waited until now.
-    pub stage: Stage,
-    /// What it was promised.
-    pub guarantee: Guarantee,
-    /// The attempt that was made, if one was.
-    pub attempt: Option<Attempt>,
-    /// The cycle, this attempt included.
-    pub cycle: Cycle,
-    /// The state from now on.
-    pub state: DeliveryState,
-}
-
-/// Which deliveries to list.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DeliveryQuery {
-    /// Whose.
-    pub organization_id: OrganizationId,
-    /// Of these destinations; the caller names all of the organization's where it means all.
-    pub destination_ids: Vec<DestinationId>,
-    /// In one of these states; empty means any.
-    pub states: Vec<StateKind>,
-    /// Of one of these types; empty means any.
-    pub event_types: Vec<EventType>,
-    /// Of events accepted at or after this; where dead letters alone are asked for, that became one then.
-    pub from: Option<Timestamp>,
-    /// Of events accepted before this, or that became a dead letter before.
-    pub until: Option<Timestamp>,
-    /// Only deliveries that come after this one in the list.
-    pub after: Option<DeliveryId>,
-    /// The most rows.
-    pub limit: usize,
-}
-
-/// What waits in the store for a destination.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Backlog {
-    /// How many deliveries wait; at most the cap of the call.
-    pub count: usize,
-    /// Whether counting stopped at the cap.
-    pub capped: bool,
-    /// When the event of the oldest fresh delivery was accepted.
-    pub oldest: Option<Timestamp>,
-    /// How many dead letters there are; at most the cap of the call.
-    pub dead_letters: usize,
-}
-
-/// Why the store did not do what it was asked.
-#[derive(Debug, thiserror::Error)]
-pub enum StoreError {
-    /// Too much waits to be written; try again soon.
-    #[error("the store's write queue is full")]
-    Busy,
-    /// The disk is full or below the free-space watermark.
-    #[error("the store's disk has {free_bytes} bytes free; {needed_bytes} must stay free")]
-    Full {
-        /// What is free.
-        free_bytes: u64,
-        /// What must stay free.
-        needed_bytes: u64,
-    },
-    /// There is no such thing.
-    #[error("not found")]
-    NotFound,
-    /// The organization is being erased.
-    #[error("the organization is being erased")]
-    Erasing,
-    /// There is one already.
-    #[error("exists already")]
-    AlreadyExists,
-    /// It was changed since it was read.
-    #[error("changed meanwhile: revision {found}, not {expected}")]
-    Stale {
-        /// What the caller had read.
-        expected: u64,
-        /// What is there.
-        found: u64,
-    },
-    /// The organization has as many as its plan allows.
-    #[error("the limit of {limit} is reached: {usage} exist")]
-    LimitReached {
-        /// The plan's limit.
-        limit: u32,
-        /// How many there are.
-        usage: u32,
-    },
-    /// Another replay that runs covers the same destination.
-    #[error("the replay {0} covers the same destination")]
-    ReplayRunning(ReplayId),
-    /// A stored record can't be read; it is never served.
-    #[error("a stored record is damaged: {0}")]
-    Corrupt(String),
-    /// The store could not be opened, for a reason that the operator can mend.
-    #[error("{0}")]
-    CannotOpen(String),
-    /// The store does not work (any more); the process should end.
-    #[error("the store is not available: {0}")]
-    Unavailable(String),
 }

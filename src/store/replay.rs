@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use super::StoreError;
+use super::{DueEntry, StoreError};
 use crate::domain::event::{EventType, Level};
 use crate::domain::id::{DeliveryId, DestinationId, OrganizationId, ReplayId};
 use crate::domain::replay::{Replay, ReplayScope, ReplayState, ReplayStateKind};
@@ -98,6 +98,29 @@ pub enum ReplayAction {
     },
     /// The replay can't go on, for this reason.
     Fail(String),
+}
+
+/// Does a step in the replay's record: `send` puts deliveries back and answers those that it took. Answers
+/// them, or none where the replay does not stand where the step begins (any more).
+pub(super) fn take_step(
+    replay: &mut Replay,
+    step: ReplayStep,
+    now: Timestamp,
+    send: impl FnOnce(&Replay, &[DeliveryId]) -> Result<Vec<DueEntry>, StoreError>,
+) -> Result<Option<Vec<DueEntry>>, StoreError> {
+    if replay.state != step.from {
+        return Ok(None);
+    }
+    match step.action {
+        ReplayAction::Count { found, next } => replay.counted(found, next),
+        ReplayAction::Fail(error) => replay.fail(error, now),
+        ReplayAction::Send { ids, next } => {
+            let entries = send(replay, &ids)?;
+            replay.sent((ids.len() as u64, entries.len() as u64), next, now);
+            return Ok(Some(entries));
+        }
+    }
+    Ok(Some(Vec::new()))
 }
 
 /// Which replays to list.

@@ -4,13 +4,16 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
+use super::account::{Account, AttemptTrace};
+use super::echo::without_secrets;
 use super::secrets::{SecretProblem, SecretReader};
 use super::{SendOptions, Sent, Transport};
 use crate::clock::SharedClock;
 use crate::contract::{self, RenderContext, RenderProblem, RenderedRequest, ResolvedSecrets};
-use crate::domain::attempt::{Attempt, Outcome, Refusal, Trigger};
+use crate::domain::attempt::{Attempt, InBatch, Outcome, Refusal, Trigger};
 use crate::domain::destination::Destination;
 use crate::domain::event::Event;
+use crate::domain::id::BatchId;
 use crate::domain::secret::HttpAuth;
 use crate::domain::settings::EffectivePolicy;
 use crate::domain::time::Timestamp;
@@ -24,6 +27,8 @@ pub struct Courier {
     pub secrets: Arc<SecretReader>,
     /// The time that is signed and recorded.
     pub clock: SharedClock,
+    /// Where attempts are accounted for.
+    pub account: Account,
 }
 
 /// What to deliver in one request.
@@ -48,22 +53,44 @@ impl Courier {
     pub async fn attempt(&self, order: Order<'_>) -> Attempt {
         let started_at = self.clock.now();
         let begun = Instant::now();
-        let sent = match self.prepare(order, started_at) {
-            Ok(request) => self.transport.send(request, send_options(order.policy)).await,
+        let in_flight = self.account.metrics.begin();
+        let trace = AttemptTrace::of(order, fastrand::u64(..));
+        let sent = match self.prepare(order, started_at, trace) {
+            Ok((request, secrets)) => {
+                let sent = self.transport.send(request, send_options(order.policy)).await;
+                without_echo(sent, order.destination, &secrets)
+            }
             Err(outcome) => Sent { outcome, remote_address: None },
         };
-        Attempt {
+        drop(in_flight);
+        let attempt = Attempt {
             number: order.number,
             started_at,
             round_trip: begun.elapsed(),
             trigger: order.trigger,
             outcome: sent.outcome,
             batch_size: u32::try_from(order.events.len()).unwrap_or(u32::MAX),
+            batch: batch_of(order, started_at),
             remote_address: sent.remote_address,
-        }
+        };
+        self.account.close(order, &attempt, trace);
+        attempt
     }
 
-    fn prepare(&self, order: Order<'_>, now: Timestamp) -> Result<RenderedRequest, Outcome> {
+    /// Whether the events could be sent: everything but the sending.
+    ///
+    /// # Errors
+    /// The outcome that the attempt would have.
+    pub fn check(&self, order: Order<'_>) -> Result<(), Outcome> {
+        self.prepare(order, self.clock.now(), None).map(drop)
+    }
+
+    fn prepare(
+        &self,
+        order: Order<'_>,
+        now: Timestamp,
+        trace: Option<AttemptTrace>,
+    ) -> Result<(RenderedRequest, ResolvedSecrets), Outcome> {
         let secrets = self.resolve(order.destination, now).map_err(|SecretProblem(detail)| {
             Outcome::NotSent { refusal: Refusal::SecretUnavailable, detail }
         })?;
@@ -73,10 +100,13 @@ impl Courier {
             secrets: &secrets,
             now,
             attempt_number: order.number,
+            trace: trace.map(|trace| trace.context).filter(|_| self.account.tells_receivers),
         };
         let events: Vec<&Event> = order.events.iter().map(Arc::as_ref).collect();
-        contract::render(context, &events)
-            .map_err(|RenderProblem(detail)| Outcome::NotSent { refusal: Refusal::NotRenderable, detail })
+        match contract::render(context, &events) {
+            Ok(request) => Ok((request, secrets)),
+            Err(RenderProblem(detail)) => Err(Outcome::NotSent { refusal: Refusal::NotRenderable, detail }),
+        }
     }
 
     /// All secrets that are in force now. Also a retiring one that is gone is a problem: receivers that
@@ -97,6 +127,23 @@ impl Courier {
         };
         Ok(ResolvedSecrets { signing, http_auth })
     }
+}
+
+fn without_echo(mut sent: Sent, destination: &Destination, secrets: &ResolvedSecrets) -> Sent {
+    if let Outcome::Answered { body, .. } = &mut sent.outcome {
+        *body = without_secrets(std::mem::take(body), destination, secrets);
+    }
+    sent
+}
+
+/// The batch, as the record of its first delivery has it.
+fn batch_of(order: Order<'_>, now: Timestamp) -> Option<InBatch> {
+    let id = || {
+        let mut random = [0; 10];
+        random.fill_with(|| fastrand::u8(..));
+        BatchId::make(now, random)
+    };
+    (order.events.len() > 1).then(|| InBatch { id: id(), position: 1 })
 }
 
 fn send_options(policy: &EffectivePolicy) -> SendOptions {
@@ -176,6 +223,7 @@ mod tests {
     fn event() -> Arc<Event> {
         Arc::new(Event {
             erased_at: None,
+            trace: None,
             key: EventKey::lower_bound(NOW),
             id: EventId::from_key(EventKey::lower_bound(NOW)),
             organization_id: OrganizationId::parse("acme").unwrap(),
@@ -192,6 +240,7 @@ mod tests {
         Courier {
             transport: Arc::clone(transport) as Arc<dyn Transport>,
             secrets: Arc::default(),
+            account: Account::default(),
             clock: Arc::new(TokioClock::starting_at(NOW)),
         }
     }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use rustls::{AlertDescription, CertificateError, InvalidMessage};
 
-use super::resolve::AddressRefused;
+use super::resolve::{AddressRefused, ResolveError};
 use crate::domain::attempt::{Failure, Outcome, Refusal};
 
 /// What only the HTTP client itself can tell about its error.
@@ -24,6 +24,8 @@ pub struct Stage {
     pub resolving: bool,
     /// The request is `https://`.
     pub tls: bool,
+    /// It goes through the operator's proxy.
+    pub proxied: bool,
     /// The limit for the whole request.
     pub timeout: Duration,
     /// The limit for the connection.
@@ -45,8 +47,14 @@ fn explain(causes: &[&(dyn Error + 'static)], stage: Stage) -> (Failure, String)
     if let Some(error) = find::<rustls::Error>(causes) {
         return (Failure::Tls, tls_words(error));
     }
+    if let Some(error @ ResolveError::Slow(_)) = find(causes) {
+        return (Failure::Dns, error.to_string());
+    }
     if stage.timed_out {
         return (Failure::Timeout, timeout_words(stage));
+    }
+    if stage.connecting && stage.proxied {
+        return (Failure::Connect, "the operator's proxy did not open a connection to the host".into());
     }
     if stage.resolving {
         return (Failure::Dns, "the host name could not be resolved".into());

@@ -1,10 +1,11 @@
 //! The HTTP client: the only file that knows reqwest.
 //!
-//! What must stay true: a request goes to the URL it was made for and nowhere else (no redirects, no
-//! proxies, no second try by the client itself), within its time, and no answer can take memory. The
-//! engine alone decides on further attempts.
+//! What must stay true: a request goes to the URL it was made for and nowhere else (no redirects, no proxy
+//! but the operator's, no second try by the client itself), within its time, and no answer can take memory.
+//! The engine alone decides on further attempts.
 
-use std::net::SocketAddr;
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,17 +13,19 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use http::header::RETRY_AFTER;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
-use reqwest::{Client, Method, Request, Response};
+use reqwest::{Client, Method, Proxy, Request, Response};
 use rustls::ClientConfig;
 use rustls::pki_types::CertificateDer;
+use url::{Host as UrlHost, Url};
 
 use super::failure::{self, Stage};
-use super::resolve::{self, GuardedResolver};
+use super::resolve::{self, GuardedResolver, NameSource, SystemLookUp};
 use super::{SendOptions, Sent, Transport, tls};
 use crate::clock::SharedClock;
 use crate::contract::RenderedRequest;
-use crate::domain::attempt::{Outcome, RESPONSE_KEPT_BYTES, Refusal};
-use crate::policy::address::AddressPolicy;
+use crate::domain::attempt::{Outcome, RESPONSE_KEPT_BYTES, Refusal, ResponseBodies};
+use crate::policy::address::{AddressPolicy, is_public};
+use crate::policy::host_rate::Host;
 use crate::policy::retry_after;
 
 /// How much of a response is read before the rest is dropped. A small body that is read to its end keeps
@@ -44,6 +47,15 @@ pub struct HttpOptions {
     pub pool_idle_timeout: Duration,
     /// Whether `http://` may be called besides `https://`.
     pub plain_http: bool,
+    /// Who looks names up.
+    pub names: NameSource,
+    /// Whose response bodies are kept.
+    pub response_bodies: ResponseBodies,
+    /// The forward proxy that all requests go through, `http://` or `https://`; without one, the default,
+    /// they go straight to their receivers. The environment is never asked for one.
+    ///
+    /// Through a proxy, names are looked up there: here only ports, names and literal addresses are judged.
+    pub proxy: Option<Url>,
 }
 
 impl Default for HttpOptions {
@@ -56,6 +68,10 @@ impl Default for HttpOptions {
             pool_max_idle_per_host: 8,
             pool_idle_timeout: Duration::from_secs(10),
             plain_http: false,
+            // Less than the time to connect, so that the words for it are right.
+            names: NameSource { look_up: Arc::new(SystemLookUp), timeout: Duration::from_secs(4) },
+            response_bodies: ResponseBodies::default(),
+            proxy: None,
         }
     }
 }
@@ -78,22 +94,47 @@ pub enum HttpSetupError {
 pub struct HttpTransport {
     options: HttpOptions,
     clock: SharedClock,
+    clients: Clients,
+    resolver: Arc<GuardedResolver>,
+    /// For requests to a port at which this process listens; see [`GuardedResolver::for_own_port`].
+    beside_us: HashMap<u16, Clients>,
+}
+
+/// Whether certificates are checked is a setting of a client, not of a request.
+#[derive(Clone)]
+struct Clients {
     verifying: Client,
-    // Whether certificates are checked is a setting of a client, not of a request.
     accepting_any: Client,
 }
 
 impl HttpTransport {
-    /// Sets up the two clients; both ask the same guarded resolver.
+    /// Sets up the clients, all of which ask guarded resolvers.
     ///
     /// # Errors
-    /// [`HttpSetupError`] where a root certificate can't be used.
+    /// [`HttpSetupError`] where a root certificate or the proxy can't be used.
     pub fn new(options: HttpOptions, clock: SharedClock) -> Result<Self, HttpSetupError> {
-        let resolver = Arc::new(GuardedResolver::new(Arc::clone(&options.address_policy)));
-        let verifying = tls::verifying(&options.extra_root_certificates)?;
-        let verifying = client(&options, verifying, Arc::clone(&resolver))?;
-        let accepting_any = client(&options, tls::accepting_any()?, resolver)?;
-        Ok(Self { options, clock, verifying, accepting_any })
+        let tls = [tls::verifying(&options.extra_root_certificates)?, tls::accepting_any()?];
+        let (policy, names) = (&options.address_policy, &options.names);
+        let resolver = Arc::new(GuardedResolver::new(Arc::clone(policy), names.clone()));
+        let clients = Clients::new(&options, tls.clone(), Arc::clone(&resolver))?;
+        let mut beside_us = HashMap::new();
+        for port in policy.own_listeners.iter().map(SocketAddr::port) {
+            let resolver = GuardedResolver::for_own_port(Arc::clone(policy), names.clone(), port);
+            beside_us.insert(port, Clients::new(&options, tls.clone(), Arc::new(resolver))?);
+        }
+        Ok(Self { options, clock, clients, resolver, beside_us })
+    }
+
+    /// Looks a name up as a request would.
+    #[cfg(test)]
+    pub(super) async fn look_up(&self, name: &str) {
+        self.resolver.resolve(name).await.map(drop).unwrap_or_default();
+    }
+
+    fn client_for(&self, url: &Url, allow_invalid_certificates: bool) -> &Client {
+        let port = url.port_or_known_default().unwrap_or(0);
+        let clients = self.beside_us.get(&port).unwrap_or(&self.clients);
+        if allow_invalid_certificates { &clients.accepting_any } else { &clients.verifying }
     }
 
     /// What can be judged without a look-up: scheme, port, host and literal address.
@@ -105,15 +146,26 @@ impl HttpTransport {
     }
 
     async fn answered(&self, mut response: Response) -> Sent {
-        let remote_address = response.remote_addr();
+        // Behind a proxy, what is connected to is the proxy.
+        let remote_address = response.remote_addr().filter(|_| self.options.proxy.is_none());
         let status = response.status().as_u16();
         let retry_after = response
             .headers()
             .get(RETRY_AFTER)
             .and_then(|value| value.to_str().ok())
             .and_then(|value| retry_after::parse(value, self.clock.now()));
-        let body = read_start(&mut response).await;
+        let start = read_start(&mut response).await;
+        let body = if self.keeps_body(remote_address) { start } else { Bytes::new() };
         Sent { outcome: Outcome::Answered { status, retry_after, body }, remote_address }
+    }
+
+    /// An answer out of a network that the operator has opened is not for everybody's eyes.
+    fn keeps_body(&self, remote_address: Option<SocketAddr>) -> bool {
+        match self.options.response_bodies {
+            ResponseBodies::Public => remote_address.is_some_and(|address| is_public(address.ip())),
+            ResponseBodies::Always => true,
+            ResponseBodies::Never => false,
+        }
     }
 
     fn failed(&self, error: reqwest::Error, tls: bool, timeout: Duration) -> Sent {
@@ -127,6 +179,7 @@ impl HttpTransport {
             connecting: error.is_connect(),
             resolving: error.is_dns(),
             tls,
+            proxied: self.options.proxy.is_some(),
             timeout,
             connect_timeout: self.options.connect_timeout,
         };
@@ -141,11 +194,46 @@ impl Transport for HttpTransport {
             return not_sent(Refusal::AddressNotAllowed, detail);
         }
         let tls = request.url().scheme() == "https";
-        let client = if options.allow_invalid_certificates { &self.accepting_any } else { &self.verifying };
+        let client = self.client_for(request.url(), options.allow_invalid_certificates);
         match client.execute(outgoing(&request, options.timeout)).await {
             Ok(response) => self.answered(response).await,
             Err(error) => self.failed(error, tls, options.timeout),
         }
+    }
+
+    fn third_party(&self, url: &Url) -> Option<Host> {
+        let ip = match url.host()? {
+            UrlHost::Ipv4(ip) => Some(IpAddr::V4(ip)),
+            UrlHost::Ipv6(ip) => Some(IpAddr::V6(ip)),
+            UrlHost::Domain(name) => self.resolver.last_known(name),
+        };
+        match ip {
+            // A network that the operator has opened is the operator's.
+            Some(ip) => is_public(ip).then(|| Host::at(ip)),
+            None => url.host_str().map(|name| Host::Name(name.to_owned())),
+        }
+    }
+}
+
+impl Clients {
+    fn new(
+        options: &HttpOptions,
+        [verifying, accepting_any]: [ClientConfig; 2],
+        resolver: Arc<GuardedResolver>,
+    ) -> Result<Self, HttpSetupError> {
+        // Through a proxy, the only name that is ever looked up here is the proxy's; it is the operator's
+        // own word, so no policy judges it.
+        let guard: Arc<dyn Resolve> = match &options.proxy {
+            None => Arc::new(Guard(resolver)),
+            Some(proxy) => Arc::new(ProxyOnly {
+                host: proxy.host_str().unwrap_or_default().to_owned(),
+                names: options.names.clone(),
+            }),
+        };
+        Ok(Self {
+            verifying: client(options, verifying, Arc::clone(&guard))?,
+            accepting_any: client(options, accepting_any, guard)?,
+        })
     }
 }
 
@@ -156,12 +244,16 @@ impl Transport for HttpTransport {
 fn client(
     options: &HttpOptions,
     tls: ClientConfig,
-    resolver: Arc<GuardedResolver>,
+    resolver: Arc<dyn Resolve>,
 ) -> Result<Client, HttpSetupError> {
-    Client::builder()
+    // `no_proxy` also forgets what the environment says; a proxy of the operator's comes after it.
+    let mut builder = Client::builder().no_proxy();
+    if let Some(proxy) = &options.proxy {
+        builder = builder.proxy(Proxy::all(proxy.clone()).map_err(HttpSetupError::Client)?);
+    }
+    builder
         .tls_backend_preconfigured(tls)
-        .dns_resolver(Guard(resolver))
-        .no_proxy()
+        .dns_resolver(resolver)
         .redirect(reqwest::redirect::Policy::none())
         .referer(false)
         .retry(reqwest::retry::never())
@@ -216,6 +308,25 @@ impl Resolve for Guard {
             let found = resolver.resolve(name.as_str()).await?;
             let addresses: Vec<SocketAddr> = found.to_vec();
             Ok(Box::new(addresses.into_iter()) as Addrs)
+        })
+    }
+}
+
+/// Looks up the proxy, and nobody else.
+struct ProxyOnly {
+    host: String,
+    names: NameSource,
+}
+
+impl Resolve for ProxyOnly {
+    fn resolve(&self, name: Name) -> Resolving {
+        let (names, is_proxy) = (self.names.clone(), name.as_str().eq_ignore_ascii_case(&self.host));
+        Box::pin(async move {
+            if !is_proxy {
+                return Err("only the proxy is looked up here".into());
+            }
+            let found = tokio::time::timeout(names.timeout, names.look_up.look_up(name.as_str())).await??;
+            Ok(Box::new(found.into_iter().map(|ip| SocketAddr::new(ip, 0))) as Addrs)
         })
     }
 }

@@ -2,10 +2,13 @@
 //!
 //! `http` is the only file that knows reqwest, with `tls` for trust and `failure` for words; `resolve`
 //! decides which addresses may be connected to; `secrets` reads secrets from where they are; `courier` puts
-//! the three together into one attempt. `scripted` stands in for `http` in tests.
+//! the three together into one attempt, for which `account` accounts. `scripted` stands in for `http` in tests.
 
+pub mod account;
 pub mod courier;
+mod echo;
 pub mod failure;
+pub mod fetch;
 pub mod http;
 pub mod resolve;
 pub mod scripted;
@@ -19,9 +22,11 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use url::Url;
 
 use crate::contract::RenderedRequest;
 use crate::domain::attempt::Outcome;
+use crate::policy::host_rate::Host;
 
 /// Sends requests. One implementation talks HTTP; tests have a scripted one.
 #[async_trait]
@@ -30,6 +35,12 @@ pub trait Transport: Send + Sync {
     ///
     /// Whatever the receiver does is an [`Outcome`]; there is no error.
     async fn send(&self, request: RenderedRequest, options: SendOptions) -> Sent;
+
+    /// Whose host a request to this URL would reach, as far as it is known without asking anybody; `None`
+    /// where it is the operator's own.
+    fn third_party(&self, url: &Url) -> Option<Host> {
+        url.host_str().map(|host| Host::Name(host.to_owned()))
+    }
 }
 
 /// How to send a request.

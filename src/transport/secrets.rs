@@ -9,7 +9,8 @@ use std::io::{self, ErrorKind, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::OFlags;
+use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
+use rustix::io::Errno;
 use zeroize::Zeroizing;
 
 use crate::domain::secret::{SECRET_MAX_BYTES, Secret, SecretSource};
@@ -46,7 +47,7 @@ impl SecretReader {
             SecretSource::File(path) => {
                 self.check_place(path)?;
                 match path.canonicalize() {
-                    Ok(target) => self.check_target(path, &target),
+                    Ok(target) => self.check_target(path, &target).map(drop),
                     Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
                     Err(error) => Err(unreadable(path, &error)),
                 }
@@ -93,15 +94,27 @@ impl SecretReader {
 
     fn read_file(&self, path: &Path) -> Result<Secret, String> {
         self.check_place(path)?;
-        let target = path.canonicalize().map_err(|error| unreadable(path, &error))?;
-        self.check_target(path, &target)?;
-        let bytes = read_start(&target).map_err(|error| unreadable(path, &error))?;
+        let bytes = match self.read_checked(path) {
+            // Kubernetes may have swapped the folder between the look and the opening.
+            Err(Unread::Disk(_)) => self.read_checked(path),
+            read => read,
+        };
+        let bytes = bytes.map_err(|problem| match problem {
+            Unread::Refused(problem) => problem,
+            Unread::Disk(error) => unreadable(path, &error),
+        })?;
         let what = format!("the file {}", path.display());
         let text = std::str::from_utf8(&bytes).map_err(|_| format!("{what} is not UTF-8"))?;
         // Editors and `echo` end a file with a newline that nobody means as a part of the secret.
         let text = text.strip_suffix('\n').map_or(text, |text| text.strip_suffix('\r').unwrap_or(text));
         check_text(&what, text)?;
         Ok(Secret::new(text))
+    }
+
+    fn read_checked(&self, path: &Path) -> Result<Zeroizing<Vec<u8>>, Unread> {
+        let target = path.canonicalize().map_err(Unread::Disk)?;
+        let folder = self.check_target(path, &target).map_err(Unread::Refused)?;
+        read_start(open(&folder, &target).map_err(Unread::Disk)?).map_err(Unread::Disk)
     }
 
     /// Judges the path as written. This comes before any look at the disk, so that nobody can find out
@@ -117,18 +130,25 @@ impl SecretReader {
         if is_plain && is_allowed { Ok(()) } else { Err(not_allowed(path)) }
     }
 
-    /// Judges where the path leads. Links within an allowed folder are fine: that is how Kubernetes
-    /// swaps mounted secrets.
-    fn check_target(&self, path: &Path, target: &Path) -> Result<(), String> {
-        let is_below =
-            |folder: &PathBuf| folder.canonicalize().is_ok_and(|folder| target.starts_with(folder));
-        if self.allowed_folders.iter().any(is_below) { Ok(()) } else { Err(not_allowed(path)) }
+    /// Judges where the path leads, and answers the folder, without links, that it is in. Links within an
+    /// allowed folder are fine: that is how Kubernetes swaps mounted secrets.
+    fn check_target(&self, path: &Path, target: &Path) -> Result<PathBuf, String> {
+        let folders = self.allowed_folders.iter().filter_map(|folder| folder.canonicalize().ok());
+        let mut around = folders.filter(|folder| target.starts_with(folder));
+        around.next().ok_or_else(|| not_allowed(path))
     }
 }
 
+/// Why a file was not read.
+enum Unread {
+    /// The operator does not allow it.
+    Refused(String),
+    /// The system says no.
+    Disk(io::Error),
+}
+
 /// Reads a little more than a secret may have, so that a longer one is noticed.
-fn read_start(target: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
-    let file = open(target)?;
+fn read_start(file: File) -> io::Result<Zeroizing<Vec<u8>>> {
     // The text, two bytes of line end, and one that shows that there is more. The buffer never grows, so
     // no copy of the secret is left behind.
     let most = SECRET_MAX_BYTES + 3;
@@ -137,11 +157,23 @@ fn read_start(target: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
     Ok(bytes)
 }
 
-/// Opens a regular file. Without `NONBLOCK` a named pipe would hold the thread until somebody writes; with
-/// `NOFOLLOW` a link that was put in place after the check is not followed.
-fn open(target: &Path) -> io::Result<File> {
-    let flags = OFlags::NONBLOCK | OFlags::NOFOLLOW;
-    let file = OpenOptions::new().read(true).custom_flags(flags.bits().cast_signed()).open(target)?;
+/// Opens a regular file below a folder. The kernel follows no link on the way and does not leave the folder, so
+/// nothing that was put in place after the check leads elsewhere. Without `NONBLOCK` a named pipe would hold
+/// the thread until somebody writes.
+fn open(folder: &Path, target: &Path) -> io::Result<File> {
+    let flags = OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let below = target.strip_prefix(folder).unwrap_or(target);
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+    let root = rustix::fs::open(folder, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    let file = match openat2(&root, below, flags | OFlags::RDONLY, Mode::empty(), resolve) {
+        Ok(file) => File::from(file),
+        // Kernels before 5.6 and some sandboxes have no such call. What is left is that the last part is no
+        // link.
+        Err(Errno::NOSYS | Errno::PERM) => {
+            OpenOptions::new().read(true).custom_flags(flags.bits().cast_signed()).open(target)?
+        }
+        Err(error) => return Err(error.into()),
+    };
     if file.metadata()?.is_file() {
         Ok(file)
     } else {
@@ -240,6 +272,21 @@ mod tests {
         let source = SecretSource::File(folder.join("key"));
         assert_eq!(reader(&folder).check_allowed(&source), Ok(()));
         assert_eq!(reader(&folder).read(&source).unwrap().expose(), "mounted");
+    }
+
+    #[test]
+    fn a_link_that_is_put_in_place_after_the_check_is_not_followed() {
+        let (_root, folder, outside) = folders();
+        let folder = folder.canonicalize().unwrap();
+        fs::write(outside.join("key"), "planted").unwrap();
+        symlink(&outside, folder.join("door")).unwrap();
+        symlink(outside.join("key"), folder.join("key")).unwrap();
+        // As if `door` had been a folder and `key` a file when they were looked at.
+        for target in ["door/key", "key"] {
+            assert!(open(&folder, &folder.join(target)).is_err(), "{target}");
+        }
+        fs::write(folder.join("plain"), "fine").unwrap();
+        assert!(open(&folder, &folder.join("plain")).is_ok());
     }
 
     #[test]

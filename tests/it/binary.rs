@@ -26,18 +26,18 @@ use crate::harness::{
 use crate::harness::{Receiver, eventually, header};
 
 /// A folder with a configuration, a store and the output of the processes.
-struct Home {
+pub struct Home {
     folder: TempDir,
     config: PathBuf,
 }
 
 impl Home {
-    fn new() -> Self {
+    pub fn new() -> Self {
         Self::with(&[])
     }
 
     /// A configuration with these settings besides or instead: full keys and values in TOML.
-    fn with(changes: &[(&str, &str)]) -> Self {
+    pub fn with(changes: &[(&str, &str)]) -> Self {
         let folder = tempfile::Builder::new().prefix("signalpost-it-").tempdir().unwrap();
         let certificate = folder.path().join("receiver.pem");
         std::fs::write(&certificate, TestIdentity::certificate_pem()).unwrap();
@@ -45,6 +45,7 @@ impl Home {
         let mut settings = BTreeMap::from([
             ("listen.grpc", r#""127.0.0.1:0""#),
             ("listen.health", r#""127.0.0.1:0""#),
+            ("listen.metrics", r#""127.0.0.1:0""#),
             ("store.path", store.as_str()),
             ("store.cache", r#""16MiB""#),
             ("store.min_free", r#""16MiB""#),
@@ -59,7 +60,7 @@ impl Home {
         Self { folder, config }
     }
 
-    fn store(&self) -> PathBuf {
+    pub fn store(&self) -> PathBuf {
         self.folder.path().join("store")
     }
 
@@ -70,24 +71,41 @@ impl Home {
         command
     }
 
+    /// Another command of the binary, with nothing in its environment but these variables.
+    pub fn run(&self, arguments: &[&str], variables: &[(&str, &str)]) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_signalpost"));
+        command.env_clear().envs(variables.iter().copied()).current_dir(self.folder.path()).args(arguments);
+        command.stdin(Stdio::null()).output().unwrap()
+    }
+
+    /// A file of the folder.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
     /// Runs a server that is expected not to start.
-    fn fails(&self) -> Output {
+    pub fn fails(&self) -> Output {
         self.command().output().unwrap()
     }
 
     /// Starts a server and does not wait for it.
-    fn spawn(&self) -> Child {
+    fn spawn(&self, variables: &[(&str, &str)]) -> Child {
         let log = File::options().create(true).append(true).open(self.log()).unwrap();
-        self.command().stdout(Stdio::piped()).stderr(log).spawn().unwrap()
+        self.command().envs(variables.iter().copied()).stdout(Stdio::piped()).stderr(log).spawn().unwrap()
     }
 
-    fn log(&self) -> PathBuf {
+    pub fn log(&self) -> PathBuf {
         self.folder.path().join("log")
     }
 
     /// Starts a server and waits until it says that it is ready.
-    async fn start(&self) -> Process {
-        let mut child = self.spawn();
+    pub async fn start(&self) -> Process {
+        self.start_with(&[]).await
+    }
+
+    /// The same, with these variables in its environment.
+    pub async fn start_with(&self, variables: &[(&str, &str)]) -> Process {
+        let mut child = self.spawn(variables);
         let stdout = child.stdout.take().unwrap();
         let read = tokio::task::spawn_blocking(move || {
             let (mut line, mut stdout) = (String::new(), BufReader::new(stdout));
@@ -107,14 +125,14 @@ impl Home {
 }
 
 /// A server in a process of its own; killed when it is dropped.
-struct Process {
+pub struct Process {
     child: Child,
-    channel: Channel,
+    pub channel: Channel,
     _stdout: BufReader<ChildStdout>,
 }
 
 impl Process {
-    async fn create(&self, draft: DestinationDraft) -> v1::Destination {
+    pub async fn create(&self, draft: DestinationDraft) -> v1::Destination {
         let request = v1::CreateDestinationRequest {
             organization_id: ORGANIZATION.into(),
             destination: Some(draft.0),
@@ -124,24 +142,31 @@ impl Process {
         client.create_destination(request).await.unwrap().into_inner().destination.unwrap()
     }
 
-    async fn emit(&self, draft: EventDraft) -> v1::EmitResult {
+    pub async fn emit(&self, draft: EventDraft) -> v1::EmitResult {
         let request = v1::EmitRequest { organization_id: ORGANIZATION.into(), event: Some(draft.0) };
         let mut client = EventIngestClient::new(self.channel.clone());
         client.emit(request).await.unwrap().into_inner().result.unwrap()
     }
 
     /// `kill -9`, and gone.
-    fn kill(mut self) {
+    pub fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
 
     /// SIGTERM; the exit code.
-    async fn terminate(mut self) -> Option<i32> {
+    pub async fn terminate(mut self) -> Option<i32> {
+        self.signal();
+        self.ended().await
+    }
+
+    fn signal(&self) {
         let id = self.child.id().to_string();
         assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
-        let exited = eventually("the process ends", async || self.child.try_wait().unwrap());
-        exited.await.code()
+    }
+
+    async fn ended(&mut self) -> Option<i32> {
+        eventually("the process ends", async || self.child.try_wait().unwrap()).await.code()
     }
 }
 
@@ -153,7 +178,7 @@ impl Drop for Process {
     }
 }
 
-fn said(output: &Output) -> String {
+pub fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
@@ -172,7 +197,7 @@ fn all_mistakes_of_a_configuration_are_told_at_once_before_anything_is_started()
     {
         assert!(said.contains(key), "{key}: {said}");
     }
-    assert!(said.contains("4 mistakes"), "{said}");
+    assert!(said.contains("5 mistakes"), "{said}");
     assert!(!home.store().exists());
 }
 
@@ -272,6 +297,30 @@ async fn sigterm_finishes_what_is_under_way_and_exits_with_success() {
     let requests = receiver.wait_for("/hook", 2).await;
     let ids: Vec<&str> = requests.iter().map(|one| header(one, "signalpost-event-id")).collect();
     assert_eq!(ids, [event_id, sent], "the outcome was recorded, so nothing is sent twice");
+    assert_eq!(process.terminate().await, Some(0));
+}
+
+#[tokio::test]
+async fn a_second_signal_ends_the_process_quickly_and_what_was_under_way_is_not_counted() {
+    let (home, receiver) = (Home::new(), Receiver::start().await);
+    let mut process = home.start().await;
+    process.create(destination(Contract::Observer).url(receiver.url("/hook"))).await;
+    receiver.will_answer("/hook", [Answer::from(StatusCode::OK).after(Duration::from_secs(3600))]);
+    let event_id = process.emit(event("agent.offline")).await.event_id;
+    receiver.first("/hook").await;
+    process.signal();
+    // The first one waits for the attempt; its timeout alone is longer than what is asserted below.
+    tokio::time::timeout(Duration::from_millis(300), process.ended()).await.unwrap_err();
+    let begun = std::time::Instant::now();
+    process.signal();
+    process.ended().await;
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    drop(process);
+    let process = home.start().await;
+    let requests = receiver.wait_for("/hook", 2).await;
+    let again = requests.last().unwrap();
+    assert_eq!(header(again, "signalpost-event-id"), event_id);
+    assert_eq!(header(again, "signalpost-attempt"), "1", "the unfinished attempt is not counted");
     assert_eq!(process.terminate().await, Some(0));
 }
 
@@ -432,7 +481,7 @@ async fn no_acknowledged_delivery_is_missing_after_twenty_kills() {
 }
 
 async fn kill_while_starting(home: &Home, after: Duration) {
-    let mut child = home.spawn();
+    let mut child = home.spawn(&[]);
     tokio::time::sleep(after).await;
     child.kill().unwrap();
     child.wait().unwrap();

@@ -5,13 +5,23 @@
 //! which shares no code with the sender. [`harness`] has the words in which the tests are written.
 
 #[cfg(test)]
+mod audit;
+#[cfg(test)]
 mod binary;
+#[cfg(test)]
+mod callers;
+#[cfg(test)]
+mod client;
+#[cfg(test)]
+mod client_transport;
 #[cfg(test)]
 mod contracts;
 #[cfg(test)]
 mod delivery;
 #[cfg(test)]
 mod destinations;
+#[cfg(test)]
+mod egress;
 #[cfg(test)]
 mod erase;
 #[cfg(test)]
@@ -21,10 +31,28 @@ mod harness;
 #[cfg(test)]
 mod ingest;
 #[cfg(test)]
+mod jwt;
+#[cfg(test)]
+mod lists;
+#[cfg(test)]
+mod metrics;
+#[cfg(test)]
+mod monitoring;
+#[cfg(test)]
 mod operational;
 mod operations;
 #[cfg(test)]
+mod peers;
+#[cfg(test)]
+mod planted;
+#[cfg(test)]
 mod replay;
 mod retention;
+#[cfg(test)]
+mod sealing;
+#[cfg(test)]
+mod secure;
+#[cfg(test)]
+mod traces;
 #[cfg(test)]
 mod watch;

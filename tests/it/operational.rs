@@ -2,12 +2,14 @@
 
 use http::StatusCode;
 use signalpost::domain::contract::Contract;
+use signalpost::domain::time::Timestamp;
 use signalpost::grpc::proto::v1;
 use tonic::Code;
 
 use crate::harness::{DestinationDraft, ORGANIZATION, Receiver, Server, destination, event};
 
 const DEAD_LETTERED: &str = "signalpost.delivery.dead_lettered";
+const EXPIRING: &str = "signalpost.dead_letter.expiring";
 const ROTATED: &str = "signalpost.secret.rotated";
 
 /// A destination that wants nothing but operational events.
@@ -66,6 +68,51 @@ async fn an_operational_event_that_becomes_a_dead_letter_is_told_to_nobody() {
     })
     .await;
     assert!(receiver.got("/others").is_empty());
+}
+
+#[tokio::test]
+async fn dead_letters_are_told_of_before_they_expire_all_of_a_destination_together() {
+    let short = [
+        ("retention.dead_letters", r#""6s""#),
+        ("retention.dead_letter_notice", r#""3s""#),
+        ("delivery.circuit_opens_after", "1000"),
+    ];
+    let (server, receiver) = (Server::with(&short).await, Receiver::start().await);
+    server.create(listener(&receiver, "/ops", &[EXPIRING])).await;
+    receiver.always_answers("/broken", StatusCode::INTERNAL_SERVER_ERROR);
+    let broken = listener(&receiver, "/broken", &[EXPIRING]).one_attempt();
+    let broken = server.create(broken.with(|one| {
+        one.subscription.get_or_insert_default().event_types = vec!["agent.offline".into()];
+    }));
+    let broken = broken.await.destination_id;
+    for _ in 0..3 {
+        let event_id = server.emit(event("agent.offline")).await.event_id;
+        server.until(&event_id, v1::DeliveryState::DeadLettered).await;
+    }
+    let letters = server.dead_letters().await;
+    let mut counted = 0;
+    let mut first_expires = Vec::new();
+    // The three may lie on both sides of the line between two stretches of time.
+    for number in 1.. {
+        let told = receiver.wait_for("/ops", number).await;
+        let body: serde_json::Value = serde_json::from_slice(&told[number - 1].body).unwrap();
+        assert_eq!(
+            (&body["type"], &body["data"]["destinationId"]),
+            (&EXPIRING.into(), &broken.as_str().into())
+        );
+        counted += body["data"]["count"].as_u64().unwrap();
+        first_expires.push(body["data"]["firstExpires"].as_str().unwrap().to_owned());
+        if counted == 3 {
+            break;
+        }
+    }
+    let expected = letters.iter().map(|letter| letter.expire_time.unwrap()).map(|time| {
+        Timestamp::from_millis(time.seconds * 1000 + i64::from(time.nanos) / 1_000_000).to_rfc3339_millis()
+    });
+    assert_eq!(first_expires.into_iter().min(), expected.min());
+    crate::harness::eventually("they expired", async || server.dead_letters().await.is_empty().then_some(()))
+        .await;
+    assert_eq!(receiver.got("/broken").len(), 3, "it heard of its own dead letters");
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use http::StatusCode;
 use signalpost::domain::contract::Contract;
+use signalpost::domain::time::Timestamp;
 use signalpost::grpc::proto::v1;
 use signalpost::grpc::proto::v1::replay_dead_letters_request::Selection as DeadLetters;
 use signalpost::grpc::proto::v1::replay_deliveries_request::Selection;
@@ -298,4 +299,25 @@ async fn a_bad_replay_is_refused_with_all_that_is_wrong() {
     let unknown = format!("dest_{}", "0".repeat(32));
     let refusal = server.replay_to(&unknown, missed(), (None, false)).await.unwrap_err();
     refusal.assert_not_found("destination", &unknown);
+}
+
+#[tokio::test]
+async fn a_range_that_begins_before_what_is_retained_is_refused_with_a_beginning_that_works() {
+    let (server, receiver) =
+        (Server::with(&[("retention.history", r#""2s""#)]).await, Receiver::start().await);
+    let made = server.create(observer(&receiver, "/hook")).await;
+    server.emit(event("agent.offline").id("evt-1")).await;
+    // The organization is younger than what is retained, so nothing is missing yet.
+    server.replay_to(&made.destination_id, missed(), (None, true)).await.unwrap();
+    for validate_only in [true, false] {
+        let refusal = eventually("the first event is too old", async || {
+            server.replay_to(&made.destination_id, missed(), (None, validate_only)).await.err()
+        })
+        .await;
+        assert_eq!((refusal.code, refusal.reason.as_str()), (Code::OutOfRange, "RETENTION_EXCEEDED"));
+        let retained_from = Timestamp::parse_rfc3339(&refusal.metadata["retained_from"]).unwrap();
+        let start_time = Some(prost_types::Timestamp { seconds: retained_from.as_seconds() + 1, nanos: 0 });
+        let later = Selection::Missed(v1::MissedEvents { start_time, ..v1::MissedEvents::default() });
+        server.replay_to(&made.destination_id, later, (None, true)).await.unwrap();
+    }
 }

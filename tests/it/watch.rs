@@ -128,3 +128,28 @@ async fn a_damaged_a_strange_and_an_expired_cursor_are_refused() {
     assert_eq!((refusal.code, refusal.reason.as_str()), (Code::OutOfRange, "CURSOR_EXPIRED"));
     assert!(refusal.metadata.contains_key("retained_from"));
 }
+
+#[tokio::test]
+async fn a_watcher_that_reads_nothing_slows_nobody_and_misses_nothing_when_it_reads_on() {
+    let (server, receiver) = (Server::start().await, Receiver::start().await);
+    let held = server.create(observer(&receiver)).await;
+    server.pause(&held.destination_id).await;
+    server
+        .create(destination(Contract::Observer).url(receiver.url("/live")).include(&["slo.burn_started"]))
+        .await;
+    let mut changes = server.watch(watch("")).await.unwrap();
+    // More than the server holds in memory and the connection holds besides.
+    let mut missing = std::collections::BTreeSet::new();
+    for _ in 0..10 {
+        let drafts = (0..1000).map(|_| event("agent.offline")).collect();
+        for result in server.emit_batch(drafts).await {
+            let v1::emit_batch_result::Result::Accepted(accepted) = result else { panic!("{result:?}") };
+            missing.insert(accepted.event_id);
+        }
+    }
+    missing.insert(server.emit(event("slo.burn_started")).await.event_id);
+    receiver.first("/live").await;
+    while !missing.is_empty() {
+        missing.remove(&next(&mut changes).await.0);
+    }
+}

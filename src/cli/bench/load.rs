@@ -19,10 +19,10 @@ use crate::grpc::proto::v1::event_ingest_client::EventIngestClient;
 const STREAM_WINDOW: usize = 256;
 /// Events of one batch.
 pub const BATCH: u64 = 100;
-/// No scenario emits for longer; what was done until then counts.
+/// How long a scenario emits at most, unless it says otherwise; what was done until then counts.
 pub const TIME_LIMIT: Duration = Duration::from_secs(60);
-/// After the time limit only answers are waited for; a server that gives none by then hangs.
-const HANG_LIMIT: Duration = TIME_LIMIT.saturating_add(Duration::from_secs(30));
+/// After the time limit only answers are waited for; a server that gives none for so long hangs.
+const HANG_AFTER: Duration = Duration::from_secs(30);
 
 /// How events are emitted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,8 +62,12 @@ pub struct Order {
     pub events: u64,
     /// The data of each event.
     pub data: Bytes,
+    /// The number of the first organization that gets some.
+    pub first_organization: u32,
     /// Over how many organizations they are spread.
     pub organizations: u32,
+    /// Nothing is emitted after that.
+    pub time_limit: Duration,
 }
 
 /// Emits all that is ordered, and waits for the answers.
@@ -81,7 +85,8 @@ pub async fn emit(server: &Server, order: &Order) -> anyhow::Result<Done> {
             Style::Stream => callers.spawn(stream(client, work)),
         };
     }
-    let mut all = tokio::time::timeout(HANG_LIMIT, all_of(callers)).await.context("the server hangs")??;
+    let hang_limit = order.time_limit + HANG_AFTER;
+    let mut all = tokio::time::timeout(hang_limit, all_of(callers)).await.context("the server hangs")??;
     all.latencies.sort_unstable();
     Ok(all)
 }
@@ -102,6 +107,7 @@ struct Work {
     taken: AtomicU64,
     until: Instant,
     data: Bytes,
+    first_organization: u32,
     organizations: u32,
 }
 
@@ -110,8 +116,9 @@ impl Work {
         Self {
             left: AtomicU64::new(order.events),
             taken: AtomicU64::new(0),
-            until: Instant::now() + TIME_LIMIT,
+            until: Instant::now() + order.time_limit,
             data: order.data.clone(),
+            first_organization: order.first_organization,
             organizations: order.organizations.max(1),
         }
     }
@@ -129,7 +136,7 @@ impl Work {
     /// Organizations take turns.
     fn organization(&self) -> String {
         let turn = self.taken.fetch_add(1, Ordering::Relaxed) % u64::from(self.organizations);
-        organization(u32::try_from(turn).unwrap_or_default())
+        organization(self.first_organization + u32::try_from(turn).unwrap_or_default())
     }
 }
 
@@ -201,7 +208,7 @@ impl Ahead {
             }
             self.sent.push(Instant::now());
             let request = v1::EmitStreamRequest {
-                organization_id: organization(0),
+                organization_id: work.organization(),
                 sequence: i64::try_from(self.sent.len())?,
                 event: Some(event(&work.data)),
                 ..v1::EmitStreamRequest::default()
@@ -225,7 +232,14 @@ mod tests {
     use super::*;
 
     fn order(events: u64) -> Order {
-        Order { style: Style::Batch, events, data: Bytes::new(), organizations: 3 }
+        Order {
+            style: Style::Batch,
+            events,
+            data: Bytes::new(),
+            first_organization: 4,
+            organizations: 3,
+            time_limit: TIME_LIMIT,
+        }
     }
 
     #[test]
@@ -238,7 +252,7 @@ mod tests {
     fn organizations_take_turns() {
         let work = Work::new(&order(1));
         let turns: Vec<_> = (0..4).map(|_| work.organization()).collect();
-        assert_eq!(turns, ["bench-0", "bench-1", "bench-2", "bench-0"]);
+        assert_eq!(turns, ["bench-4", "bench-5", "bench-6", "bench-4"]);
     }
 
     #[test]

@@ -6,18 +6,26 @@
 //! on the loopback interface and in one temporary folder, and every loop ends by count or by time.
 
 mod append;
+mod backlog;
+mod backlog_report;
+mod disk;
 mod figures;
 mod isolation;
+mod isolation_report;
 mod load;
 mod neighbours;
 mod process;
 mod raw_post;
+mod replay;
 mod report;
 mod scenarios;
 mod server;
 pub(super) mod sink;
 mod sinks;
+mod soak;
+mod steady;
 mod table;
+mod wire;
 
 use std::path::{Path, PathBuf};
 
@@ -81,8 +89,12 @@ pub(super) struct BenchArguments {
 /// What is measured on its own.
 #[derive(Debug, Clone, Subcommand)]
 enum Only {
-    /// What a thousand bad destinations do to a healthy one.
+    /// What a thousand bad destinations, or a replay, do to a healthy one.
     Isolation(isolation::IsolationArguments),
+    /// What a million deliveries that wait for a dead destination cost.
+    Backlog(backlog::BacklogArguments),
+    /// Whether everything comes through while receivers fail and the server is killed, for minutes or hours.
+    Soak(soak::SoakArguments),
 }
 
 /// Measures, and prints what was measured. A signal ends it early, with all that it started.
@@ -100,8 +112,11 @@ pub(super) async fn run(arguments: BenchArguments) -> anyhow::Result<Exit> {
 }
 
 async fn measure_and_print(arguments: &BenchArguments) -> anyhow::Result<Exit> {
-    if let Some(Only::Isolation(arguments)) = &arguments.only {
-        return isolation::run(arguments).await;
+    match &arguments.only {
+        Some(Only::Isolation(arguments)) => return isolation::run(arguments).await,
+        Some(Only::Backlog(arguments)) => return backlog::run(arguments).await,
+        Some(Only::Soak(arguments)) => return soak::run(arguments).await,
+        None => {}
     }
     let report = measure(arguments).await?;
     let printed = print(&if arguments.json { report.json()? } else { table::table(&report) });

@@ -6,19 +6,18 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::sink::ANSWER;
+use super::wire::read_request;
 
 /// How long a slow neighbour takes to answer.
 pub const SLOW_ANSWER: Duration = Duration::from_secs(2);
 /// The header by which an event is recognised, as it is on the wire.
-const EVENT_ID: &[u8] = b"signalpost-event-id: ";
-/// Longer requests are not ours.
-const REQUEST_MAX_BYTES: usize = 64 << 10;
+const EVENT_ID: &str = "signalpost-event-id: ";
 
 /// How the neighbours of the healthy destination behave.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -32,6 +31,10 @@ pub enum Neighbours {
     Silent,
     /// They answer 200 after [`SLOW_ANSWER`].
     Slow,
+    /// One that answers at once, and gets again what it had, at the pace where nobody says one.
+    ReplayDefault,
+    /// The same at the fastest pace.
+    ReplayFastest,
 }
 
 /// An event that arrived.
@@ -59,7 +62,7 @@ impl Receiver {
         Self::serving(move |stream| receive(stream, receipts.clone())).await
     }
 
-    /// One of a bad kind.
+    /// One of a bad kind; for the others nothing is served.
     ///
     /// # Errors
     /// No free port.
@@ -67,7 +70,10 @@ impl Receiver {
         match neighbours {
             Neighbours::Slow => Self::serving(answer_slowly).await,
             Neighbours::Silent => Self::serving(never_answer).await,
-            Neighbours::Refusing | Neighbours::Nobody => {
+            Neighbours::Refusing
+            | Neighbours::Nobody
+            | Neighbours::ReplayDefault
+            | Neighbours::ReplayFastest => {
                 let address = listener().await?.local_addr()?;
                 Ok(Self { address, _tasks: JoinSet::new() })
             }
@@ -99,10 +105,10 @@ async fn listener() -> io::Result<TcpListener> {
 
 async fn receive(mut stream: TcpStream, receipts: mpsc::Sender<Receipt>) -> io::Result<()> {
     stream.set_nodelay(true)?;
-    while let Some(head) = read_request(&mut stream).await? {
-        if let Some(id) = event_id(&head) {
+    while let Some(request) = read_request(&mut stream).await? {
+        if let Some(id) = request.header(EVENT_ID) {
             // Nobody waits any more once the measurement has ended.
-            receipts.send((id, Instant::now())).await.ok();
+            receipts.send((id.to_owned(), Instant::now())).await.ok();
         }
         stream.write_all(ANSWER).await?;
     }
@@ -121,46 +127,11 @@ async fn never_answer(mut stream: TcpStream) -> io::Result<()> {
     tokio::io::copy(&mut stream, &mut tokio::io::sink()).await.map(drop)
 }
 
-/// Reads one whole request and hands its head back; `None` where the connection ends instead.
-async fn read_request(stream: &mut TcpStream) -> io::Result<Option<Vec<u8>>> {
-    let mut bytes = Vec::with_capacity(4096);
-    loop {
-        if let Some(end) = bytes.windows(4).position(|window| window == b"\r\n\r\n") {
-            let head = bytes.get(..end + 2).unwrap_or_default();
-            let length: usize =
-                header(head, b"content-length: ").and_then(|value| value.parse().ok()).unwrap_or(0);
-            // The server sends one request at a time on a connection, so nothing follows the body.
-            if bytes.len() >= end + 4 + length {
-                return Ok(Some(head.to_vec()));
-            }
-        }
-        if bytes.len() > REQUEST_MAX_BYTES || stream.read_buf(&mut bytes).await? == 0 {
-            return Ok(None);
-        }
-    }
-}
-
-fn event_id(head: &[u8]) -> Option<String> {
-    header(head, EVENT_ID).map(str::to_owned)
-}
-
-/// The value of a header; `name` with its colon and blank, in lower case as the server sends it.
-fn header<'a>(head: &'a [u8], name: &[u8]) -> Option<&'a str> {
-    let line = head.split(|byte| *byte == b'\n').find(|line| line.starts_with(name))?;
-    std::str::from_utf8(line.get(name.len()..)?).ok().map(str::trim)
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use tokio::io::AsyncReadExt;
 
-    #[test]
-    fn the_event_is_told_from_the_head_of_a_request() {
-        let head = b"POST / HTTP/1.1\r\ncontent-length: 12\r\nsignalpost-event-id: evt_1\r\n";
-        assert_eq!(event_id(head).as_deref(), Some("evt_1"));
-        assert_eq!(header(head, b"content-length: "), Some("12"));
-        assert_eq!(event_id(b"POST / HTTP/1.1\r\n"), None);
-    }
+    use super::*;
 
     #[tokio::test]
     async fn the_healthy_receiver_answers_and_tells_what_arrived() {

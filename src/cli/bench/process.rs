@@ -6,15 +6,18 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
-use std::process::{Child, ChildStdout, Command, Stdio};
-use std::time::Duration;
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use rustix::process::{Pid, Signal, kill_process};
 
 /// Processor time is counted in these; the kernel's `USER_HZ`, which is 100 on all machines we build for.
 const TICKS_PER_SECOND: u32 = 100;
 /// How long a child may take until it says that it is ready.
-const START_LIMIT: Duration = Duration::from_secs(20);
+const START_LIMIT: Duration = Duration::from_secs(120);
+/// How often is looked whether a child has ended.
+const POLL: Duration = Duration::from_millis(2);
 /// The first line of a child is a few hundred addresses at most.
 const LINE_MAX_BYTES: u64 = 16 << 10;
 
@@ -32,6 +35,8 @@ pub struct Usage {
     pub cpu: Duration,
     /// Resident memory in bytes.
     pub resident_bytes: u64,
+    /// The most resident memory that it ever had.
+    pub peak_resident_bytes: u64,
 }
 
 impl Process {
@@ -74,8 +79,45 @@ impl Process {
             fs::read_to_string(format!("/proc/{id}/status")).context("the child's /proc/…/status")?;
         Ok(Usage {
             cpu: cpu_of(&stat).context("the processor time in /proc/…/stat")?,
-            resident_bytes: resident_of(&status).context("VmRSS in /proc/…/status")?,
+            resident_bytes: memory_of(&status, "VmRSS:").context("VmRSS in /proc/…/status")?,
+            peak_resident_bytes: memory_of(&status, "VmHWM:").context("VmHWM in /proc/…/status")?,
         })
+    }
+
+    /// `kill -9`, and gone.
+    ///
+    /// # Errors
+    /// It had ended before.
+    pub fn kill(&mut self) -> anyhow::Result<()> {
+        self.ensure_runs()?;
+        self.child.kill().context("killing a child process")?;
+        self.child.wait().context("waiting for a child process")?;
+        Ok(())
+    }
+
+    /// Asks it to end (SIGTERM) and waits for that; says how long it took.
+    ///
+    /// # Errors
+    /// It had ended before, does not end in time, or ends with another exit code than 0.
+    pub async fn terminate(&mut self, limit: Duration) -> anyhow::Result<Duration> {
+        self.ensure_runs()?;
+        let began = Instant::now();
+        let id = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).context("a process id")?;
+        kill_process(id, Signal::TERM).context("sending SIGTERM")?;
+        while began.elapsed() < limit {
+            if let Some(status) = self.child.try_wait().context("waiting for a child process")? {
+                anyhow::ensure!(status.success(), "a child process ended with {status} after SIGTERM");
+                return Ok(began.elapsed());
+            }
+            tokio::time::sleep(POLL).await;
+        }
+        anyhow::bail!("a child process did not end within {limit:?} of SIGTERM")
+    }
+
+    fn ensure_runs(&mut self) -> anyhow::Result<()> {
+        let ended: Option<ExitStatus> = self.child.try_wait().context("looking after a child process")?;
+        anyhow::ensure!(ended.is_none(), "a child process ended by itself: {ended:?}");
+        Ok(())
     }
 }
 
@@ -103,8 +145,8 @@ fn cpu_of(stat: &str) -> Option<Duration> {
     Some(Duration::from_secs(1) * user.checked_add(system)? / TICKS_PER_SECOND)
 }
 
-fn resident_of(status: &str) -> Option<u64> {
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+fn memory_of(status: &str, name: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix(name))?;
     let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     kibibytes.checked_mul(1024)
 }
@@ -123,7 +165,7 @@ mod tests {
 
     #[test]
     fn resident_memory_is_read_in_bytes() {
-        assert_eq!(resident_of("VmPeak:\t 9 kB\nVmRSS:\t    12 kB\n"), Some(12 * 1024));
-        assert_eq!(resident_of("VmPeak:\t 9 kB\n"), None);
+        assert_eq!(memory_of("VmPeak:\t 9 kB\nVmRSS:\t    12 kB\n", "VmRSS:"), Some(12 * 1024));
+        assert_eq!(memory_of("VmPeak:\t 9 kB\n", "VmRSS:"), None);
     }
 }

@@ -152,6 +152,12 @@ impl Machine {
             kernel: kernel.map_or_else(|_| unknown(), |release| release.trim().to_owned()),
         }
     }
+
+    /// In one line.
+    #[must_use]
+    pub fn line(&self) -> String {
+        format!("{} cores ({}), Linux {}", self.cores, self.processor, self.kernel)
+    }
 }
 
 impl Ceilings {

@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::load::{self, Order, Style, TIME_LIMIT};
 use super::report::Measured;
-use super::server::{Egress, Server};
+use super::server::{Egress, Server, Setup};
 use super::sinks::Sink;
 
 /// Not measured: connections open, the first pages of the store are made.
@@ -31,7 +31,14 @@ pub struct Setting<'a> {
 
 impl Setting<'_> {
     fn order(&self, style: Style, organizations: u32) -> Order {
-        Order { style, events: self.events, data: self.data.clone(), organizations }
+        Order {
+            style,
+            events: self.events,
+            data: self.data.clone(),
+            first_organization: 0,
+            organizations,
+            time_limit: TIME_LIMIT,
+        }
     }
 
     /// Durable ingest into an organization without destinations.
@@ -39,7 +46,7 @@ impl Setting<'_> {
     /// # Errors
     /// The server does not start, refuses an event, or fails.
     pub async fn ingest(&self, style: Style) -> anyhow::Result<Measured> {
-        let server = Server::start(self.folder, None).await?;
+        let server = Server::start(self.folder, Setup::default()).await?;
         let order = self.order(style, 1);
         load::emit(&server, &Order { events: WARM_UP_EVENTS, ..order.clone() }).await?;
         let (before, began) = (server.usage()?, Instant::now());
@@ -64,7 +71,7 @@ impl Setting<'_> {
     pub async fn deliver(&self, egress: Egress) -> anyhow::Result<Measured> {
         let certificate = (egress == Egress::Https).then(|| self.folder.join("sink.pem"));
         let mut sink = Sink::start(self.destinations, certificate.as_deref()).await?;
-        let server = Server::start(self.folder, certificate.as_deref()).await?;
+        let server = Server::start(self.folder, Setup { certificate, ..Setup::default() }).await?;
         server.create_destinations(self.destinations, &sink, egress).await?;
         let order = self.order(Style::Batch, self.destinations);
         // Some events for each organization open the connections.

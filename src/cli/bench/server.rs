@@ -1,7 +1,9 @@
 //! The server under test: `signalpost serve` in a process of its own, on a store of its own.
 
-use std::net::SocketAddr;
-use std::path::Path;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use bytes::Bytes;
@@ -11,13 +13,20 @@ use tonic::transport::Channel;
 use super::process::{Process, Usage};
 use super::sinks::Sink;
 use crate::grpc::proto::v1;
+use crate::grpc::proto::v1::delivery_admin_client::DeliveryAdminClient;
 use crate::grpc::proto::v1::destination_admin_client::DestinationAdminClient;
 use crate::grpc::proto::v1::event_ingest_client::EventIngestClient;
 
 /// Connections of the callers. One alone runs in lock-step with the server, both half idle.
 const CHANNELS: usize = 4;
+/// How long a stop may take; the server's own deadline is 25 s.
+const STOP_LIMIT: Duration = Duration::from_secs(40);
+/// How long a server that is ready may be out of reach.
+const REACH_LIMIT: Duration = Duration::from_secs(10);
+/// The store's folder, in the folder of the server.
+const STORE: &str = "store";
 /// The type of every event; the contracts in use take any.
-const EVENT_TYPE: &str = "bench.event";
+pub const EVENT_TYPE: &str = "bench.event";
 
 /// Which contract the destinations have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,33 +37,96 @@ pub enum Egress {
     Https,
 }
 
+/// In what a scenario's server differs from the defaults, besides what loopback needs.
+#[derive(Debug, Clone, Default)]
+pub struct Setup {
+    /// A certificate that it trusts.
+    pub certificate: Option<PathBuf>,
+    /// How many seconds it keeps history.
+    pub history_seconds: Option<u32>,
+}
+
 /// A running server; it is killed and its store removed when this is dropped.
 pub struct Server {
     // Before the folder: the process must have ended when its store is removed.
     process: Process,
     channels: Vec<Channel>,
-    _folder: TempDir,
+    address: SocketAddr,
+    setup: Setup,
+    folder: TempDir,
 }
 
 impl Server {
-    /// Starts a server on a new store below `folder`; it trusts `certificate`.
+    /// Starts a server on a new store below `folder`.
     ///
     /// # Errors
     /// It does not start, or can't be reached.
-    pub async fn start(folder: &Path, certificate: Option<&Path>) -> anyhow::Result<Self> {
+    pub async fn start(folder: &Path, setup: Setup) -> anyhow::Result<Self> {
         let folder = tempfile::Builder::new().prefix("server-").tempdir_in(folder)?;
-        let config = folder.path().join("signalpost.toml");
-        std::fs::write(&config, settings(&folder.path().join("store"), certificate))?;
-        let arguments = ["serve".as_ref(), "--config".as_ref(), config.as_os_str()];
-        let (process, ready) = Process::start(&arguments).await.context("the server")?;
-        let address = ready.split_whitespace().find_map(|word| word.strip_prefix("grpc="));
-        let address: SocketAddr = address.context("the server's address")?.parse()?;
+        let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let (process, address) = spawn(folder.path(), &setup, any).await?;
         let mut channels = Vec::with_capacity(CHANNELS);
         for _ in 0..CHANNELS {
             let endpoint = Channel::from_shared(format!("http://{address}"))?;
             channels.push(endpoint.connect().await.context("connecting to the server")?);
         }
-        Ok(Self { process, channels, _folder: folder })
+        Ok(Self { process, channels, address, setup, folder })
+    }
+
+    /// Asks the server to end and waits for that; says how long it took.
+    ///
+    /// # Errors
+    /// It had ended by itself, or does not end in order.
+    pub async fn stop(&mut self) -> anyhow::Result<Duration> {
+        self.process.terminate(STOP_LIMIT).await.context("stopping the server")
+    }
+
+    /// `kill -9`.
+    ///
+    /// # Errors
+    /// It had ended by itself.
+    pub fn kill(&mut self) -> anyhow::Result<()> {
+        self.process.kill().context("killing the server")
+    }
+
+    /// Starts it again after [`Server::stop`] or [`Server::kill`], on the same store and port; says how
+    /// long it took until it was ready. Connections come back by themselves.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub async fn start_again(&mut self) -> anyhow::Result<Duration> {
+        let began = Instant::now();
+        let (process, address) = spawn(self.folder.path(), &self.setup, self.address).await?;
+        let took = began.elapsed();
+        (self.process, self.address) = (process, address);
+        Ok(took)
+    }
+
+    /// After a start, connections that broke with the process before come back with the next calls;
+    /// returns when one has.
+    ///
+    /// # Errors
+    /// The server can't be reached in time.
+    pub async fn wait_until_reached(&self) -> anyhow::Result<()> {
+        let began = Instant::now();
+        loop {
+            let asked = self.destinations()?.list_contracts(v1::ListContractsRequest::default()).await;
+            match asked {
+                // Any answer of the server itself will do.
+                Err(status) if status.code() == tonic::Code::Unavailable => {}
+                Ok(_) | Err(_) => return Ok(()),
+            }
+            anyhow::ensure!(began.elapsed() < REACH_LIMIT, "the server can't be reached");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// What the store takes on the disk.
+    ///
+    /// # Errors
+    /// The folder can't be read.
+    pub fn disk_bytes(&self) -> anyhow::Result<u64> {
+        disk_bytes(&self.folder.path().join(STORE))
     }
 
     /// What the server has used so far.
@@ -74,6 +146,22 @@ impl Server {
         Ok(EventIngestClient::new(channel.clone()))
     }
 
+    /// A client for deliveries.
+    ///
+    /// # Errors
+    /// As [`Server::events`].
+    pub fn deliveries(&self) -> anyhow::Result<DeliveryAdminClient<Channel>> {
+        Ok(DeliveryAdminClient::new(self.channels.first().context("a connection")?.clone()))
+    }
+
+    /// A client for destinations.
+    ///
+    /// # Errors
+    /// As [`Server::events`].
+    pub fn destinations(&self) -> anyhow::Result<DestinationAdminClient<Channel>> {
+        Ok(DestinationAdminClient::new(self.channels.first().context("a connection")?.clone()))
+    }
+
     /// Creates `count` organizations with one destination each.
     ///
     /// # Errors
@@ -81,7 +169,7 @@ impl Server {
     pub async fn create_destinations(&self, count: u32, sink: &Sink, egress: Egress) -> anyhow::Result<()> {
         for number in 0..count {
             let url = sink.url(number)?;
-            self.create_destination(&organization(number), &url, egress).await?;
+            self.create_destination(&organization(number), destination(&url, egress)).await?;
         }
         Ok(())
     }
@@ -93,19 +181,40 @@ impl Server {
     pub async fn create_destination(
         &self,
         organization_id: &str,
-        url: &str,
-        egress: Egress,
-    ) -> anyhow::Result<()> {
-        let channel = self.channels.first().context("a connection")?;
+        destination: v1::Destination,
+    ) -> anyhow::Result<v1::Destination> {
         let request = v1::CreateDestinationRequest {
             organization_id: organization_id.to_owned(),
-            destination: Some(destination(url, egress)),
+            destination: Some(destination),
             validate_only: false,
         };
-        let mut client = DestinationAdminClient::new(channel.clone());
-        client.create_destination(request).await.context("creating a destination")?;
-        Ok(())
+        let created = self.destinations()?.create_destination(request).await;
+        created.context("creating a destination")?.into_inner().destination.context("a destination")
     }
+}
+
+async fn spawn(folder: &Path, setup: &Setup, address: SocketAddr) -> anyhow::Result<(Process, SocketAddr)> {
+    let config = folder.join("signalpost.toml");
+    std::fs::write(&config, settings(&folder.join(STORE), setup, address))?;
+    let arguments = ["serve".as_ref(), "--config".as_ref(), config.as_os_str()];
+    let (process, ready) = Process::start(&arguments).await.context("the server")?;
+    let address = ready.split_whitespace().find_map(|word| word.strip_prefix("grpc="));
+    Ok((process, address.context("the server's address")?.parse()?))
+}
+
+/// What the files below a folder take, in blocks that are really there.
+fn disk_bytes(folder: &Path) -> anyhow::Result<u64> {
+    let mut bytes = 0;
+    for entry in std::fs::read_dir(folder).context("the store's folder")? {
+        let entry = entry?;
+        bytes += match entry.metadata() {
+            Ok(metadata) if metadata.is_dir() => disk_bytes(&entry.path())?,
+            Ok(metadata) => metadata.blocks() * 512,
+            // A file that has just gone takes nothing.
+            Err(_) => 0,
+        };
+    }
+    Ok(bytes)
 }
 
 /// The organization of that number.
@@ -134,16 +243,21 @@ pub fn data(bytes: usize) -> Bytes {
     Bytes::from(format!(r#"{{"text":"{text}"}}"#))
 }
 
-fn destination(url: &str, egress: Egress) -> v1::Destination {
+/// A destination that gets one request for each event, several at a time, and lets nothing grow too old.
+#[must_use]
+pub fn destination(url: &str, egress: Egress) -> v1::Destination {
     let (contract, secret) = match egress {
         Egress::Http => (v1::Contract::Stalwart, "bench-key"),
         Egress::Https => {
             (v1::Contract::StandardWebhooks, "whsec_c2lnbmFscG9zdCBiZW5jaCBzZWNyZXQgMjQgYnl0ZXM=")
         }
     };
-    // One request for each event, several at a time.
-    let mut settings =
-        v1::DeliverySettings { ordered: Some(false), max_concurrency: Some(8), ..Default::default() };
+    let mut settings = v1::DeliverySettings {
+        ordered: Some(false),
+        max_concurrency: Some(8),
+        discard_after: Some(prost_types::Duration { seconds: 24 * 3600, nanos: 0 }),
+        ..Default::default()
+    };
     if egress == Egress::Http {
         settings.throttle = Some(prost_types::Duration { seconds: 0, nanos: 0 });
         settings.max_batch_events = Some(1);
@@ -158,14 +272,18 @@ fn destination(url: &str, egress: Egress) -> v1::Destination {
     }
 }
 
-/// The defaults, but for what loopback needs.
-fn settings(store: &Path, certificate: Option<&Path>) -> String {
-    let certificate = certificate.map(|path| format!("ca_file = {path:?}")).unwrap_or_default();
+/// The defaults, but for what loopback and the scenario need.
+fn settings(store: &Path, setup: &Setup, grpc: SocketAddr) -> String {
+    let certificate =
+        setup.certificate.as_ref().map(|path| format!("ca_file = {path:?}")).unwrap_or_default();
+    let history =
+        setup.history_seconds.map(|seconds| format!("history = \"{seconds}s\"")).unwrap_or_default();
     format!(
         r#"
         [listen]
-        grpc = "127.0.0.1:0"
+        grpc = "{grpc}"
         health = "127.0.0.1:0"
+        metrics = "127.0.0.1:0"
         [store]
         path = {store:?}
         min_free = "64MiB"
@@ -174,6 +292,8 @@ fn settings(store: &Path, certificate: Option<&Path>) -> String {
         [egress]
         allow = ["127.0.0.0/8"]
         {certificate}
+        [retention]
+        {history}
         [log]
         level = "warn"
         "#
@@ -187,8 +307,10 @@ mod tests {
 
     #[test]
     fn the_generated_configuration_is_valid() {
-        for certificate in [None, Some(Path::new("/tmp/a \"b\".pem"))] {
-            Config::from_toml(&settings(Path::new("/tmp/store"), certificate)).unwrap();
+        let setup = Setup { certificate: Some("/tmp/a \"b\".pem".into()), history_seconds: Some(60) };
+        for setup in [Setup::default(), setup] {
+            let settings = settings(Path::new("/tmp/store"), &setup, SocketAddr::from(([127, 0, 0, 1], 0)));
+            Config::from_toml(&settings).unwrap();
         }
     }
 

@@ -20,7 +20,7 @@ pub fn table(report: &Report) -> String {
             grouped(asked.payload_bytes.into()),
             grouped(asked.destinations.into())
         ),
-        format!("{} cores ({}), Linux {}", machine.cores, machine.processor, machine.kernel),
+        machine.line(),
         String::new(),
         "Ceilings: what this machine does without Signalpost, measured between the scenarios".to_owned(),
         ceiling("raw POST: hand-written loop, 64 connections, plain HTTP", &ceilings.raw_post),

@@ -168,6 +168,7 @@ fn settings(store: &Path, certificate: &Path) -> String {
         [listen]
         grpc = "127.0.0.1:0"
         health = "127.0.0.1:0"
+        metrics = "127.0.0.1:0"
         [store]
         path = {store:?}
         cache = "64MiB"
@@ -176,6 +177,7 @@ fn settings(store: &Path, certificate: &Path) -> String {
         enterprise_telemetry_enabled = true
         [egress]
         allow = ["127.0.0.0/8"]
+        response_bodies = "always"
         ca_file = {certificate:?}
         "#
     )

@@ -6,6 +6,7 @@ use super::count;
 use super::time::{write_duration, write_timestamp};
 use crate::domain::attempt::{Attempt, Failure, Outcome, RESPONSE_KEPT_BYTES, Refusal, Trigger};
 use crate::grpc::proto::v1;
+use crate::policy::address::is_public;
 
 /// Writes an attempt of the given cycle, with the beginning of the answer's body or without.
 pub fn write_attempt(attempt: &Attempt, cycle: u32, with_body: bool) -> v1::Attempt {
@@ -25,11 +26,19 @@ pub fn write_attempt(attempt: &Attempt, cycle: u32, with_body: bool) -> v1::Atte
         response_body: if with_body { body } else { Bytes::new() },
         trigger: trigger_of(attempt.trigger).into(),
         cycle: count(cycle),
-        batch_id: String::new(),
+        batch_id: attempt.batch.map(|batch| batch.id.to_string()).unwrap_or_default(),
         batch_size: count(attempt.batch_size),
-        remote_address: attempt.remote_address.map(|address| address.to_string()).unwrap_or_default(),
+        batch_position: attempt.batch.map_or(1, |batch| count(batch.position)),
+        remote_address: shown_address(attempt).unwrap_or_default(),
         retry_after: retry_after.map(write_duration),
     }
+}
+
+/// An address inside a network that the operator has opened is not for callers: a name may lead there that
+/// they could not look up themselves.
+fn shown_address(attempt: &Attempt) -> Option<String> {
+    let public = attempt.remote_address.filter(|address| is_public(address.ip()));
+    public.map(|address| address.to_string())
 }
 
 /// Writes the attempts of a delivery, in their order, each with the cycle that it belongs to.
@@ -63,7 +72,7 @@ const fn kind_of(outcome: &Outcome) -> v1::OutcomeKind {
         Outcome::NotSent { refusal, .. } => match refusal {
             Refusal::AddressNotAllowed => v1::OutcomeKind::AddressNotAllowed,
             Refusal::SecretUnavailable => v1::OutcomeKind::SecretUnavailable,
-            Refusal::NotRenderable => v1::OutcomeKind::NotSent,
+            Refusal::NotRenderable | Refusal::Fault => v1::OutcomeKind::NotSent,
         },
     }
 }
@@ -93,7 +102,8 @@ mod tests {
             trigger,
             outcome,
             batch_size: 1,
-            remote_address: Some("203.0.113.7:443".parse().unwrap()),
+            batch: None,
+            remote_address: Some("9.9.9.9:443".parse().unwrap()),
         }
     }
 
@@ -111,7 +121,16 @@ mod tests {
             (full.status_code, full.succeeded, full.error.as_str()),
             (Some(500), false, "answered 500")
         );
-        assert_eq!(full.remote_address, "203.0.113.7:443");
+        assert_eq!(full.remote_address, "9.9.9.9:443");
+    }
+
+    #[test]
+    fn addresses_inside_the_operators_networks_are_not_shown() {
+        for inside in ["10.0.0.7:443", "127.0.0.1:8443", "[fd00::7]:443", "[::ffff:10.0.0.7]:443"] {
+            let mut attempt = attempt(1, Trigger::Routed, answered(200, vec![]));
+            attempt.remote_address = Some(inside.parse().unwrap());
+            assert_eq!(write_attempt(&attempt, 1, true).remote_address, "", "{inside}");
+        }
     }
 
     #[test]

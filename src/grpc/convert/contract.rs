@@ -76,6 +76,7 @@ fn sample(contract: Contract, policy: &EffectivePolicy) -> Option<Sample> {
         secrets: &secrets,
         now: SAMPLE_MOMENT,
         attempt_number: 1,
+        trace: None,
     };
     let request = contract::render(context, &[&event]).ok()?;
     let header = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok());

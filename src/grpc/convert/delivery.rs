@@ -4,15 +4,13 @@ use super::attempt::{begins_cycle, write_attempts};
 use super::settings::write_guarantee;
 use super::subscription::read_event_types;
 use super::time::{read_range, write_timestamp};
-use super::{count, known};
+use super::{count, states};
 use crate::control::delivery::DeliveryFilter;
 use crate::domain::attempt::Attempt;
 use crate::domain::delivery::{CycleCause, Delivery, DeliveryState, EndReason, StateKind};
 use crate::domain::violation::{Rule, Violations};
 use crate::grpc::proto::v1;
 
-/// The most states in a filter.
-const STATES_MAX: usize = 10;
 /// The most event types in a filter.
 const EVENT_TYPES_MAX: usize = 100;
 
@@ -130,7 +128,7 @@ pub const fn state_name(kind: StateKind) -> &'static str {
 pub fn read_filter(filter: Option<v1::DeliveryFilter>, found: &mut Violations) -> DeliveryFilter {
     let Some(filter) = filter else { return DeliveryFilter::default() };
     let in_flight = read_in_flight(&filter.states);
-    let states = read_states(&filter.states, found);
+    let states = states(&filter.states, "filter.states", found, read_state);
     let event_types = read_event_types(&filter.event_types, EVENT_TYPES_MAX, "filter.event_types", found);
     let (from, until) = read_range((filter.start_time, filter.end_time), "filter", found);
     let given = |text: String| Some(text).filter(|text| !text.is_empty());
@@ -166,30 +164,16 @@ fn read_in_flight(states: &[i32]) -> Option<bool> {
     }
 }
 
-fn read_states(states: &[i32], found: &mut Violations) -> Vec<StateKind> {
-    if states.len() > STATES_MAX {
-        let description = format!("has {} entries; at most {STATES_MAX} are allowed", states.len());
-        found.add_as(Rule::TooLong, "filter.states", description);
-        return Vec::new();
+const fn read_state(state: v1::DeliveryState) -> Option<StateKind> {
+    match state {
+        // The store does not tell the two apart; control does.
+        v1::DeliveryState::Waiting | v1::DeliveryState::InFlight => Some(StateKind::Waiting),
+        v1::DeliveryState::Succeeded => Some(StateKind::Succeeded),
+        v1::DeliveryState::DeadLettered => Some(StateKind::DeadLettered),
+        v1::DeliveryState::Discarded => Some(StateKind::Discarded),
+        v1::DeliveryState::Cancelled => Some(StateKind::Cancelled),
+        v1::DeliveryState::Unspecified => None,
     }
-    let mut kinds = Vec::with_capacity(states.len());
-    for (position, state) in states.iter().enumerate() {
-        let path = format!("filter.states[{position}]");
-        match known(*state, &path, found) {
-            Some(v1::DeliveryState::Waiting) => kinds.push(StateKind::Waiting),
-            Some(v1::DeliveryState::Succeeded) => kinds.push(StateKind::Succeeded),
-            Some(v1::DeliveryState::DeadLettered) => kinds.push(StateKind::DeadLettered),
-            Some(v1::DeliveryState::Discarded) => kinds.push(StateKind::Discarded),
-            Some(v1::DeliveryState::Cancelled) => kinds.push(StateKind::Cancelled),
-            // The store does not tell the two apart; control does.
-            Some(v1::DeliveryState::InFlight) => kinds.push(StateKind::Waiting),
-            Some(v1::DeliveryState::Unspecified) => {
-                found.add_as(Rule::OutOfRange, path, "is unspecified; name a state, or leave it out");
-            }
-            None => {}
-        }
-    }
-    kinds
 }
 
 #[cfg(test)]

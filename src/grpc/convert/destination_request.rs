@@ -1,7 +1,7 @@
 //! What requests say of destinations, besides the destination itself.
 
 use super::destination::{read_draft, read_etag};
-use super::{known, required};
+use super::{required, states};
 use crate::control::destination_test::TestSubject;
 use crate::domain::id::DestinationId;
 use crate::domain::violation::{Rule, Violations};
@@ -12,18 +12,11 @@ use crate::grpc::proto::v1::test_destination_request::Subject;
 const DOCUMENT_MAX_BYTES: usize = 64 * 1024;
 /// The longest name of an actor, in characters.
 const ACTOR_MAX_CHARS: usize = 128;
-/// More states than there are make no sense, and would make the answer large.
-const STATES_MAX: usize = 10;
 
 /// Reads a filter of states.
-pub fn read_states(states: &[i32], found: &mut Violations) -> Vec<v1::DestinationState> {
-    if states.len() > STATES_MAX {
-        let description = format!("has {} entries; at most {STATES_MAX} are allowed", states.len());
-        found.add_as(Rule::TooLong, "states", description);
-        return Vec::new();
-    }
-    let read = |(position, state): (usize, &i32)| known(*state, &format!("states[{position}]"), found);
-    states.iter().enumerate().filter_map(read).collect()
+pub fn read_states(raw: &[i32], found: &mut Violations) -> Vec<v1::DestinationState> {
+    let named = |state| (state != v1::DestinationState::Unspecified).then_some(state);
+    states(raw, "states", found, named)
 }
 
 /// Reads who asks for a test.

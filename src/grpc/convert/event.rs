@@ -33,7 +33,8 @@ pub fn read_event(event: v1::Event) -> Result<EventDraft, Violations> {
         violations.check("type", EventType::parse(&event.r#type));
         return Err(violations);
     }
-    Ok(EventDraft { event_id: event.event_id, event_type: event.r#type, occurred_at, level, data })
+    let (event_id, event_type) = (event.event_id, event.r#type);
+    Ok(EventDraft { event_id, event_type, occurred_at, trace: None, level, data })
 }
 
 /// Whether an event brings its data as a structure; control knows only of JSON text.

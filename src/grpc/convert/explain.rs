@@ -29,6 +29,7 @@ const fn reason_of(wait: WaitReason) -> v1::DeliveryReason {
         WaitReason::Paused => v1::DeliveryReason::DestinationPaused,
         WaitReason::Disabled => v1::DeliveryReason::DestinationDisabled,
         WaitReason::OrderHeld => v1::DeliveryReason::OrderHeld,
+        WaitReason::HostRate => v1::DeliveryReason::HostRate,
         WaitReason::Deleted => v1::DeliveryReason::DestinationDeleted,
     }
 }

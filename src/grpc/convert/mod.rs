@@ -6,6 +6,7 @@
 //! and has no access to the text of a secret.
 
 pub mod attempt;
+pub mod audit;
 pub mod contract;
 pub mod delivery;
 pub mod destination;
@@ -33,6 +34,33 @@ pub fn known<E: TryFrom<i32>>(raw: i32, path: &str, violations: &mut Violations)
         violations.add_as(Rule::OutOfRange, path, description);
     }
     value
+}
+
+/// More states than there are make no sense, and would make the answer large.
+const STATES_MAX: usize = 10;
+
+/// Reads a filter of states; `read` answers none for the one that is unspecified.
+pub fn states<E: TryFrom<i32>, K>(
+    raw: &[i32],
+    path: &str,
+    found: &mut Violations,
+    read: impl Fn(E) -> Option<K>,
+) -> Vec<K> {
+    if raw.len() > STATES_MAX {
+        let description = format!("has {} entries; at most {STATES_MAX} are allowed", raw.len());
+        found.add_as(Rule::TooLong, path, description);
+        return Vec::new();
+    }
+    let mut kinds = Vec::with_capacity(raw.len());
+    for (position, state) in raw.iter().enumerate() {
+        let path = format!("{path}[{position}]");
+        let Some(state) = known::<E>(*state, &path, found) else { continue };
+        match read(state) {
+            Some(kind) => kinds.push(kind),
+            None => found.add_as(Rule::OutOfRange, path, "is unspecified; name a state, or leave it out"),
+        }
+    }
+    kinds
 }
 
 /// Notes that a field is needed.
@@ -67,6 +95,20 @@ pub fn unsigned(value: i32, path: &str, violations: &mut Violations) -> Option<u
 mod tests {
     use super::*;
     use crate::grpc::proto::v1;
+
+    #[test]
+    fn a_filter_of_states_names_each_that_is_wrong_and_is_bounded() {
+        let read = |raw: &[i32]| {
+            let mut found = Violations::new();
+            let named = |state: v1::ReplayState| (state != v1::ReplayState::Unspecified).then_some(state);
+            (states(raw, "states", &mut found, named).len(), found.to_string())
+        };
+        assert_eq!(read(&[1, 4]), (2, String::new()));
+        let (kinds, problems) = read(&[1, 0, 77]);
+        assert!(kinds == 1 && problems.contains("states[1]") && problems.contains("states[2]"), "{problems}");
+        let (kinds, problems) = read(&[1; 11]);
+        assert!(kinds == 0 && problems.contains("at most 10"), "{problems}");
+    }
 
     #[test]
     fn an_unknown_enum_value_is_a_violation_and_a_known_one_is_read() {

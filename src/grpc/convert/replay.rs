@@ -4,7 +4,7 @@ use super::delivery::read_dead_letter_filter;
 use super::selection::{read_all, read_some};
 use super::subscription::read_event_types;
 use super::time::{read_range, write_timestamp};
-use super::{count, known, required};
+use super::{count, required, states};
 use crate::control::delivery::DeliveryFilter;
 use crate::control::replay::{ReplayOrder, ReplayRange};
 use crate::domain::replay::{
@@ -71,22 +71,14 @@ pub fn read_order(per_second: Option<i32>, validate_only: bool, found: &mut Viol
 }
 
 /// Reads the states of a list.
-pub fn read_states(states: &[i32], found: &mut Violations) -> Vec<ReplayStateKind> {
-    let mut kinds = Vec::new();
-    for (position, state) in states.iter().enumerate() {
-        let path = format!("states[{position}]");
-        match known(*state, &path, found) {
-            Some(v1::ReplayState::Running) => kinds.push(ReplayStateKind::Running),
-            Some(v1::ReplayState::Completed) => kinds.push(ReplayStateKind::Completed),
-            Some(v1::ReplayState::Cancelled) => kinds.push(ReplayStateKind::Cancelled),
-            Some(v1::ReplayState::Failed) => kinds.push(ReplayStateKind::Failed),
-            Some(v1::ReplayState::Unspecified) => {
-                found.add_as(Rule::OutOfRange, path, "is unspecified; name a state, or leave it out");
-            }
-            None => {}
-        }
-    }
-    kinds
+pub fn read_states(raw: &[i32], found: &mut Violations) -> Vec<ReplayStateKind> {
+    states(raw, "states", found, |state| match state {
+        v1::ReplayState::Running => Some(ReplayStateKind::Running),
+        v1::ReplayState::Completed => Some(ReplayStateKind::Completed),
+        v1::ReplayState::Cancelled => Some(ReplayStateKind::Cancelled),
+        v1::ReplayState::Failed => Some(ReplayStateKind::Failed),
+        v1::ReplayState::Unspecified => None,
+    })
 }
 
 /// Writes a replay.

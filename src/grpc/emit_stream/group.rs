@@ -6,6 +6,7 @@ use crate::auth::Caller;
 use crate::control::event::Accepted;
 use crate::control::{Error, Quota};
 use crate::domain::event::EventDraft;
+use crate::domain::trace::TraceContext;
 use crate::grpc::context::Context;
 use crate::grpc::convert::event::write_accepted;
 use crate::grpc::event::Slot;
@@ -14,8 +15,8 @@ use crate::grpc::proto::v1::emit_stream_result::Result as StreamResult;
 use crate::grpc::status::Problem;
 
 /// The events of a group, in their order.
-#[derive(Default)]
 pub struct Group {
+    trace: Option<TraceContext>,
     slots: Vec<(i64, Slot)>,
     drafts: Vec<EventDraft>,
     bytes: usize,
@@ -27,10 +28,15 @@ pub struct Answered {
 }
 
 impl Group {
+    /// An empty group of a stream in this trace.
+    pub const fn new(trace: Option<TraceContext>) -> Self {
+        Self { trace, slots: Vec::new(), drafts: Vec::new(), bytes: 0 }
+    }
+
     /// Adds an event that the protocol allows.
     pub fn push(&mut self, message: v1::EmitStreamRequest) {
         let drafts = self.drafts.len();
-        let slot = Slot::read(message.event, "event".to_owned(), &mut self.drafts);
+        let slot = Slot::read(message.event, "event".to_owned(), self.trace, &mut self.drafts);
         self.bytes += self.drafts.get(drafts).map_or(0, |draft| draft.data.len());
         self.slots.push((message.sequence, slot));
     }
@@ -56,11 +62,29 @@ impl Group {
         caller: Caller,
         organization_id: String,
     ) -> Result<Answered, Problem> {
+        let events = self.len();
+        let answered = self.try_accept(&context, &caller, &organization_id).await;
+        match &answered {
+            Ok(answered) => {
+                let refused = answered.results.iter().filter_map(|(_, result)| result.as_ref().err());
+                refused.for_each(|problem| context.count_refused(problem, 1));
+            }
+            Err(problem) => context.count_refused(problem, events),
+        }
+        answered
+    }
+
+    async fn try_accept(
+        self,
+        context: &Context,
+        caller: &Caller,
+        organization_id: &str,
+    ) -> Result<Answered, Problem> {
         let mut results: Vec<Option<Result<Accepted, Error>>> = self.drafts.iter().map(|_| None).collect();
         let mut waiting: Vec<(usize, EventDraft)> = self.drafts.into_iter().enumerate().collect();
         while !waiting.is_empty() {
             let drafts = waiting.iter().map(|(_, draft)| draft.clone()).collect();
-            let wait = match context.control.emit(&caller, &organization_id, drafts).await {
+            let wait = match context.control.emit(caller, organization_id, drafts).await {
                 Ok(answers) => settle(&mut waiting, answers, &mut results),
                 Err(Error::Busy { retry_after }) => Some(retry_after),
                 Err(error) => return Err(error.into()),
@@ -172,6 +196,7 @@ mod tests {
             event_id: None,
             event_type: event_type.to_owned(),
             occurred_at: None,
+            trace: None,
             level: crate::domain::event::Level::Info,
             data: bytes::Bytes::new(),
         };

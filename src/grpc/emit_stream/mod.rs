@@ -23,9 +23,10 @@ use tonic::{Status, Streaming};
 use self::group::{Answered, Group};
 use self::protocol::Protocol;
 use super::context::Context;
+use super::interceptor::Admission;
 use super::proto::v1;
 use super::status::Problem;
-use crate::auth::Caller;
+use crate::domain::trace::TraceContext;
 
 /// One message to the client, or the end of the stream.
 pub type Answer = Result<v1::EmitStreamResponse, Status>;
@@ -42,7 +43,8 @@ const ANSWERS: usize = 4;
 /// One stream of one client.
 pub struct Session {
     context: Context,
-    caller: Caller,
+    admission: Admission,
+    trace: Option<TraceContext>,
     requests: Streaming<v1::EmitStreamRequest>,
     answers: mpsc::Sender<Answer>,
     protocol: Protocol,
@@ -67,6 +69,8 @@ enum End {
     Violation(Problem),
     /// The connection broke, or a message could not be read.
     Broken(Status),
+    /// The client's credentials are no longer valid.
+    Withdrawn(Problem),
     /// The server stops.
     Stopping,
 }
@@ -75,19 +79,21 @@ impl Session {
     /// A session, and what it answers.
     pub fn new(
         context: Context,
-        caller: Caller,
+        (admission, trace): (Admission, Option<TraceContext>),
         requests: Streaming<v1::EmitStreamRequest>,
     ) -> (Self, mpsc::Receiver<Answer>) {
         let (answers, receiver) = mpsc::channel(ANSWERS);
         let (protocol, in_flight) = (Protocol::default(), VecDeque::new());
-        (Self { context, caller, requests, answers, protocol, in_flight, settled: false }, receiver)
+        (Self { context, admission, trace, requests, answers, protocol, in_flight, settled: false }, receiver)
     }
 
     /// Reads, accepts and acknowledges until the stream ends.
     pub async fn run(mut self) {
         let status = match self.pump().await {
             Ok(End::Finished) | Err(None) => return,
-            Ok(End::Violation(problem)) | Err(Some(problem)) => problem.into_status(),
+            Ok(End::Violation(problem) | End::Withdrawn(problem)) | Err(Some(problem)) => {
+                problem.into_status()
+            }
             Ok(End::Broken(status)) => status,
             Ok(End::Stopping) => Problem::shutting_down().into_status(),
         };
@@ -99,6 +105,8 @@ impl Session {
 
     /// Everything but the last word. An error is the failure of a group, or `None` when the client is gone.
     async fn pump(&mut self) -> Result<End, Option<Problem>> {
+        let admission = self.admission.clone();
+        let mut ended = std::pin::pin!(admission.ended());
         loop {
             let may_read = self.in_flight.len() < if self.settled { GROUPS_IN_FLIGHT } else { 1 };
             let stop = self.context.stop.clone();
@@ -106,7 +114,8 @@ impl Session {
                 biased;
                 answered = front(&mut self.in_flight) => self.acknowledge(answered).await?,
                 () = stop.cancelled() => return self.drain(End::Stopping).await,
-                read = read(&mut self.requests, &mut self.protocol), if may_read => match read {
+                problem = &mut ended => return self.drain(End::Withdrawn(problem)).await,
+                read = read(&mut self.requests, &mut self.protocol, (&self.admission, self.trace)), if may_read => match read {
                     Read::Group(group, end) => {
                         self.accept(group);
                         if let Some(end) = end {
@@ -121,7 +130,8 @@ impl Session {
 
     fn accept(&mut self, group: Group) {
         let organization_id = self.protocol.organization_id().to_owned();
-        let work = group.accept(self.context.clone(), self.caller.clone(), organization_id);
+        let caller = self.admission.caller().clone();
+        let work = group.accept(self.context.clone(), caller, organization_id);
         self.in_flight.push_back(self.context.tasks.spawn(work));
     }
 
@@ -167,14 +177,18 @@ async fn front(
 
 /// Waits for an event and takes what else is ready. Nothing is lost when the future is dropped, because
 /// after the first event nothing is waited for.
-async fn read(requests: &mut Streaming<v1::EmitStreamRequest>, protocol: &mut Protocol) -> Read {
-    let mut group = Group::default();
+async fn read(
+    requests: &mut Streaming<v1::EmitStreamRequest>,
+    protocol: &mut Protocol,
+    (admission, trace): (&Admission, Option<TraceContext>),
+) -> Read {
+    let mut group = Group::new(trace);
     let mut next = requests.next().await;
     loop {
         let end = match next {
             None => End::Finished,
             Some(Err(status)) => End::Broken(status),
-            Some(Ok(message)) => match protocol.check(&message) {
+            Some(Ok(message)) => match check(protocol, admission, &message) {
                 Ok(()) => {
                     group.push(message);
                     if group.len() >= GROUP_EVENTS || group.bytes() >= GROUP_BYTES {
@@ -191,6 +205,18 @@ async fn read(requests: &mut Streaming<v1::EmitStreamRequest>, protocol: &mut Pr
         };
         return if group.len() == 0 { Read::End(end) } else { Read::Group(group, Some(end)) };
     }
+}
+
+/// The first message names the organization, so it is asked for there whether the caller may; then the rules.
+fn check(
+    protocol: &mut Protocol,
+    admission: &Admission,
+    message: &v1::EmitStreamRequest,
+) -> Result<(), Problem> {
+    if protocol.organization_id().is_empty() {
+        admission.authorize(&message.organization_id)?;
+    }
+    protocol.check(message)
 }
 
 /// The next item if it is there already; the outer `None` means that it is not.

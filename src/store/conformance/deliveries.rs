@@ -116,6 +116,7 @@ pub async fn a_resend_survives_the_failure_of_an_attempt_under_way(bench: &Bench
         let due = bench.due(1).await;
         assert_eq!(due.iter().any(|row| row.id == id && row.due == entry[0].due), still_due);
         assert_eq!(due.len(), usize::from(still_due));
+        assert!(due.iter().all(|row| row.attempt_count == 1), "the attempt under way was counted: {due:?}");
         bench.store.end(vec![id], StateKind::Waiting, cancelled(1)).await.unwrap();
     }
 }

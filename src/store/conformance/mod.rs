@@ -81,6 +81,7 @@ pub fn new_event(event_type: &str, routes: &[Route]) -> NewEvent {
         event_id: None,
         event_type: EventType::parse(event_type).unwrap(),
         occurred_at: None,
+        trace: None,
         level: Level::Info,
         data: Payload::from_stored(Bytes::from_static(b"{\"a\":1}")),
         routes: routes.to_vec(),
@@ -137,6 +138,7 @@ pub fn attempt(number: u32, status: u16) -> Attempt {
         trigger: if number == 1 { Trigger::Routed } else { Trigger::Retry },
         outcome: Outcome::Answered { status, retry_after: None, body: Bytes::from_static(b"body") },
         batch_size: 1,
+        batch: None,
         remote_address: Some("192.0.2.1:443".parse().unwrap()),
     }
 }
@@ -272,6 +274,7 @@ impl CommitListener for Notes {
     }
 }
 
+pub mod audit;
 pub mod config;
 pub mod deliveries;
 pub mod events;
@@ -331,10 +334,19 @@ macro_rules! conformance {
             replays: succeeded_deliveries_are_covered_by_the_time_of_their_event
             replays: missed_events_are_those_without_a_delivery_or_with_one_that_ended_in_vain
             replays: a_missed_event_gets_a_delivery_of_its_own_and_is_missed_no_more
+            audit: a_change_leaves_its_entry_and_a_call_that_changes_nothing_leaves_none
+            audit: an_entry_says_of_how_many_deliveries_it_tells
+            audit: the_log_is_listed_latest_first_by_pages_and_filters
+            audit: entries_go_by_age_alone_the_oldest_first
+            audit: of_an_erased_organization_the_log_keeps_that_and_not_what
             retention: finished_events_go_by_age_with_their_deliveries_and_ids
             retention: events_that_wait_are_never_removed
             retention: dead_letters_expire_and_go_with_the_history
             retention: organizations_may_have_times_of_their_own
+            retention: too_much_goes_before_its_time_and_what_waits_does_not
+            retention: what_is_stored_is_counted_up_and_down
+            retention: dead_letters_that_expire_soon_are_reported_until_they_do
+            retention: replays_go_with_the_history_and_those_that_run_stay
             retention: erased_data_is_gone_and_the_history_stays
             retention: an_erased_organization_leaves_nothing_and_harms_nobody_else
             retention: changes_are_in_the_feed_in_their_order

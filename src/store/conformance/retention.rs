@@ -1,12 +1,16 @@
 //! Promises about what is removed.
 
+use super::replays::{replay, scope};
 use super::*;
-use crate::store::retention::{Cuts, SweepFrom, Swept};
+use crate::domain::replay::ReplayKind;
+use crate::store::ReplayQuery;
+use crate::store::retention::{Cuts, Expiring, RemovedEarly, SweepFrom, Swept};
 
 /// History and dead letters that ended at or before this are too old.
 fn cuts(millis: i64) -> Arc<Cuts> {
     let exceptions = std::collections::HashMap::new();
-    Arc::new(Cuts { now: at(millis + 1), history: at(millis), exceptions, dead_letters: at(millis) })
+    let (history, dead_letters) = (at(millis), at(millis));
+    Arc::new(Cuts { now: at(millis + 1), history, exceptions, dead_letters, notice: None, early: false })
 }
 
 impl Bench {
@@ -103,6 +107,92 @@ pub async fn organizations_may_have_times_of_their_own(bench: &Bench) {
     shorter.exceptions.insert(other, at(100));
     assert_eq!(bench.sweep(&Arc::new(shorter), 10).await, (0, 1));
     assert!(bench.is_stored(&event).await && !bench.is_stored(&theirs).await);
+}
+
+pub async fn too_much_goes_before_its_time_and_what_waits_does_not(bench: &Bench) {
+    let mut events = Vec::new();
+    for number in 0..6 {
+        let event = bench.accept(NewEvent { event_id: None, ..big_event(5000) }).await;
+        let state = match number {
+            2 => waiting(99_999),
+            3 => dead(number),
+            _ => succeeded(number),
+        };
+        bench.settle(settlement(&event, 1, Stage::Fresh, state)).await;
+        events.push(event);
+        bench.clock.advance(10);
+    }
+    let before = bench.store.footprint();
+    assert!(before.bytes > 6 * 5000 && before.removed_early.is_none());
+    let notes = Arc::new(Notes::default());
+    bench.store.listen(Arc::clone(&notes) as Arc<dyn CommitListener>);
+    let changes = bench.store.changes().now();
+    let mut early = (*cuts(4)).clone();
+    (early.early, early.history, early.dead_letters) = (true, at(45), at(-1_000_000));
+    let swept = bench.store.sweep(Arc::new(early), SweepFrom::Events(None), 10).await.unwrap();
+    assert_eq!((swept.removed, swept.expired), (4, 1));
+    // The dead letter did not go in silence.
+    assert_eq!(notes.take(), [format!("ended {}", id_of(&events[3], 1))]);
+    let told = bench.store.changes().after(changes, 10).unwrap();
+    let expired = DeliveryState::Discarded { at: at(5), reason: EndReason::DeadLetterExpired };
+    assert_eq!(told.iter().map(|change| change.delivery.state.clone()).collect::<Vec<_>>(), [expired]);
+    for (event, stored) in events.iter().zip([false, false, true, false, false, true]) {
+        assert_eq!(bench.is_stored(event).await, stored);
+    }
+    let after = bench.store.footprint();
+    assert!(after.bytes < before.bytes / 2, "{after:?}");
+    let accepted = events[4].accepted_at;
+    assert_eq!(after.removed_early, Some(RemovedEarly { accepted, changed: accepted.max(at(4)) }));
+}
+
+pub async fn what_is_stored_is_counted_up_and_down(bench: &Bench) {
+    assert_eq!(bench.store.footprint().bytes, 0);
+    let named = NewEvent { event_id: Some(EventId::parse("evt-1").unwrap()), ..big_event(20_000) };
+    let event = bench.accept(named.clone()).await;
+    let accepted = bench.store.footprint().bytes;
+    assert!(accepted > 20_000);
+    bench.store.accept(vec![named]).await.unwrap();
+    assert_eq!(bench.store.footprint().bytes, accepted, "a duplicate is not stored");
+    bench.settle(settlement(&event, 1, Stage::Fresh, waiting(9))).await;
+    bench.settle(settlement(&event, 1, Stage::Due(at(9)), succeeded(9))).await;
+    assert!(bench.store.footprint().bytes > accepted);
+    assert_eq!(bench.sweep(&cuts(1_000_000), 10).await, (0, 1));
+    assert_eq!(bench.store.footprint().bytes, 0);
+}
+
+pub async fn dead_letters_that_expire_soon_are_reported_until_they_do(bench: &Bench) {
+    for number in 0..4 {
+        let event = bench.accept(new_event("a", &[durable(1)])).await;
+        bench.settle(settlement(&event, 1, Stage::Fresh, dead(number * 10))).await;
+    }
+    let ours = bench.accept(new_event("signalpost.secret.rotated", &[durable(1)])).await;
+    bench.settle(settlement(&ours, 1, Stage::Fresh, dead(10))).await;
+    let mut soon = (*cuts(5)).clone();
+    (soon.notice, soon.history) = (Some(at(20)), at(-1_000_000));
+    let swept = bench.store.sweep(Arc::new(soon), SweepFrom::DeadLetters(None), 10).await.unwrap();
+    assert_eq!(swept.expired, 1);
+    let expected = |millis| Expiring {
+        organization_id: organization_id(),
+        destination_id: destination_id(1),
+        since: at(millis),
+    };
+    assert_eq!(swept.expiring, [expected(10), expected(20)]);
+}
+
+pub async fn replays_go_with_the_history_and_those_that_run_stay(bench: &Bench) {
+    for (number, ended) in [(1, Some(at(5))), (2, None), (3, Some(at(50)))] {
+        let replay = replay(number, scope(ReplayKind::DeadLetters, Some(number)));
+        bench.store.create_replay(replay.clone()).await.unwrap();
+        if let Some(ended) = ended {
+            bench.store.cancel_replay(replay.id, ended).await.unwrap();
+        }
+    }
+    bench.sweep(&cuts(20), 1).await;
+    let list = ReplayQuery { organization_id: organization_id(), states: Vec::new(), after: None, limit: 10 };
+    let left = bench.store.replays(list).await.unwrap().rows;
+    assert_eq!(left.iter().map(|replay| replay.id.as_bytes()[0]).collect::<Vec<_>>(), [3, 2]);
+    let first = replay(1, scope(ReplayKind::DeadLetters, Some(1)));
+    assert_eq!(bench.store.replay(first.id).await.unwrap(), None);
 }
 
 #[expect(clippy::cognitive_complexity, reason = "one removal, looked at from many sides")]

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use super::{Digest, MemoryStore, Tables, next_revision};
+use super::MemoryStore;
+use super::config::next_revision;
+use super::tables::{Digest, Tables};
 use crate::domain::delivery::{Delivery, DeliveryState, EndReason, StateKind};
 use crate::domain::event::Event;
 use crate::domain::id::{DeliveryId, DestinationId, EventKey, OrganizationId};
@@ -13,9 +15,13 @@ use crate::domain::settings::Guarantee;
 use crate::domain::time::Timestamp;
 use crate::store::directory::Directory;
 use crate::store::retention::{
-    Cuts, EraseFrom, ErasedEvent, SweepFrom, Swept, Trace, forget_answers, is_over, without_data,
+    Cuts, EraseFrom, ErasedEvent, Expiring, SweepFrom, Swept, Trace, expiring, forget_answers,
+    is_replay_over, remains_of, without_data,
 };
 use crate::store::{RetentionStore, StoreError};
+
+/// What a row is taken to cost besides the data of an event.
+const ROW_BYTES: usize = 100;
 
 #[async_trait]
 impl RetentionStore for MemoryStore {
@@ -23,22 +29,35 @@ impl RetentionStore for MemoryStore {
         let mut tables = self.lock();
         match from {
             SweepFrom::DeadLetters(after) => {
+                let expiring = if after.is_none() { tables.expiring(&cuts) } else { Vec::new() };
                 let (expired, next) = tables.expire(&cuts, after, budget);
                 if !expired.is_empty() {
                     self.tell(|listener| listener.ended(&expired));
                 }
-                Ok(Swept { expired: expired.len(), removed: 0, next: Some(next) })
+                Ok(Swept { expired: expired.len(), expiring, next: Some(next), ..Swept::default() })
             }
             SweepFrom::Events(after) => {
-                let (removed, next) = tables.outlive(&cuts, after, budget, &self.directory)?;
-                Ok(Swept { expired: 0, removed, next: next.map(|key| SweepFrom::Events(Some(key))) })
+                let (swept, expired) = tables.outlive(&cuts, after, budget, &self.directory)?;
+                if !expired.is_empty() {
+                    self.tell(|listener| listener.ended(&expired));
+                }
+                Ok(swept)
+            }
+            SweepFrom::Replays(_) => {
+                let before = tables.replays.len();
+                tables.replays.retain(|_, replay| !is_replay_over(replay, &cuts));
+                Ok(Swept { replays: before - tables.replays.len(), ..Swept::default() })
             }
         }
     }
 
     async fn erase_event(&self, key: EventKey, now: Timestamp) -> Result<Option<ErasedEvent>, StoreError> {
         let mut tables = self.lock();
+        let before = tables.events.get(&key).and_then(|event| event.erased_at);
         let erased = tables.erase_event(key, now);
+        if erased.is_some() && before.is_none() {
+            self.note(&mut tables, 1);
+        }
         if let Some(ErasedEvent { ended, .. }) = erased.as_ref().filter(|erased| !erased.ended.is_empty()) {
             self.tell(|listener| listener.ended(ended));
         }
@@ -57,6 +76,7 @@ impl RetentionStore for MemoryStore {
         let present = self.directory.organization(organization_id).ok_or(StoreError::NotFound)?;
         next_revision(present.revision, expected)?;
         tables.erasing.insert(organization_id.clone());
+        self.note(&mut tables, 1);
         let destinations = self.directory.destinations(organization_id);
         let ids: Vec<DestinationId> = destinations.iter().map(|entry| entry.destination.id).collect();
         for id in &ids {
@@ -119,22 +139,41 @@ impl Tables {
         after: Option<EventKey>,
         budget: usize,
         directory: &Directory,
-    ) -> Result<(usize, Option<EventKey>), StoreError> {
+    ) -> Result<(Swept, Vec<DeliveryId>), StoreError> {
         let start = after.map_or(Unbounded, Excluded);
         let mut doomed = Vec::new();
         for (_, event) in self.events.range((start, Unbounded)) {
-            if is_over(event, cuts, |id, guarantee| Ok(self.trace(id, guarantee, directory)))? {
-                doomed.push(Arc::clone(event));
-            }
+            let remains = remains_of(event, cuts, |id, guarantee| Ok(self.trace(id, guarantee, directory)))?;
+            doomed.extend(remains.map(|remains| (Arc::clone(event), remains)));
             if doomed.len() == budget {
                 break;
             }
         }
-        for event in &doomed {
+        let into = DeliveryState::Discarded { at: cuts.now, reason: EndReason::DeadLetterExpired };
+        let mut expired = Vec::new();
+        for (event, remains) in &doomed {
+            let letters = remains.dead_letters.iter();
+            expired.extend(letters.filter_map(|id| self.end(*id, StateKind::DeadLettered, &into)));
+            if cuts.early {
+                self.removed_early = Some(remains.removed_early(event).and(self.removed_early));
+            }
             self.remove_event(event);
         }
-        let next = doomed.last().map(|event| event.key).filter(|_| doomed.len() == budget);
-        Ok((doomed.len(), next))
+        let last = doomed.last().map(|(event, _)| event.key).filter(|_| doomed.len() == budget);
+        let next = last.map_or(SweepFrom::Replays(None), |key| SweepFrom::Events(Some(key)));
+        let (expired_count, removed) = (expired.len(), doomed.len());
+        Ok((Swept { expired: expired_count, removed, next: Some(next), ..Swept::default() }, expired))
+    }
+
+    fn expiring(&self, cuts: &Cuts) -> Vec<Expiring> {
+        self.deliveries.values().filter_map(|delivery| expiring(delivery, cuts)).collect()
+    }
+
+    pub(super) fn stored_bytes(&self) -> u64 {
+        let event = |event: &Arc<Event>| event.data.as_bytes().len() + event.routes.len() * 17 + ROW_BYTES;
+        let events: usize = self.events.values().map(event).sum();
+        let rows = self.deliveries.len() + self.by_id.len();
+        events.saturating_add(rows * ROW_BYTES) as u64
     }
 
     fn trace(&self, id: DeliveryId, guarantee: Guarantee, directory: &Directory) -> Trace {

@@ -10,10 +10,10 @@ use bytes::Bytes;
 use prost::Message;
 
 use super::{Place, codes, cut, guarantee, guarantee_code, nanos, seal, unseal};
-use crate::domain::attempt::{Attempt, Failure, Outcome, Refusal, Trigger};
+use crate::domain::attempt::{Attempt, Failure, InBatch, Outcome, Refusal, Trigger};
 use crate::domain::delivery::{Cycle, CycleCause, Delivery, DeliveryState, EndReason};
 use crate::domain::event::EventType;
-use crate::domain::id::{DeliveryId, EventId, OrganizationId, ReplayId};
+use crate::domain::id::{BatchId, DeliveryId, EventId, OrganizationId, ReplayId};
 use crate::domain::time::Timestamp;
 use crate::store::{DueEntry, StoreError};
 
@@ -102,6 +102,11 @@ struct AttemptRecord {
     refusal: u32,
     #[prost(string, tag = "12")]
     detail: String,
+    /// Empty where the request carried one delivery.
+    #[prost(bytes = "vec", tag = "13")]
+    batch_id: Vec<u8>,
+    #[prost(uint32, tag = "14")]
+    batch_position: u32,
 }
 
 codes!(cause_code, cause, CycleCause, {
@@ -115,7 +120,7 @@ codes!(failure_code, failure, Failure, {
     Failure::InvalidResponse = 6, Failure::Refused = 7,
 });
 codes!(refusal_code, refusal, Refusal, {
-    Refusal::AddressNotAllowed = 1, Refusal::SecretUnavailable = 2, Refusal::NotRenderable = 3,
+    Refusal::AddressNotAllowed = 1, Refusal::SecretUnavailable = 2, Refusal::NotRenderable = 3, Refusal::Fault = 4,
 });
 codes!(reason_code, reason, EndReason, {
     EndReason::AttemptsExhausted = 1, EndReason::GaveUp = 2, EndReason::FinalStatus = 3,
@@ -265,6 +270,8 @@ fn encode_attempt(attempt: &Attempt) -> AttemptRecord {
         trigger: trigger_code(attempt.trigger),
         batch_size: attempt.batch_size,
         remote_address: attempt.remote_address.map(|address| address.to_string()),
+        batch_id: attempt.batch.map(|batch| batch.id.as_bytes().to_vec()).unwrap_or_default(),
+        batch_position: attempt.batch.map_or(0, |batch| batch.position),
         ..AttemptRecord::default()
     };
     match &attempt.outcome {
@@ -283,6 +290,14 @@ fn encode_attempt(attempt: &Attempt) -> AttemptRecord {
         }
     }
     record
+}
+
+fn restore_batch(id: &[u8], position: u32) -> Result<Option<InBatch>, String> {
+    if id.is_empty() {
+        return Ok(None);
+    }
+    let id = id.try_into().map_err(|_| "its batch has no id")?;
+    Ok(Some(InBatch { id: BatchId::from_bytes(id), position }))
 }
 
 fn restore_attempt(record: AttemptRecord) -> Result<Attempt, String> {
@@ -305,6 +320,7 @@ fn restore_attempt(record: AttemptRecord) -> Result<Attempt, String> {
         trigger: trigger(record.trigger)?,
         outcome,
         batch_size: record.batch_size,
+        batch: restore_batch(&record.batch_id, record.batch_position)?,
         remote_address: remote_address.map_err(|_| "its address is none")?,
     })
 }

@@ -2,27 +2,28 @@
 //!
 //! Destinations and organizations may be larger than one value and are stored in chunks.
 
-use std::ffi::OsString;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::PathBuf;
-
 use bytes::Bytes;
 use prost::Message;
 
+use super::secret::{
+    Field, HeaderRecord, Owner, Seals, SecretRecord, encode_headers, encode_secret, restore_headers,
+    restore_secret,
+};
 use super::settings::{
     SettingsRecord, SubscriptionRecord, encode_settings, encode_subscription, restore_settings,
     restore_subscription,
 };
-use super::{Place, codes, cut, join, seal, secret, split, unseal};
+use super::{Place, codes, cut, join, seal, split, unseal};
 use crate::domain::contract::Contract;
 use crate::domain::destination::{
-    Destination, DestinationHealth, DestinationState, DestinationUrl, DisabledReason, Header,
+    Destination, DestinationHealth, DestinationState, DestinationUrl, DisabledReason,
 };
 use crate::domain::id::{DestinationId, OrganizationId};
 use crate::domain::organization::Organization;
-use crate::domain::secret::{HttpAuth, RetiringSecret, SecretSource, SigningSecrets};
+use crate::domain::secret::{HttpAuth, RetiringSecret, SigningSecrets};
 use crate::domain::time::Timestamp;
 use crate::store::StoreError;
+use crate::store::keyring::Keyring;
 
 /// How much of the last error's text is kept with the health.
 const LAST_ERROR_BYTES: usize = 2048;
@@ -68,39 +69,6 @@ struct DestinationRecord {
     revision: u64,
 }
 
-/// One of the three is present.
-#[derive(Clone, PartialEq, Message)]
-#[prost(skip_debug)]
-struct SecretRecord {
-    #[prost(bytes = "vec", optional, tag = "1")]
-    value: Option<Vec<u8>>,
-    #[prost(string, optional, tag = "2")]
-    variable: Option<String>,
-    #[prost(bytes = "vec", optional, tag = "3")]
-    file: Option<Vec<u8>>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-#[prost(skip_debug)]
-struct HeaderRecord {
-    #[prost(string, tag = "1")]
-    name: String,
-    #[prost(bytes = "vec", tag = "2")]
-    value: Vec<u8>,
-}
-
-impl std::fmt::Debug for SecretRecord {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("SecretRecord(…)")
-    }
-}
-
-impl std::fmt::Debug for HeaderRecord {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("HeaderRecord(…)")
-    }
-}
-
 #[derive(Clone, PartialEq, Message)]
 struct HealthRecord {
     #[prost(string, optional, tag = "1")]
@@ -115,6 +83,8 @@ struct HealthRecord {
     failing_since: Option<i64>,
     #[prost(sint64, optional, tag = "6")]
     confirmed_at: Option<i64>,
+    #[prost(sint64, optional, tag = "7")]
+    circuit_opened_at: Option<i64>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -138,24 +108,24 @@ codes!(contract_code, contract, Contract, {
     Contract::StandardWebhooks = 5, Contract::CloudEvents = 6,
 });
 
-/// The stored form of a destination, in chunks.
-#[must_use]
-pub fn encode_destination(destination: &Destination) -> Vec<Vec<u8>> {
-    let (state, since) = match destination.state {
-        DestinationState::Active => (1, Timestamp::default()),
-        DestinationState::Paused { since } => (2, since),
-        DestinationState::Disabled { since, reason: DisabledReason::ByCaller } => (3, since),
-        DestinationState::Disabled { since, reason: DisabledReason::Gone } => (4, since),
-        DestinationState::Disabled { since, reason: DisabledReason::Failing } => (5, since),
-    };
+/// The stored form of a destination, in chunks, its secrets sealed.
+///
+/// # Errors
+/// [`StoreError::Unavailable`] where the system gives no random bytes.
+pub fn encode_destination(destination: &Destination, keyring: &Keyring) -> Result<Vec<Vec<u8>>, StoreError> {
+    let owner =
+        Owner { organization_id: destination.organization_id.as_str(), destination_id: destination.id };
+    let conceal = |field, source| encode_secret(keyring, (owner, field), source);
+    let (state, since) = state_code(&destination.state);
     let (username, http_secret) = match &destination.http_auth {
         HttpAuth::Unauthenticated => (None, None),
-        HttpAuth::Basic { username, secret } => (Some(username.clone()), Some(encode_secret(secret))),
-        HttpAuth::Bearer { token } => (None, Some(encode_secret(token))),
+        HttpAuth::Basic { username, secret } => {
+            (Some(username.clone()), Some(conceal(Field::HttpAuth, secret)?))
+        }
+        HttpAuth::Bearer { token } => (None, Some(conceal(Field::HttpAuth, token)?)),
     };
+    let current = destination.signing.current.as_ref();
     let retiring = destination.signing.retiring.as_ref();
-    let header =
-        |header: &Header| HeaderRecord { name: header.name.clone(), value: secret::conceal(&header.value) };
     let record = DestinationRecord {
         organization_id: destination.organization_id.as_str().to_owned(),
         display_name: destination.display_name.clone(),
@@ -163,19 +133,43 @@ pub fn encode_destination(destination: &Destination) -> Vec<Vec<u8>> {
         contract: contract_code(destination.contract),
         subscription: Some(encode_subscription(&destination.subscription)),
         settings: Some(encode_settings(&destination.settings)),
-        current_secret: destination.signing.current.as_ref().map(encode_secret),
-        retiring_secret: retiring.map(|retiring| encode_secret(&retiring.source)),
+        current_secret: current.map(|current| conceal(Field::Signing, current)).transpose()?,
+        retiring_secret: retiring.map(|it| conceal(Field::Retiring, &it.source)).transpose()?,
         retiring_until: retiring.map_or(0, |retiring| retiring.until.as_millis()),
         username,
         http_secret,
-        headers: destination.headers.iter().map(header).collect(),
+        headers: encode_headers(keyring, owner, &destination.headers)?,
         state,
         state_since: since.as_millis(),
         created_at: destination.created_at.as_millis(),
         updated_at: destination.updated_at.as_millis(),
         revision: destination.revision,
     };
-    split(&record.encode_to_vec())
+    Ok(split(&record.encode_to_vec()))
+}
+
+const fn state_code(state: &DestinationState) -> (u32, Timestamp) {
+    match *state {
+        DestinationState::Active => (1, Timestamp::from_millis(0)),
+        DestinationState::Paused { since } => (2, since),
+        DestinationState::Disabled { since, reason: DisabledReason::ByCaller } => (3, since),
+        DestinationState::Disabled { since, reason: DisabledReason::Gone } => (4, since),
+        DestinationState::Disabled { since, reason: DisabledReason::Failing } => (5, since),
+    }
+}
+
+/// What the secrets of a stored destination are sealed under; no key is needed to see that.
+///
+/// # Errors
+/// [`StoreError::Corrupt`].
+pub fn seals_of_destination<C: AsRef<[u8]>>(id: DestinationId, chunks: &[C]) -> Result<Seals, StoreError> {
+    let record = read_record(id, chunks)?;
+    let mut seals = Seals::default();
+    for secret in [&record.current_secret, &record.retiring_secret, &record.http_secret] {
+        secret.iter().for_each(|secret| seals.count(secret));
+    }
+    record.headers.iter().for_each(|header| seals.count_header(header));
+    Ok(seals)
 }
 
 /// The destination out of its chunks.
@@ -185,13 +179,25 @@ pub fn encode_destination(destination: &Destination) -> Vec<Vec<u8>> {
 pub fn decode_destination<C: AsRef<[u8]>>(
     id: DestinationId,
     chunks: &[C],
+    keyring: &Keyring,
 ) -> Result<Destination, StoreError> {
+    let record = read_record(id, chunks)?;
     let place = Place::new("destination", id.as_bytes());
-    let record = DestinationRecord::decode(join(place, chunks)?).map_err(|error| place.corrupt(error))?;
-    restore_destination(id, record).map_err(|problem| place.corrupt(problem))
+    restore_destination(id, record, keyring).map_err(|problem| place.corrupt(problem))
 }
 
-fn restore_destination(id: DestinationId, record: DestinationRecord) -> Result<Destination, String> {
+fn read_record<C: AsRef<[u8]>>(id: DestinationId, chunks: &[C]) -> Result<DestinationRecord, StoreError> {
+    let place = Place::new("destination", id.as_bytes());
+    DestinationRecord::decode(join(place, chunks)?).map_err(|error| place.corrupt(error))
+}
+
+fn restore_destination(
+    id: DestinationId,
+    record: DestinationRecord,
+    keyring: &Keyring,
+) -> Result<Destination, String> {
+    let owner = Owner { organization_id: &record.organization_id, destination_id: id };
+    let reveal = |field, record| restore_secret(keyring, (owner, field), record);
     let since = Timestamp::from_millis(record.state_since);
     let state = match record.state {
         1 => DestinationState::Active,
@@ -202,18 +208,18 @@ fn restore_destination(id: DestinationId, record: DestinationRecord) -> Result<D
         other => return Err(format!("{other} stands for no state")),
     };
     let http_auth = match (record.username, record.http_secret) {
-        (Some(username), Some(secret)) => HttpAuth::Basic { username, secret: restore_secret(secret)? },
-        (None, Some(token)) => HttpAuth::Bearer { token: restore_secret(token)? },
+        (Some(username), Some(secret)) => {
+            HttpAuth::Basic { username, secret: reveal(Field::HttpAuth, secret)? }
+        }
+        (None, Some(token)) => HttpAuth::Bearer { token: reveal(Field::HttpAuth, token)? },
         (_, None) => HttpAuth::Unauthenticated,
     };
     let until = Timestamp::from_millis(record.retiring_until);
-    let retiring = record.retiring_secret.map(restore_secret).transpose()?;
+    let retiring = record.retiring_secret.map(|secret| reveal(Field::Retiring, secret)).transpose()?;
     let signing = SigningSecrets {
-        current: record.current_secret.map(restore_secret).transpose()?,
+        current: record.current_secret.map(|secret| reveal(Field::Signing, secret)).transpose()?,
         retiring: retiring.map(|source| RetiringSecret { source, until }),
     };
-    let header =
-        |header: HeaderRecord| Ok(Header { name: header.name, value: secret::reveal(&header.value)? });
     Ok(Destination {
         id,
         organization_id: OrganizationId::parse(&record.organization_id)?,
@@ -225,31 +231,12 @@ fn restore_destination(id: DestinationId, record: DestinationRecord) -> Result<D
         settings: restore_settings(record.settings.unwrap_or_default())?,
         signing,
         http_auth,
-        headers: record.headers.into_iter().map(header).collect::<Result<_, String>>()?,
+        headers: restore_headers(keyring, owner, record.headers)?,
         state,
         created_at: Timestamp::from_millis(record.created_at),
         updated_at: Timestamp::from_millis(record.updated_at),
         revision: record.revision,
     })
-}
-
-fn encode_secret(source: &SecretSource) -> SecretRecord {
-    let (mut value, mut variable, mut file) = (None, None, None);
-    match source {
-        SecretSource::Value(plain) => value = Some(secret::conceal(plain)),
-        SecretSource::EnvironmentVariable(name) => variable = Some(name.clone()),
-        SecretSource::File(path) => file = Some(path.as_os_str().as_bytes().to_vec()),
-    }
-    SecretRecord { value, variable, file }
-}
-
-fn restore_secret(record: SecretRecord) -> Result<SecretSource, String> {
-    match (record.value, record.variable, record.file) {
-        (Some(value), None, None) => Ok(SecretSource::Value(secret::reveal(&value)?)),
-        (None, Some(name), None) => Ok(SecretSource::EnvironmentVariable(name)),
-        (None, None, Some(path)) => Ok(SecretSource::File(PathBuf::from(OsString::from_vec(path)))),
-        _ => Err("a secret has no source or several".into()),
-    }
 }
 
 /// The stored form of a destination's health; of a long error text only the beginning.
@@ -262,6 +249,7 @@ pub fn encode_health(health: &DestinationHealth) -> Vec<u8> {
         consecutive_failures: health.consecutive_failures,
         failing_since: health.failing_since.map(Timestamp::as_millis),
         confirmed_at: health.confirmed_at.map(Timestamp::as_millis),
+        circuit_opened_at: health.circuit_opened_at.map(Timestamp::as_millis),
     })
 }
 
@@ -278,6 +266,7 @@ pub fn decode_health(id: DestinationId, stored: &[u8]) -> Result<DestinationHeal
         consecutive_failures: record.consecutive_failures,
         failing_since: record.failing_since.map(Timestamp::from_millis),
         confirmed_at: record.confirmed_at.map(Timestamp::from_millis),
+        circuit_opened_at: record.circuit_opened_at.map(Timestamp::from_millis),
     })
 }
 

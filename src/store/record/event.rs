@@ -12,6 +12,7 @@ use crate::domain::event::{Event, EventType, Level, NewEvent, Route};
 use crate::domain::id::{DestinationId, EventId, EventKey, OrganizationId};
 use crate::domain::payload::Payload;
 use crate::domain::time::Timestamp;
+use crate::domain::trace::TraceContext;
 use crate::store::StoreError;
 
 /// Larger bodies are chunked.
@@ -43,6 +44,9 @@ struct EventRecord {
     content: Option<Content>,
     #[prost(sint64, optional, tag = "9")]
     erased_at: Option<i64>,
+    /// Only where the caller had a trace.
+    #[prost(bytes = "vec", optional, tag = "10")]
+    trace: Option<Vec<u8>>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -135,6 +139,7 @@ pub fn encode_event(event: &Event) -> StoredEvent {
         chunks: 0,
         content: None,
         erased_at: event.erased_at.map(Timestamp::as_millis),
+        trace: event.trace.map(|trace| trace.to_bytes().to_vec()),
     };
     if content.data.len() <= INLINE_BODY_BYTES && event.routes.len() <= INLINE_ROUTES {
         record.content = Some(content);
@@ -169,6 +174,7 @@ pub fn decode_event<C: AsRef<[u8]>>(
     let head = head(key, &record).map_err(|problem| place.corrupt(problem))?;
     Ok(Event {
         erased_at: record.erased_at.map(Timestamp::from_millis),
+        trace: record.trace.and_then(|bytes| TraceContext::from_bytes(&bytes)),
         key,
         id: head.id,
         organization_id: head.organization_id,

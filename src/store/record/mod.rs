@@ -5,8 +5,9 @@
 //! API. A value that does not check is an error with its table and key; it is never served.
 //!
 //! No stored value is larger than [`VALUE_MAX_BYTES`]: what may be larger is split into chunks.
-//! All secrets pass through the one pair of functions in `secret`.
+//! All secrets pass through `secret`, which seals them.
 
+mod audit;
 mod delivery;
 mod destination;
 mod event;
@@ -14,16 +15,18 @@ mod replay;
 mod secret;
 mod settings;
 
+pub use audit::{decode_audit, encode_audit};
 pub use delivery::{decode_delivery, decode_due, encode_delivery, encode_due};
 pub use destination::{
     decode_destination, decode_health, decode_organization, encode_destination, encode_health,
-    encode_organization,
+    encode_organization, seals_of_destination,
 };
 pub use event::{
     EventHead, Idempotency, StoredEvent, content_digest, decode_event, decode_head, decode_idempotency,
     decode_outline, encode_event, encode_idempotency, is_erased,
 };
 pub use replay::{decode_replay, encode_replay};
+pub use secret::Seals;
 
 use std::time::Duration;
 

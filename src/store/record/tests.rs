@@ -9,14 +9,14 @@ use proptest::prelude::*;
 
 use super::delivery::DELIVERY_MAX_BYTES;
 use super::*;
-use crate::domain::attempt::{Attempt, Failure, Outcome, Refusal, Trigger};
+use crate::domain::attempt::{Attempt, Failure, InBatch, Outcome, Refusal, Trigger};
 use crate::domain::contract::{CloudEventsMode, Contract};
 use crate::domain::delivery::{Cycle, CycleCause, Delivery, DeliveryState, EndReason};
 use crate::domain::destination::{
     Destination, DestinationHealth, DestinationState, DestinationUrl, DisabledReason, Header,
 };
 use crate::domain::event::{Event, EventType, NewEvent, Route};
-use crate::domain::id::{DeliveryId, DestinationId, EventId, EventKey, OrganizationId, ReplayId};
+use crate::domain::id::{BatchId, DeliveryId, DestinationId, EventId, EventKey, OrganizationId, ReplayId};
 use crate::domain::organization::Organization;
 use crate::domain::payload::Payload;
 use crate::domain::replay::{Replay, ReplayKind, ReplayScope, ReplayState};
@@ -24,6 +24,12 @@ use crate::domain::secret::{HttpAuth, RetiringSecret, Secret, SecretSource, Sign
 use crate::domain::settings::{DeliverySettings, RetryPolicy, RetrySchedule};
 use crate::domain::subscription::{Subscription, SubscriptionPolicy};
 use crate::domain::time::Timestamp;
+use crate::domain::trace::TraceContext;
+use crate::store::keyring::{Keyring, SealingKey};
+
+fn keyring() -> Keyring {
+    Keyring::new(SealingKey::generate().unwrap())
+}
 
 fn key() -> impl Strategy<Value = EventKey> {
     any::<[u8; 16]>().prop_map(EventKey::from_bytes)
@@ -68,8 +74,11 @@ fn event() -> impl Strategy<Value = Event> {
     let body = prop_oneof![vec(any::<u8>(), 0..4000), vec(any::<u8>(), 4000..20_000)];
     let names = key().prop_flat_map(|key| (Just(key), event_id(key)));
     let rest = (organization_id(), event_type(), moment(), moment(), level());
-    (names, rest, body, vec(route, 0..80)).prop_map(|((key, id), rest, body, routes)| Event {
+    let trace = proptest::option::of(any::<[u8; TraceContext::BYTES]>());
+    let all = (names, rest, body, vec(route, 0..80), trace);
+    all.prop_map(|((key, id), rest, body, routes, trace)| Event {
         erased_at: None,
+        trace: trace.and_then(|bytes| TraceContext::from_bytes(&bytes)),
         key,
         id,
         organization_id: rest.0,
@@ -123,7 +132,8 @@ fn outcome(text_bytes: usize) -> impl Strategy<Value = Outcome> {
         Failure::Reset,
         Failure::InvalidResponse,
     ];
-    let refusals = vec![Refusal::AddressNotAllowed, Refusal::SecretUnavailable, Refusal::NotRenderable];
+    let refusals =
+        vec![Refusal::AddressNotAllowed, Refusal::SecretUnavailable, Refusal::NotRenderable, Refusal::Fault];
     let detail = || vec(any::<char>(), 0..=text_bytes / 4).prop_map(|chars| chars.iter().collect());
     let answered = (any::<u16>(), option::of(duration()), vec(any::<u8>(), 0..=text_bytes));
     prop_oneof![
@@ -139,22 +149,28 @@ fn outcome(text_bytes: usize) -> impl Strategy<Value = Outcome> {
     ]
 }
 
+fn in_batch() -> impl Strategy<Value = InBatch> {
+    (any::<[u8; 16]>(), any::<u32>())
+        .prop_map(|(id, position)| InBatch { id: BatchId::from_bytes(id), position })
+}
+
 fn attempt(text_bytes: usize) -> impl Strategy<Value = Attempt> {
     let triggers = vec![Trigger::Routed, Trigger::Retry, Trigger::Resend, Trigger::Replay, Trigger::Test];
     let address = any::<(std::net::IpAddr, u16)>().prop_map(|(ip, port)| SocketAddr::new(ip, port));
     (
         (any::<u32>(), moment(), duration(), proptest::sample::select(triggers)),
         outcome(text_bytes),
-        any::<u32>(),
+        (any::<u32>(), option::of(in_batch())),
         option::of(address),
     )
-        .prop_map(|(head, outcome, batch_size, remote_address)| Attempt {
+        .prop_map(|(head, outcome, (batch_size, batch), remote_address)| Attempt {
             number: head.0,
             started_at: head.1,
             round_trip: head.2,
             trigger: head.3,
             outcome,
             batch_size,
+            batch,
             remote_address,
         })
 }
@@ -380,9 +396,12 @@ proptest! {
 
     #[test]
     fn a_destination_survives(destination in destination()) {
-        let chunks = encode_destination(&destination);
+        let keyring = keyring();
+        let chunks = encode_destination(&destination, &keyring).unwrap();
         prop_assert!(chunks.iter().all(|chunk| chunk.len() <= VALUE_MAX_BYTES));
-        prop_assert_eq!(decode_destination(destination.id, &chunks).unwrap(), destination);
+        let seals = seals_of_destination(destination.id, &chunks).unwrap();
+        prop_assert!(seals.are_under(keyring.active()) && seals.total() >= destination.headers.len());
+        prop_assert_eq!(decode_destination(destination.id, &chunks, &keyring).unwrap(), destination);
     }
 
     #[test]
@@ -400,17 +419,18 @@ proptest! {
     #[test]
     fn health_survives(
         last_error in option::of(".{0,100}"),
-        times in (option::of(moment()), option::of(moment()), option::of(moment()), option::of(moment())),
+        times in prop::array::uniform5(option::of(moment())),
         consecutive_failures in any::<u32>(),
         id in destination_id(),
     ) {
         let health = DestinationHealth {
             last_error,
-            last_failure_at: times.0,
-            last_success_at: times.1,
+            last_failure_at: times[0],
+            last_success_at: times[1],
             consecutive_failures,
-            failing_since: times.2,
-            confirmed_at: times.3,
+            failing_since: times[2],
+            confirmed_at: times[3],
+            circuit_opened_at: times[4],
         };
         prop_assert_eq!(decode_health(id, &encode_health(&health)).unwrap(), health);
     }
@@ -456,11 +476,13 @@ fn the_digest_tells_all_parts_of_the_content_apart_and_nothing_else() {
         event_id: None,
         event_type: EventType::parse("t").unwrap(),
         occurred_at: None,
+        trace: None,
         level: Level::Info,
         data: Payload::empty(),
         routes: Vec::new(),
     };
-    let same = NewEvent { organization_id: OrganizationId::parse("b").unwrap(), ..base.clone() };
+    let trace = TraceContext::from_bytes(&[7; TraceContext::BYTES]);
+    let same = NewEvent { organization_id: OrganizationId::parse("b").unwrap(), trace, ..base.clone() };
     assert_eq!(content_digest(&same), content_digest(&base));
     for other in [
         NewEvent { event_type: EventType::parse("u").unwrap(), ..base.clone() },

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use sled::IVec;
+
 use super::group::{Effect, Group};
 use super::keys;
 use super::writer::Writer;
@@ -68,9 +70,9 @@ impl Writer {
         group: &mut Group,
         destination: Destination,
     ) -> Result<Arc<Destination>, StoreError> {
-        let chunks = encode_destination(&destination);
+        let chunks = encode_destination(&destination, &self.keyring)?;
         // One that could not be read back would keep the store from opening; better refuse it now.
-        decode_destination(destination.id, &chunks)?;
+        decode_destination(destination.id, &chunks, &self.keyring)?;
         put_chunks(group, &keys::destination(destination.id), chunks)?;
         let destination = Arc::new(destination);
         group.effect(Effect::DestinationPut(Arc::clone(&destination)));
@@ -129,6 +131,18 @@ pub(super) fn put_chunks(group: &mut Group, prefix: &[u8], chunks: Vec<Vec<u8>>)
         next = next.saturating_add(1);
     }
     Ok(())
+}
+
+/// The chunks with this beginning, as the group sees them.
+pub(super) fn chunks(group: &Group, prefix: &[u8]) -> Result<Vec<IVec>, StoreError> {
+    let mut chunks = Vec::new();
+    for number in 0..u16::MAX {
+        match group.get(&keys::numbered(prefix, number))? {
+            Some(chunk) => chunks.push(chunk),
+            None => break,
+        }
+    }
+    Ok(chunks)
 }
 
 pub(super) fn next_revision(found: u64, expected: Option<u64>) -> Result<u64, StoreError> {

@@ -73,6 +73,11 @@ impl Watermark {
         Self { folder: folder.to_owned(), needed_bytes, checked: None, was_full: false }
     }
 
+    /// What must stay free.
+    pub(super) const fn needed_bytes(&self) -> u64 {
+        self.needed_bytes
+    }
+
     /// Whether there is room for new data.
     pub(super) fn check(&mut self) -> Result<(), StoreError> {
         let free_bytes = match self.checked {
@@ -100,7 +105,15 @@ impl Watermark {
     }
 }
 
-fn free_bytes(folder: &Path) -> Result<u64, StoreError> {
+/// The bytes that the files of a folder have on the disk; a file that goes meanwhile has none.
+pub(super) fn size_of(folder: &Path) -> u64 {
+    use std::os::unix::fs::MetadataExt;
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    // sled keeps a few files and one folder for values that are too large, which ours never are.
+    entries.filter_map(|entry| entry.metadata().ok()).map(|file| file.blocks().saturating_mul(512)).sum()
+}
+
+pub(super) fn free_bytes(folder: &Path) -> Result<u64, StoreError> {
     let stat = rustix::fs::statvfs(folder)
         .map_err(|error| StoreError::Unavailable(format!("the free space can't be read: {error}")))?;
     Ok(stat.f_bavail.saturating_mul(stat.f_frsize))

@@ -9,12 +9,14 @@ use std::sync::Arc;
 
 use sled::{Batch, IVec, Tree};
 
-use super::unavailable;
+use super::{audit, keys, size, unavailable};
+use crate::domain::audit::AuditEntry;
 use crate::domain::delivery::Delivery;
 use crate::domain::destination::Destination;
 use crate::domain::event::Event;
-use crate::domain::id::{DeliveryId, DestinationId, OrganizationId, ReplayId};
+use crate::domain::id::{DeliveryId, DestinationId, EventKey, OrganizationId, ReplayId};
 use crate::domain::organization::Organization;
+use crate::store::retention::RemovedEarly;
 use crate::store::{DueEntry, StoreError};
 
 type Writes = HashMap<Vec<u8>, Option<IVec>>;
@@ -32,6 +34,25 @@ pub(super) enum Effect {
     ReplayChanged(ReplayId),
     ErasureBegun(OrganizationId),
     ErasureEnded(OrganizationId),
+    RemovedEarly(RemovedEarly),
+}
+
+/// How many deliveries more are in the orders of those that wait, and among the dead letters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Tally {
+    pub(super) waiting: i64,
+    pub(super) dead_letters: i64,
+}
+
+impl Tally {
+    /// A key was written (1) or removed (-1).
+    pub(super) fn add(&mut self, key: &[u8], by: i64) {
+        match key.first() {
+            Some(&(keys::FRESH | keys::DUE)) => self.waiting += by,
+            Some(&keys::DEAD) => self.dead_letters += by,
+            _ => {}
+        }
+    }
 }
 
 /// Answers a call; it runs after the commit.
@@ -40,37 +61,55 @@ type Answer = Box<dyn FnOnce() + Send>;
 /// A group commit while it is built.
 pub(super) struct Group {
     tree: Tree,
+    /// The last event before the group.
+    newest: EventKey,
+    /// Which opening of the store it belongs to.
+    pub(super) opening: u64,
     joined: Writes,
     pending: Writes,
+    /// What the audit log is to say of the call.
+    trail: Option<AuditEntry>,
     pending_effects: Vec<Effect>,
     effects: Vec<Effect>,
     answers: Vec<Answer>,
     durable: bool,
     events: usize,
     bytes: usize,
+    pending_tally: Tally,
+    tally: Tally,
 }
 
 /// A group that is to be committed.
 pub(super) struct Finished {
     pub(super) batch: Option<Batch>,
+    /// By how many bytes it changes what is stored.
+    pub(super) grows_by: i64,
     /// Whether it must be durable before anybody hears of it.
     pub(super) durable: bool,
+    /// How many events it accepts.
+    pub(super) events: usize,
+    pub(super) tally: Tally,
     pub(super) effects: Vec<Effect>,
     pub(super) answers: Vec<Answer>,
 }
 
 impl Group {
-    pub(super) fn new(tree: Tree) -> Self {
+    pub(super) fn new(tree: Tree, newest: EventKey, opening: u64) -> Self {
         Self {
             tree,
+            newest,
+            opening,
             joined: Writes::new(),
             pending: Writes::new(),
+            trail: None,
             pending_effects: Vec::new(),
             effects: Vec::new(),
             answers: Vec::new(),
             durable: false,
             events: 0,
             bytes: 0,
+            pending_tally: Tally::default(),
+            tally: Tally::default(),
         }
     }
 
@@ -89,10 +128,12 @@ impl Group {
 
     pub(super) fn put(&mut self, key: Vec<u8>, value: Vec<u8>) {
         self.bytes = self.bytes.saturating_add(key.len() + value.len());
+        self.pending_tally.add(&key, 1);
         self.pending.insert(key, Some(value.into()));
     }
 
     pub(super) fn remove(&mut self, key: Vec<u8>) {
+        self.pending_tally.add(&key, -1);
         self.pending.insert(key, None);
     }
 
@@ -109,10 +150,28 @@ impl Group {
         self.pending_effects.push(effect);
     }
 
-    /// Takes the call's writes into the group.
-    pub(super) fn keep(&mut self, durable: bool) {
+    /// Begins a call: what the audit log is to say of it, if it changes anything.
+    pub(super) fn begin(&mut self, trail: Option<AuditEntry>) {
+        self.trail = trail;
+    }
+
+    /// Of how many things the call's change is.
+    pub(super) fn counts(&mut self, things: usize) {
+        if let Some(entry) = &mut self.trail {
+            entry.count = u64::try_from(things).unwrap_or(u64::MAX);
+        }
+    }
+
+    /// Takes the call's writes into the group, and its entry of the audit log with them.
+    pub(super) fn keep(&mut self, durable: bool) -> Result<(), StoreError> {
+        if let Some(entry) = self.trail.take().filter(|_| !self.pending.is_empty()) {
+            audit::write(self, &entry)?;
+        }
         self.durable |= durable && !self.pending.is_empty();
         self.joined.extend(self.pending.drain());
+        let Tally { waiting, dead_letters } = std::mem::take(&mut self.pending_tally);
+        self.tally.waiting += waiting;
+        self.tally.dead_letters += dead_letters;
         for effect in self.pending_effects.drain(..) {
             match (self.effects.last_mut(), effect) {
                 (Some(Effect::Accepted(before)), Effect::Accepted(events)) => {
@@ -127,12 +186,15 @@ impl Group {
                 }
             }
         }
+        Ok(())
     }
 
     /// Forgets the call's writes.
     pub(super) fn discard(&mut self) {
         self.pending.clear();
+        self.pending_tally = Tally::default();
         self.pending_effects.clear();
+        self.trail = None;
     }
 
     /// Answers after the commit.
@@ -146,17 +208,20 @@ impl Group {
     }
 
     /// No more calls join.
-    pub(super) fn finish(self) -> Finished {
-        let batch = (!self.joined.is_empty()).then(|| {
-            let mut batch = Batch::default();
-            for (key, value) in self.joined {
-                match value {
-                    Some(value) => batch.insert(key, value),
-                    None => batch.remove(key),
-                }
+    pub(super) fn finish(self) -> Result<Finished, StoreError> {
+        let mut batch = (!self.joined.is_empty()).then(Batch::default);
+        let mut grows_by = 0_i64;
+        for (key, value) in self.joined {
+            let before = || self.tree.get(&key).map_err(|error| unavailable(&error));
+            let change = size::change((&key, value.as_ref()), self.newest, before)?;
+            grows_by = grows_by.saturating_add(change);
+            let Some(batch) = &mut batch else { continue };
+            match value {
+                Some(value) => batch.insert(key, value),
+                None => batch.remove(key),
             }
-            batch
-        });
-        Finished { batch, durable: self.durable, effects: self.effects, answers: self.answers }
+        }
+        let Self { durable, events, tally, effects, answers, .. } = self;
+        Ok(Finished { batch, grows_by, durable, events, tally, effects, answers })
     }
 }

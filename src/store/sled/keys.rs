@@ -8,24 +8,31 @@
 //! | `R` | destination, due time, event | due entry: a delivery that waits for a due time |
 //! | `D` | destination, event | delivery, from its first settlement on |
 //! | `X` | destination, event | empty: a dead letter |
+//! | `K` | opening, destination, event | empty: a best-effort delivery with a record that waits in memory |
 //! | `I` | organization, caller's event id | which event that is, and a digest of its content |
 //! | `C` | kind, id, chunk number | destination or organization |
 //! | `H` | destination | health |
 //! | `Yd` | replay, chunk number | replay |
 //! | `Yo` | organization, replay | empty: for lists |
 //! | `Yr` | replay | empty: a replay that runs |
+//! | `Aa` | audit entry, chunk number | entry of the audit log |
+//! | `Ao` | organization, audit entry | empty: for lists |
 //! | `Z` | organization | empty: it is being erased |
-//! | `M` | name | schema version, clean shutdown |
+//! | `M` | name | schema version, clean shutdown, how much is stored, what was removed early |
 //!
 //! What costs in this tree is keys written, so an event for one destination is two of them (`E`, `W`),
 //! and keys of one event are neighbours of those of the events accepted with it.
 
-use crate::domain::id::{DeliveryId, DestinationId, EventId, EventKey, OrganizationId, ReplayId};
+use crate::domain::id::{
+    AuditEntryId, DeliveryId, DestinationId, EventId, EventKey, OrganizationId, ReplayId,
+};
 use crate::domain::time::Timestamp;
 
 pub(super) const FRESH: u8 = b'W';
 pub(super) const DELIVERY: u8 = b'D';
 pub(super) const DEAD: u8 = b'X';
+/// What all keys of deliveries that wait in memory begin with.
+pub(super) const HELD: u8 = b'K';
 /// What all keys of replays begin with.
 pub(super) const REPLAY: u8 = b'Y';
 pub(super) const DUE: u8 = b'R';
@@ -34,6 +41,12 @@ pub(super) const DUE: u8 = b'R';
 pub(super) const SCHEMA_KEY: &[u8] = b"Mschema";
 /// Present while no process has the store open after an orderly close.
 pub(super) const CLEAN_KEY: &[u8] = b"Mclean";
+/// How many bytes are stored, big-endian.
+pub(super) const SIZE_KEY: &[u8] = b"Msize";
+/// What was removed before its time.
+pub(super) const EARLY_KEY: &[u8] = b"Mearly";
+/// All entries of the audit log, all their chunks.
+pub(super) const AUDIT: &[u8] = b"Aa";
 /// All events.
 pub(super) const EVENTS: &[u8] = b"E";
 /// All destinations, all their chunks.
@@ -44,6 +57,10 @@ pub(super) const ORGANIZATIONS: &[u8] = b"Co";
 pub(super) const ERASURES: &[u8] = b"Z";
 /// The health of all destinations.
 pub(super) const HEALTH: &[u8] = b"H";
+/// All replays, all their chunks.
+pub(super) const REPLAYS: &[u8] = b"Yd";
+/// After all of them.
+pub(super) const ALL_REPLAYS_END: &[u8] = b"Ye";
 /// All replays that run.
 pub(super) const RUNNING_REPLAYS: &[u8] = b"Yr";
 
@@ -73,6 +90,24 @@ pub(super) fn due(id: DeliveryId, due: Timestamp) -> Vec<u8> {
     parts.concat()
 }
 
+/// A best-effort delivery that waits in the memory of whoever has the store open.
+pub(super) fn held(opening: u64, id: DeliveryId) -> Vec<u8> {
+    let parts: [&[u8]; 4] =
+        [&[HELD], &opening.to_be_bytes(), id.destination_id.as_bytes(), id.event_key.as_bytes()];
+    parts.concat()
+}
+
+/// The opening and the delivery in such a key.
+pub(super) fn held_of(key: &[u8]) -> Option<(u64, DeliveryId)> {
+    let (opening, rest) = key.get(1..)?.split_first_chunk()?;
+    let (destination, event) = rest.split_first_chunk()?;
+    let id = DeliveryId::new(
+        EventKey::from_bytes(event.try_into().ok()?),
+        DestinationId::from_bytes(*destination),
+    );
+    Some((u64::from_be_bytes(*opening), id))
+}
+
 /// What all keys of due entries of a destination begin with.
 pub(super) fn due_of_destination(id: DestinationId) -> Vec<u8> {
     of_destination(DUE, id)
@@ -91,6 +126,26 @@ pub(super) fn idempotency_of(organization_id: &OrganizationId) -> Vec<u8> {
 /// The mark of an organization that is being erased.
 pub(super) fn erasure(id: &OrganizationId) -> Vec<u8> {
     [ERASURES, id.as_str().as_bytes()].concat()
+}
+
+/// What the chunks of an entry of the audit log begin with.
+pub(super) fn audit(id: AuditEntryId) -> Vec<u8> {
+    [AUDIT, id.as_bytes()].concat()
+}
+
+/// What the keys of an organization's entries begin with.
+pub(super) fn audits_of(organization_id: &OrganizationId) -> Vec<u8> {
+    [b"Ao", organization_id.as_str().as_bytes(), b"/"].concat()
+}
+
+pub(super) fn audit_of(organization_id: &OrganizationId, id: AuditEntryId) -> Vec<u8> {
+    [audits_of(organization_id).as_slice(), id.as_bytes()].concat()
+}
+
+/// The entry behind a prefix, in a key of an organization's list or of a first chunk.
+pub(super) fn audit_id_of(prefix: &[u8], key: &[u8]) -> Option<AuditEntryId> {
+    let (id, chunk) = key.strip_prefix(prefix)?.split_first_chunk()?;
+    matches!(chunk, [] | [0, 0]).then(|| AuditEntryId::from_bytes(*id))
 }
 
 /// What the chunks of a destination begin with.
@@ -119,7 +174,7 @@ pub(super) fn health(id: DestinationId) -> Vec<u8> {
 
 /// What the chunks of a replay begin with.
 pub(super) fn replay(id: ReplayId) -> Vec<u8> {
-    [b"Yd", id.as_bytes().as_slice()].concat()
+    [REPLAYS, id.as_bytes()].concat()
 }
 
 /// What the keys of an organization's replays begin with.
@@ -138,6 +193,16 @@ pub(super) fn running_replay(id: ReplayId) -> Vec<u8> {
 /// The replay in a key that ends with one.
 pub(super) fn replay_id_of(key: &[u8]) -> Option<ReplayId> {
     key.last_chunk().copied().map(ReplayId::from_bytes)
+}
+
+/// The replay in the key of one of its chunks.
+pub(super) fn replay_of_chunk(key: &[u8]) -> Option<ReplayId> {
+    key.get(REPLAYS.len()..)?.first_chunk().copied().map(ReplayId::from_bytes)
+}
+
+/// The event in a key that begins with one, after its table.
+pub(super) fn first_event_of(key: &[u8]) -> Option<EventKey> {
+    key.get(1..)?.first_chunk().copied().map(EventKey::from_bytes)
 }
 
 /// The event in a key that ends with one.

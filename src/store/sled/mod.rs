@@ -12,37 +12,52 @@
 //! - `Tree::len` walks the tree and is never called.
 
 mod accept;
+mod audit;
 mod config;
 mod cover;
 mod disk;
+mod erase;
 mod group;
+mod held;
 mod keys;
 mod listing;
+mod observer;
 mod open;
 mod reader;
 mod replay;
 mod retention;
+mod seals;
 mod settle;
+mod size;
 #[cfg(test)]
 mod tests;
 mod traits;
+#[cfg(test)]
+mod upkeep_tests;
 mod writer;
 
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, mpsc};
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 use tokio::sync::{Semaphore, oneshot, watch};
 
 use super::changes::ChangeFeed;
 use super::directory::Directory;
+use super::keyring::Keyring;
+use super::retention::{Footprint, RemovedEarly};
 use super::{CommitListener, StoreError};
 use crate::clock::SharedClock;
+use crate::domain::audit::AuditEntry;
 use crate::domain::id::{DestinationId, EventKey};
+use crate::metrics::StoreMetrics;
 use disk::Watermark;
+use observer::Observer;
 use reader::Reader;
 use replay::Running;
+pub use seals::Resealed;
 use writer::{Command, Heads, Queued, Reply, Writer};
 
 /// How many reads run at once; more would only wait for each other inside sled.
@@ -62,6 +77,11 @@ pub struct SledOptions {
     pub group_events: usize,
     /// Gives the times of events.
     pub clock: SharedClock,
+    /// What is counted and measured.
+    pub metrics: StoreMetrics,
+    /// Under which secrets are sealed; `None`: a key of the store's own, made in its folder where there is
+    /// none.
+    pub keyring: Option<Keyring>,
 }
 
 impl SledOptions {
@@ -74,18 +94,30 @@ impl SledOptions {
             queue_depth: 4096,
             group_events: 64,
             clock,
+            metrics: StoreMetrics::default(),
+            keyring: None,
         }
     }
 }
 
 /// The embedded store.
+#[derive(Clone)]
 pub struct SledStore {
     shared: Arc<Shared>,
-    commands: Mutex<Option<mpsc::Sender<Queued>>>,
+    writing: Arc<Writing>,
     queue: Arc<Semaphore>,
     reads: Arc<Semaphore>,
     reader: Arc<Reader>,
     syncs: Arc<AtomicU64>,
+    observer: Arc<Observer>,
+    keyring: Arc<Keyring>,
+    /// What the audit log is to say of the next change.
+    trail: Option<Box<AuditEntry>>,
+}
+
+/// The way to the writer, and its thread.
+struct Writing {
+    commands: Mutex<Option<mpsc::Sender<Queued>>>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -96,12 +128,31 @@ struct Shared {
     listener: OnceLock<Arc<dyn CommitListener>>,
     condition: Condition,
     durable_key: Mutex<EventKey>,
+    stored_bytes: AtomicU64,
+    removed_early: Mutex<Option<RemovedEarly>>,
 }
 
 impl Shared {
+    fn of(contents: &open::Contents, last_key: EventKey) -> Self {
+        Self {
+            directory: Arc::new(directory_of(contents)),
+            changes: Arc::default(),
+            listener: OnceLock::new(),
+            condition: Condition(watch::Sender::new(State::Working)),
+            durable_key: Mutex::new(last_key),
+            stored_bytes: AtomicU64::new(contents.stored_bytes),
+            removed_early: Mutex::new(contents.removed_early),
+        }
+    }
+
     /// The key up to which all events are durable.
     fn durable_key(&self) -> EventKey {
         *self.durable_key.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn footprint(&self) -> Footprint {
+        let removed_early = *self.removed_early.lock().unwrap_or_else(PoisonError::into_inner);
+        Footprint { bytes: self.stored_bytes.load(Ordering::Relaxed), removed_early }
     }
 
     /// Whether the lane of a destination may hold deliveries that are in memory only.
@@ -167,6 +218,12 @@ enum Patience {
     Wait,
 }
 
+fn start(writer: Writer, queued: mpsc::Receiver<Queued>) -> Result<JoinHandle<()>, StoreError> {
+    let thread = std::thread::Builder::new().name("store.writer".into());
+    let started = thread.spawn(move || writer.run(queued));
+    started.map_err(|error| StoreError::CannotOpen(format!("the store's thread can't start: {error}")))
+}
+
 fn unavailable(error: &::sled::Error) -> StoreError {
     StoreError::Unavailable(error.to_string())
 }
@@ -178,37 +235,30 @@ impl SledStore {
     /// # Errors
     /// [`StoreError::CannotOpen`], with what the operator can do.
     pub fn open(folder: &Path, options: SledOptions) -> Result<Self, StoreError> {
-        let open::Opened { db, sync, lock, contents } = open::open(folder, options.cache_bytes)?;
-        let directory = Arc::new(Directory::new());
-        for organization in contents.organizations.values() {
-            directory.put_organization(Arc::clone(organization));
-        }
-        for (id, destination) in &contents.destinations {
-            let health = contents.health.get(id).cloned().unwrap_or_default();
-            directory.put_destination(Arc::clone(destination), health);
-        }
-        for id in &contents.erasing {
-            directory.begin_erasure(id.clone());
-        }
+        let open::Opened { db, sync, lock, contents, keyring } =
+            open::open(folder, options.cache_bytes, options.keyring)?;
+        let keyring = Arc::new(keyring);
+        options.metrics.moved(contents.tally.waiting, contents.tally.dead_letters);
+        options.metrics.is_up(true);
         let last_key = contents.last_key.unwrap_or(EventKey::MIN);
-        let shared = Arc::new(Shared {
-            directory,
-            changes: Arc::default(),
-            listener: OnceLock::new(),
-            condition: Condition(watch::Sender::new(State::Working)),
-            durable_key: Mutex::new(last_key),
-        });
+        let shared = Arc::new(Shared::of(&contents, last_key));
         let reader = Reader { db: db.clone(), shared: Arc::clone(&shared), _lock: Arc::new(lock) };
         let running_replays = reader.running_replays()?;
         let running_replays =
             running_replays.iter().map(|replay| (replay.id, Running::from(replay))).collect();
         let syncs = sync.counter();
-        let writer = Writer {
+        let watermark = Watermark::new(folder, options.min_free_bytes);
+        let (queue_depth, free_least) =
+            (options.queue_depth.min(Semaphore::MAX_PERMITS), watermark.needed_bytes());
+        let metrics = options.metrics.clone();
+        let observer = Observer { metrics, queue_depth, folder: folder.to_owned(), free_least };
+        let mut writer = Writer {
             db,
             sync,
             shared: Arc::clone(&shared),
             clock: options.clock,
-            watermark: Watermark::new(folder, options.min_free_bytes),
+            metrics: options.metrics,
+            watermark,
             folder: folder.to_owned(),
             group_events: options.group_events,
             last_key,
@@ -217,21 +267,30 @@ impl SledStore {
             organizations: contents.organizations,
             running_replays,
             erasing: contents.erasing,
+            keyring: Arc::clone(&keyring),
             unsynced_since: None,
+            stored_bytes: contents.stored_bytes,
+            size_noted_at: Instant::now(),
+            removed_early: contents.removed_early,
+            opening: fastrand::u64(..),
         };
+        // Before anybody can read.
+        writer.abandon_held()?;
         let (commands, queued) = mpsc::channel();
-        let thread = std::thread::Builder::new().name("store.writer".into());
-        let thread = thread
-            .spawn(move || writer.run(queued))
-            .map_err(|error| StoreError::CannotOpen(format!("the store's thread can't start: {error}")))?;
+        let thread = start(writer, queued)?;
         Ok(Self {
             shared,
-            commands: Mutex::new(Some(commands)),
-            queue: Arc::new(Semaphore::new(options.queue_depth.min(Semaphore::MAX_PERMITS))),
+            writing: Arc::new(Writing {
+                commands: Mutex::new(Some(commands)),
+                thread: Mutex::new(Some(thread)),
+            }),
+            queue: Arc::new(Semaphore::new(queue_depth)),
             reads: Arc::new(Semaphore::new(READS_AT_ONCE)),
             reader: Arc::new(reader),
             syncs,
-            thread: Mutex::new(Some(thread)),
+            observer: Arc::new(observer),
+            keyring,
+            trail: None,
         })
     }
 
@@ -257,7 +316,7 @@ impl SledStore {
     /// # Errors
     /// [`StoreError::Unavailable`] if it failed before or fails now.
     pub async fn close(&self) -> Result<(), StoreError> {
-        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let thread = self.writing.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(thread) = thread else { return self.shared.condition.check() };
         let result = self.submit(Patience::Wait, Command::Close).await;
         let joined = tokio::task::spawn_blocking(move || thread.join()).await;
@@ -273,7 +332,20 @@ impl SledStore {
         self.syncs.load(Ordering::Relaxed)
     }
 
+    /// Shows how the store stands, in its metrics. A few system calls; no key is read.
+    pub fn observe(&self) {
+        self.observer.look(&self.shared, &self.queue);
+    }
+
     async fn submit<T>(
+        &self,
+        patience: Patience,
+        command: impl FnOnce(Reply<T>) -> Command,
+    ) -> Result<T, StoreError> {
+        self.observer.count(self.try_submit(patience, command).await)
+    }
+
+    async fn try_submit<T>(
         &self,
         patience: Patience,
         command: impl FnOnce(Reply<T>) -> Command,
@@ -285,10 +357,12 @@ impl SledStore {
             Patience::Wait => queue.acquire_owned().await.map_err(|_| StoreError::Busy)?,
         };
         let (reply, answer) = oneshot::channel();
-        let queued = Queued { command: command(reply), place };
-        let commands = self.commands.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let queued = Queued { command: command(reply), place, trail: self.trail.clone() };
+        let commands = self.writing.commands.lock().unwrap_or_else(PoisonError::into_inner).clone();
         // A writer that has ended drops what is sent to it, and with it the reply.
-        drop(commands.map(|commands| commands.send(queued)));
+        if let Some(commands) = commands {
+            drop(commands.send(queued));
+        }
         match answer.await {
             Ok(result) => result,
             Err(_) => Err(self.shared.condition.why().await),
@@ -296,6 +370,13 @@ impl SledStore {
     }
 
     async fn read<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Reader) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        self.observer.count(self.try_read(work).await)
+    }
+
+    async fn try_read<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Reader) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
@@ -322,7 +403,22 @@ impl SledStore {
     }
 }
 
-impl Drop for SledStore {
+fn directory_of(contents: &open::Contents) -> Directory {
+    let directory = Directory::new();
+    for organization in contents.organizations.values() {
+        directory.put_organization(Arc::clone(organization));
+    }
+    for (id, destination) in &contents.destinations {
+        let health = contents.health.get(id).cloned().unwrap_or_default();
+        directory.put_destination(Arc::clone(destination), health);
+    }
+    for id in &contents.erasing {
+        directory.begin_erasure(id.clone());
+    }
+    directory
+}
+
+impl Drop for Writing {
     /// Waits for the writer, so that the folder is free when the store is gone.
     fn drop(&mut self) {
         drop(self.commands.lock().unwrap_or_else(PoisonError::into_inner).take());

@@ -18,6 +18,7 @@ use crate::domain::replay::{Replay, ReplayKind, ReplayScope};
 use crate::domain::settings::Guarantee;
 use crate::domain::time::Timestamp;
 use crate::store::record::{decode_replay, encode_event, encode_replay, is_erased};
+use crate::store::replay::take_step;
 use crate::store::{DueEntry, ReplayAction, ReplayStep, StoreError, lifecycle};
 
 /// What callers ask of the writer about replays.
@@ -87,25 +88,19 @@ impl Writer {
         now: Timestamp,
     ) -> Result<Replay, StoreError> {
         let mut replay = stored(group, id)?.ok_or(StoreError::NotFound)?;
-        if replay.state != step.from {
-            return Ok(replay);
-        }
-        match step.action {
-            ReplayAction::Count { found, next } => replay.counted(found, next),
-            ReplayAction::Fail(error) => replay.fail(error, now),
-            ReplayAction::Send { ids, next } => {
-                if replay.scope.kind == ReplayKind::Missed {
-                    self.watermark.check()?;
-                }
-                let mut entries = Vec::with_capacity(ids.len());
-                for delivery_id in &ids {
-                    entries.extend(self.send(group, &replay, *delivery_id, now)?);
-                }
-                replay.sent((ids.len() as u64, entries.len() as u64), next, now);
-                if !entries.is_empty() {
-                    group.effect(Effect::Requeued(entries));
-                }
+        let send = |replay: &Replay, ids: &[DeliveryId]| {
+            if replay.scope.kind == ReplayKind::Missed {
+                self.watermark.check()?;
             }
+            let mut entries = Vec::with_capacity(ids.len());
+            for id in ids {
+                entries.extend(self.send(group, replay, *id, now)?);
+            }
+            Ok(entries)
+        };
+        let Some(entries) = take_step(&mut replay, step, now, send)? else { return Ok(replay) };
+        if !entries.is_empty() {
+            group.effect(Effect::Requeued(entries));
         }
         self.put_replay(group, &replay)?;
         Ok(replay)
@@ -219,7 +214,7 @@ pub(super) fn count_for_replay(group: &mut Group, delivery: &mut Delivery) -> Re
     }
 }
 
-fn stored(group: &Group, id: ReplayId) -> Result<Option<Replay>, StoreError> {
+pub(super) fn stored(group: &Group, id: ReplayId) -> Result<Option<Replay>, StoreError> {
     let chunks = chunks(id, |key| group.get(key))?;
     if chunks.is_empty() { Ok(None) } else { decode_replay(id, &chunks).map(Some) }
 }

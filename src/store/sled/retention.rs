@@ -1,4 +1,4 @@
-//! Removing: what is too old, the data of an event, and all that is an organization's.
+//! Removing what is too old, and what is one too many.
 //!
 //! Readers look for what may go, in steps of a bounded number of rows; the writer looks again and removes
 //! it, so that what was requeued in between stays. Removals ride on other commits: a crash brings them back,
@@ -7,42 +7,42 @@
 use std::ops::Bound::{Excluded, Included};
 
 use super::accept::load;
+use super::config::put_chunks;
 use super::group::{Effect, Group};
-use super::keys::{self, DEAD, DELIVERY, FRESH, REPLAY};
+use super::keys::{self, DEAD, DELIVERY, FRESH};
 use super::reader::Reader;
-use super::settle::{Order, place, stored};
-use super::unavailable;
+use super::settle::{Order, stored};
 use super::writer::Writer;
-use crate::domain::delivery::{DeliveryState, EndReason};
+use super::{replay, unavailable};
+use crate::domain::delivery::{DeliveryState, EndReason, StateKind};
 use crate::domain::event::Event;
-use crate::domain::id::{DeliveryId, DestinationId, EventKey, OrganizationId};
+use crate::domain::id::{DeliveryId, EventKey, ReplayId};
 use crate::domain::settings::Guarantee;
 use crate::domain::time::Timestamp;
 use crate::store::StoreError;
-use crate::store::record::{
-    Idempotency, decode_delivery, decode_event, decode_head, decode_idempotency, encode_delivery,
-    encode_event, encode_idempotency,
-};
+use crate::store::record::{decode_event, decode_idempotency};
 use crate::store::retention::{
-    Cuts, EraseFrom, ErasedEvent, SweepFrom, Swept, Trace, forget_answers, is_over, without_data,
+    Cuts, Expiring, Remains, RemovedEarly, SweepFrom, Swept, Trace, expiring, is_replay_over, remains_of,
 };
 
 /// How many rows one step looks at.
-const ROWS_LOOKED_AT: usize = 1000;
+pub(super) const ROWS_LOOKED_AT: usize = 1000;
 
 /// What a step of sweeping found.
+#[derive(Default)]
 pub(super) struct Found {
     pub(super) expired: Vec<DeliveryId>,
+    pub(super) expiring: Vec<Expiring>,
     pub(super) events: Vec<EventKey>,
+    pub(super) replays: Vec<ReplayId>,
     pub(super) next: Option<SweepFrom>,
 }
 
-/// What a step of erasing found.
-pub(super) struct Doomed {
-    pub(super) events: Vec<EventKey>,
-    pub(super) deliveries: Vec<DeliveryId>,
-    pub(super) keys: Vec<Vec<u8>>,
-    pub(super) next: Option<EraseFrom>,
+impl Found {
+    /// Whether there is nothing to write.
+    pub(super) fn is_empty(&self) -> bool {
+        self.expired.is_empty() && self.events.is_empty() && self.replays.is_empty()
+    }
 }
 
 impl Reader {
@@ -50,12 +50,13 @@ impl Reader {
         match from {
             SweepFrom::DeadLetters(after) => self.expired(cuts, after, budget),
             SweepFrom::Events(after) => self.outlived(cuts, after, budget),
+            SweepFrom::Replays(after) => self.ended_replays(cuts, after, budget),
         }
     }
 
     fn expired(&self, cuts: &Cuts, after: Option<DeliveryId>, budget: usize) -> Result<Found, StoreError> {
         let start = after.map_or(Included(vec![DEAD]), |id| Excluded(keys::by_destination(DEAD, id)));
-        let mut found = Found { expired: Vec::new(), events: Vec::new(), next: None };
+        let mut found = Found::default();
         let rows = self.db.range::<Vec<u8>, _>((start, Excluded(vec![DEAD + 1]))).keys();
         for (position, key) in rows.enumerate() {
             let key = key.map_err(|error| unavailable(&error))?;
@@ -63,9 +64,15 @@ impl Reader {
                 continue;
             };
             let id = DeliveryId::new(event_key, owner);
-            let state = self.recorded(id)?.map(|delivery| delivery.state);
-            if matches!(state, Some(DeliveryState::DeadLettered { at, .. }) if at <= cuts.dead_letters) {
-                found.expired.push(id);
+            let delivery = match self.recorded(id) {
+                // What is damaged stays, for whoever looks into it.
+                Err(StoreError::Corrupt(_)) => None,
+                read => read?,
+            };
+            if let Some(delivery) = delivery {
+                found.expiring.extend(expiring(&delivery, cuts));
+                let DeliveryState::DeadLettered { at, .. } = delivery.state else { continue };
+                found.expired.extend((at <= cuts.dead_letters).then_some(id));
             }
             if found.expired.len() >= budget || position + 1 >= ROWS_LOOKED_AT {
                 found.next = Some(SweepFrom::DeadLetters(Some(id)));
@@ -80,7 +87,7 @@ impl Reader {
         let start = after.map_or(Included(keys::event(EventKey::MIN)), |key| Excluded(keys::event(key)));
         let end = Timestamp::from_millis(cuts.latest().as_millis().saturating_add(1));
         let end = Excluded(keys::event(EventKey::lower_bound(end)));
-        let mut found = Found { expired: Vec::new(), events: Vec::new(), next: None };
+        let mut found = Found { next: Some(SweepFrom::Replays(None)), ..Found::default() };
         if let (Excluded(start), Excluded(end)) = (&start, &end)
             && start >= end
         {
@@ -90,12 +97,14 @@ impl Reader {
             let (key, stored) = row.map_err(|error| unavailable(&error))?;
             let Some(key) = keys::event_of(&key) else { continue };
             match decode_event(key, &stored, |number| self.get(&keys::chunk(key, number))) {
-                Ok(event) if is_over(&event, cuts, |id, guarantee| self.trace(id, guarantee))? => {
-                    found.events.push(key);
-                }
+                Ok(event) => match remains_of(&event, cuts, |id, guarantee| self.trace(id, guarantee)) {
+                    Ok(remains) => found.events.extend(remains.map(|_| key)),
+                    Err(error @ StoreError::Unavailable(_)) => return Err(error),
+                    Err(_) => {}
+                },
                 Err(error @ StoreError::Unavailable(_)) => return Err(error),
                 // What is damaged stays, for whoever looks into it.
-                Ok(_) | Err(_) => {}
+                Err(_) => {}
             }
             if found.events.len() >= budget || position + 1 >= ROWS_LOOKED_AT {
                 found.next = Some(SweepFrom::Events(Some(key)));
@@ -119,66 +128,34 @@ impl Reader {
         })
     }
 
-    /// Goes through events, then deliveries, then ids of events.
-    pub(super) fn doomed(
+    fn ended_replays(
         &self,
-        organization_id: &OrganizationId,
-        from: Option<EraseFrom>,
+        cuts: &Cuts,
+        after: Option<ReplayId>,
         budget: usize,
-    ) -> Result<Doomed, StoreError> {
-        let mut doomed = Doomed { events: Vec::new(), deliveries: Vec::new(), keys: Vec::new(), next: None };
-        let start = from.map_or_else(|| keys::EVENTS.to_vec(), |EraseFrom(start)| start);
-        let table = start.first().copied().unwrap_or_default();
-        let notes = keys::idempotency_of(organization_id);
-        let rows = match table {
-            b'I' => self.db.scan_prefix(&notes),
-            REPLAY => self.db.scan_prefix(keys::replays_of(organization_id)),
-            _ => self.db.range(start..vec![table + 1]),
-        };
-        for (position, row) in rows.enumerate() {
-            let (key, stored) = row.map_err(|error| unavailable(&error))?;
-            self.doom(&mut doomed, organization_id, &key, &stored);
-            let found = doomed.events.len() + doomed.deliveries.len() + doomed.keys.len();
-            if found >= budget || position + 1 >= ROWS_LOOKED_AT {
-                // Right behind this key.
-                doomed.next = Some(EraseFrom([&key, [0].as_slice()].concat()));
-                return Ok(doomed);
+    ) -> Result<Found, StoreError> {
+        let past = |id| [keys::replay(id).as_slice(), &[u8::MAX; 2]].concat();
+        let start = after.map_or(Included(keys::REPLAYS.to_vec()), |id| Excluded(past(id)));
+        let mut found = Found::default();
+        let mut last = None;
+        let rows = self.db.range::<Vec<u8>, _>((start, Excluded(keys::ALL_REPLAYS_END.to_vec()))).keys();
+        for (position, key) in rows.enumerate() {
+            let key = key.map_err(|error| unavailable(&error))?;
+            let Some(id) = keys::replay_of_chunk(&key).filter(|id| Some(*id) != last) else { continue };
+            if found.replays.len() >= budget || position >= ROWS_LOOKED_AT {
+                found.next = Some(SweepFrom::Replays(last));
+                return Ok(found);
+            }
+            last = Some(id);
+            match self.replay(id) {
+                Ok(replay) => found
+                    .replays
+                    .extend(replay.filter(|replay| is_replay_over(replay, cuts)).map(|replay| replay.id)),
+                Err(StoreError::Corrupt(_)) => {}
+                Err(error) => return Err(error),
             }
         }
-        doomed.next = match table {
-            b'E' => Some(EraseFrom(vec![DELIVERY])),
-            DELIVERY => Some(EraseFrom(vec![b'I'])),
-            b'I' => Some(EraseFrom(vec![REPLAY])),
-            _ => None,
-        };
-        Ok(doomed)
-    }
-
-    fn doom(&self, doomed: &mut Doomed, organization_id: &OrganizationId, key: &[u8], stored: &[u8]) {
-        let event_key = keys::event_of(key).unwrap_or(EventKey::MIN);
-        match key.first() {
-            Some(b'E') => {
-                if decode_head(event_key, stored).is_ok_and(|head| head.organization_id == *organization_id) {
-                    doomed.events.push(event_key);
-                }
-            }
-            Some(&DELIVERY) => {
-                let Some(owner) = keys::owner_of(key) else { return };
-                let id = DeliveryId::new(event_key, owner);
-                if decode_delivery(id, key, stored).is_ok_and(|one| one.organization_id == *organization_id) {
-                    doomed.deliveries.push(id);
-                }
-            }
-            Some(&REPLAY) => {
-                doomed.keys.push(key.to_vec());
-                let Some(id) = keys::replay_id_of(key) else { return };
-                doomed.keys.push(keys::running_replay(id));
-                doomed
-                    .keys
-                    .extend(self.db.scan_prefix(keys::replay(id)).keys().flatten().map(|key| key.to_vec()));
-            }
-            _ => doomed.keys.push(key.to_vec()),
-        }
+        Ok(found)
     }
 }
 
@@ -187,21 +164,52 @@ impl Writer {
         &mut self,
         group: &mut Group,
         cuts: &Cuts,
-        found: &Found,
+        found: Found,
     ) -> Result<Swept, StoreError> {
-        let into = DeliveryState::Discarded { at: cuts.now, reason: EndReason::DeadLetterExpired };
-        let change = (crate::domain::delivery::StateKind::DeadLettered, into);
-        let expired = self.end(group, &found.expired, change)?.len();
+        let mut expired = self.expire(group, &found.expired, cuts)?;
         let mut removed = 0;
         for key in &found.events {
             let Some(event) = load(group, *key)? else { continue };
-            let trace = |id, guarantee| self.trace(group, id, guarantee);
-            if is_over(&event, cuts, trace)? {
-                self.remove_event(group, &event)?;
-                removed += 1;
+            let Some(remains) = remains_of(&event, cuts, |id, guarantee| self.trace(group, id, guarantee))?
+            else {
+                continue;
+            };
+            expired += self.expire(group, &remains.dead_letters, cuts)?;
+            if cuts.early {
+                self.note_early(group, &event, &remains);
             }
+            self.remove_event(group, &event)?;
+            removed += 1;
         }
-        Ok(Swept { expired, removed, next: found.next })
+        let mut replays = 0;
+        for id in &found.replays {
+            replays += usize::from(Self::remove_replay(group, *id, cuts)?);
+        }
+        Ok(Swept { expired, expiring: found.expiring, removed, replays, next: found.next })
+    }
+
+    fn expire(&mut self, group: &mut Group, ids: &[DeliveryId], cuts: &Cuts) -> Result<usize, StoreError> {
+        let into = DeliveryState::Discarded { at: cuts.now, reason: EndReason::DeadLetterExpired };
+        Ok(self.end(group, ids, (StateKind::DeadLettered, into))?.len())
+    }
+
+    /// Notes how far early removal has come, with the removal itself.
+    fn note_early(&mut self, group: &mut Group, event: &Event, remains: &Remains) {
+        let early = remains.removed_early(event).and(self.removed_early);
+        if self.removed_early != Some(early) {
+            self.removed_early = Some(early);
+            group.put(keys::EARLY_KEY.to_vec(), encode_early(early));
+            group.effect(Effect::RemovedEarly(early));
+        }
+    }
+
+    fn remove_replay(group: &mut Group, id: ReplayId, cuts: &Cuts) -> Result<bool, StoreError> {
+        let Some(replay) = replay::stored(group, id)?.filter(|replay| is_replay_over(replay, cuts)) else {
+            return Ok(false);
+        };
+        group.remove(keys::replay_of(&replay.organization_id, id));
+        put_chunks(group, &keys::replay(id), Vec::new())?;
+        Ok(true)
     }
 
     fn trace(&self, group: &Group, id: DeliveryId, guarantee: Guarantee) -> Result<Trace, StoreError> {
@@ -220,7 +228,7 @@ impl Writer {
     }
 
     /// Removes an event, its data, its deliveries, and its id.
-    fn remove_event(&mut self, group: &mut Group, event: &Event) -> Result<(), StoreError> {
+    pub(super) fn remove_event(&mut self, group: &mut Group, event: &Event) -> Result<(), StoreError> {
         let key = event.key;
         group.remove(keys::event(key));
         remove_chunks(group, key, 0)?;
@@ -238,111 +246,16 @@ impl Writer {
         self.heads.remove(key);
         Ok(())
     }
-
-    pub(super) fn erase_event(
-        &mut self,
-        group: &mut Group,
-        key: EventKey,
-        now: Timestamp,
-    ) -> Result<Option<ErasedEvent>, StoreError> {
-        let Some(event) = load(group, key)? else { return Ok(None) };
-        if let Some(at) = event.erased_at {
-            return Ok(Some(ErasedEvent { at, ended: Vec::new() }));
-        }
-        let erased = encode_event(&without_data(&event, now));
-        let mut next = 0_u16;
-        group.put(keys::event(key), erased.record);
-        for chunk in erased.chunks {
-            group.put(keys::chunk(key, next), chunk);
-            next = next.saturating_add(1);
-        }
-        remove_chunks(group, key, next)?;
-        let note_key = keys::idempotency(&event.organization_id, &event.id);
-        if group.contains(&note_key)? {
-            // A digest of the data would let the data be guessed.
-            group.put(note_key, encode_idempotency(&Idempotency { event_key: key, digest: [0; 16] }));
-        }
-        let mut ended = Vec::new();
-        for route in &event.routes {
-            let id = DeliveryId::new(key, route.destination_id);
-            let Some((mut delivery, order)) = self.present(group, id)? else { continue };
-            forget_answers(&mut delivery);
-            if delivery.state.is_finished() {
-                group.put(keys::by_destination(DELIVERY, id), encode_delivery(&delivery));
-            } else {
-                delivery.state = DeliveryState::Discarded { at: now, reason: EndReason::EventGone };
-                place(group, order, &delivery, true)?;
-                ended.push(id);
-            }
-        }
-        if !ended.is_empty() {
-            group.effect(Effect::Ended(ended.clone()));
-        }
-        Ok(Some(ErasedEvent { at: now, ended }))
-    }
-
-    /// Marks an organization as being erased and takes its destinations away, in one step.
-    pub(super) fn begin_erasure(
-        &mut self,
-        group: &mut Group,
-        id: &OrganizationId,
-        expected: Option<u64>,
-    ) -> Result<Vec<DestinationId>, StoreError> {
-        if self.erasing.contains(id) {
-            return Ok(Vec::new());
-        }
-        let present = self.organizations.get(id).ok_or(StoreError::NotFound)?;
-        super::config::next_revision(present.revision, expected)?;
-        group.put(keys::erasure(id), Vec::new());
-        super::config::put_chunks(group, &keys::organization(id), Vec::new())?;
-        let destinations = self.destinations.values().filter(|one| one.organization_id == *id);
-        let destinations: Vec<DestinationId> = destinations.map(|one| one.id).collect();
-        for destination_id in &destinations {
-            self.delete_destination(group, *destination_id, None)?;
-        }
-        self.organizations.remove(id);
-        self.erasing.insert(id.clone());
-        group.effect(Effect::ErasureBegun(id.clone()));
-        Ok(destinations)
-    }
-
-    pub(super) fn erase_rows(
-        &mut self,
-        group: &mut Group,
-        id: &OrganizationId,
-        doomed: Doomed,
-    ) -> Result<Option<EraseFrom>, StoreError> {
-        for key in doomed.events {
-            if let Some(event) = load(group, key)? {
-                self.remove_event(group, &event)?;
-            }
-        }
-        for delivery_id in doomed.deliveries {
-            remove_delivery(group, delivery_id)?;
-        }
-        for key in doomed.keys {
-            group.remove(key);
-        }
-        if doomed.next.is_none() {
-            group.remove(keys::erasure(id));
-            self.erasing.remove(id);
-            group.effect(Effect::ErasureEnded(id.clone()));
-        }
-        Ok(doomed.next)
-    }
-
-    /// Whether an event can be sent again.
-    pub(super) fn is_sendable(group: &Group, key: EventKey) -> Result<bool, StoreError> {
-        let Some(stored) = group.get(&keys::event(key))? else { return Ok(false) };
-        Ok(!crate::store::record::is_erased(key, &stored)?)
-    }
 }
 
-fn remove_delivery(group: &mut Group, id: DeliveryId) -> Result<(), StoreError> {
+pub(super) fn remove_delivery(group: &mut Group, id: DeliveryId) -> Result<(), StoreError> {
     // A damaged record goes like any other; its places in the orders are then skipped by those who read.
     if let Ok(Some(delivery)) = stored(group, id) {
         match Order::of(&delivery.state) {
-            Order::Due(due) => group.remove_if_present(keys::due(id, due))?,
+            Order::Due(due) => {
+                group.remove_if_present(keys::due(id, due))?;
+                group.remove_if_present(keys::held(group.opening, id))?;
+            }
             Order::Dead => group.remove(keys::by_destination(DEAD, id)),
             Order::Fresh | Order::Unlisted => {}
         }
@@ -350,11 +263,23 @@ fn remove_delivery(group: &mut Group, id: DeliveryId) -> Result<(), StoreError> 
     group.remove_if_present(keys::by_destination(DELIVERY, id))
 }
 
-fn remove_chunks(group: &mut Group, key: EventKey, from: u16) -> Result<(), StoreError> {
+pub(super) fn remove_chunks(group: &mut Group, key: EventKey, from: u16) -> Result<(), StoreError> {
     let mut number = from;
     while group.contains(&keys::chunk(key, number))? {
         group.remove(keys::chunk(key, number));
         number = number.saturating_add(1);
     }
     Ok(())
+}
+
+/// The stored form of how far early removal has come.
+fn encode_early(early: RemovedEarly) -> Vec<u8> {
+    [early.accepted, early.changed].iter().flat_map(|moment| moment.as_millis().to_be_bytes()).collect()
+}
+
+/// How far early removal has come, out of its stored form.
+pub(super) fn decode_early(stored: &[u8]) -> Option<RemovedEarly> {
+    let (parts, _) = stored.as_chunks::<8>();
+    let mut moments = parts.iter().map(|part| Timestamp::from_millis(i64::from_be_bytes(*part)));
+    Some(RemovedEarly { accepted: moments.next()?, changed: moments.next()? })
 }

@@ -61,6 +61,9 @@ impl Writer {
 
     fn settle_one(&mut self, group: &mut Group, settlement: Settlement) -> Result<(), StoreError> {
         let (id, stage) = (settlement.id, settlement.stage);
+        if settlement.attempt.is_some() && !settlement.state.is_finished() {
+            self.metrics.retried();
+        }
         let Some((mut delivery, order)) = self.settled_from(group, &settlement)? else {
             return forget(group, id, stage);
         };
@@ -68,6 +71,10 @@ impl Writer {
             count_for_replay(group, &mut delivery)?;
             place(group, order, &delivery, stage != Stage::InMemory)
         } else {
+            // A caller's cycle goes on counting where this attempt has ended.
+            if let DeliveryState::Waiting { due } = &delivery.state {
+                group.put(keys::due(id, *due), encode_due(delivery.attempt_count, &delivery.cycle));
+            }
             group.put(keys::by_destination(DELIVERY, id), encode_delivery(&delivery));
             Ok(())
         }
@@ -197,6 +204,9 @@ pub(super) fn place(
     durable: bool,
 ) -> Result<(), StoreError> {
     let id = delivery.id;
+    if delivery.guarantee == Guarantee::BestEffort {
+        hold(group, delivery, !durable)?;
+    }
     match from {
         Order::Fresh => group.remove(keys::by_destination(FRESH, id)),
         // Best-effort ones wait with a record, too, but in memory.
@@ -219,6 +229,18 @@ pub(super) fn place(
     }
     group.put(keys::by_destination(DELIVERY, id), encode_delivery(delivery));
     group.effect(Effect::Changed(Box::new(slim(delivery))));
+    Ok(())
+}
+
+/// Notes whether a delivery waits in memory, so that whoever opens the store next knows that it is lost.
+fn hold(group: &mut Group, delivery: &Delivery, in_memory: bool) -> Result<(), StoreError> {
+    let key = keys::held(group.opening, delivery.id);
+    let waits = in_memory && !delivery.state.is_finished();
+    match (group.contains(&key)?, waits) {
+        (false, true) => group.put(key, Vec::new()),
+        (true, false) => group.remove(key),
+        (true, true) | (false, false) => {}
+    }
     Ok(())
 }
 

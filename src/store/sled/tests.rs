@@ -36,7 +36,7 @@ fn open_in(folder: &Path) -> Result<SledStore, StoreError> {
     SledStore::open(folder, options(manual_clock().1))
 }
 
-fn open_bench(folder: &Path) -> (Bench, Arc<SledStore>) {
+pub(super) fn open_bench(folder: &Path) -> (Bench, Arc<SledStore>) {
     let (clock, shared) = manual_clock();
     let store = Arc::new(SledStore::open(folder, options(shared)).unwrap());
     (Bench { store: Arc::clone(&store) as Arc<dyn Store>, clock }, store)

@@ -8,6 +8,7 @@ use super::accept::Submission;
 use super::replay::ReplayCommand;
 use super::writer::Command;
 use super::{Patience, SledStore, listing};
+use crate::domain::audit::AuditEntry;
 use crate::domain::delivery::{CycleCause, Delivery, DeliveryState, StateKind};
 use crate::domain::destination::{Destination, DestinationHealth};
 use crate::domain::event::{Acceptance, Event, NewEvent};
@@ -18,7 +19,7 @@ use crate::domain::time::Timestamp;
 use crate::store::changes::ChangeFeed;
 use crate::store::directory::Directory;
 use crate::store::record::content_digest;
-use crate::store::retention::{Cuts, EraseFrom, ErasedEvent, SweepFrom, Swept};
+use crate::store::retention::{Cuts, EraseFrom, ErasedEvent, Footprint, SweepFrom, Swept};
 use crate::store::{
     Backlog, CommitListener, CoverPage, CoverQuery, DeliveryPage, DeliveryQuery, DeliveryStore,
     DestinationStore, DueEntry, EventStore, OrganizationStore, Page, ReplayPage, ReplayQuery, ReplayStep,
@@ -30,12 +31,20 @@ impl Store for SledStore {
         &self.shared.directory
     }
 
+    fn footprint(&self) -> Footprint {
+        self.shared.footprint()
+    }
+
     fn changes(&self) -> &Arc<ChangeFeed> {
         &self.shared.changes
     }
 
     fn listen(&self, listener: Arc<dyn CommitListener>) {
         drop(self.shared.listener.set(listener));
+    }
+
+    fn noting(&self, entry: AuditEntry) -> Arc<dyn Store> {
+        Arc::new(Self { trail: Some(Box::new(entry)), ..self.clone() })
     }
 }
 
@@ -217,8 +226,8 @@ impl RetentionStore for SledStore {
     async fn sweep(&self, cuts: Arc<Cuts>, from: SweepFrom, budget: usize) -> Result<Swept, StoreError> {
         let looked = Arc::clone(&cuts);
         let found = self.read(move |reader| reader.sweepable(&looked, from, budget)).await?;
-        if found.expired.is_empty() && found.events.is_empty() {
-            return Ok(Swept { next: found.next, ..Swept::default() });
+        if found.is_empty() {
+            return Ok(Swept { expiring: found.expiring, next: found.next, ..Swept::default() });
         }
         let found = Box::new(found);
         self.submit(Patience::Refuse, |reply| Command::Sweep(cuts, found, reply)).await

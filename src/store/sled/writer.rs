@@ -9,37 +9,47 @@ use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
-use sled::Db;
+use sled::{Batch, Db};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::accept::Submission;
+use super::audit::AuditCommand;
 use super::disk::{SyncHandle, Watermark, sync_folder};
+use super::erase::Doomed;
 use super::group::{Effect, Finished, Group};
 use super::open::{CLOSED_FILE, closed_note};
 use super::replay::{ReplayCommand, Running};
-use super::retention::{Doomed, Found};
+use super::retention::Found;
 use super::{Shared, keys, unavailable};
 use crate::clock::SharedClock;
+use crate::domain::audit::AuditEntry;
 use crate::domain::delivery::{CycleCause, Delivery, DeliveryState, StateKind};
 use crate::domain::destination::{Destination, DestinationHealth};
 use crate::domain::event::Acceptance;
 use crate::domain::id::{DeliveryId, DestinationId, EventKey, OrganizationId, ReplayId};
 use crate::domain::organization::Organization;
 use crate::domain::time::Timestamp;
-use crate::store::record::EventHead;
-use crate::store::retention::{Cuts, EraseFrom, ErasedEvent, Swept};
+use crate::metrics::StoreMetrics;
+use crate::store::keyring::Keyring;
+use crate::store::record::{EventHead, Seals};
+use crate::store::retention::{Cuts, EraseFrom, ErasedEvent, RemovedEarly, Swept};
 use crate::store::{DueEntry, Settlement, StoreError, lifecycle};
 
 /// Settlements become durable after this long at the latest; the trait promises half a second.
 const SYNC_AFTER: Duration = Duration::from_millis(400);
+/// A step of a commit that takes so long is worth a line in the log.
+const SLOW: Duration = Duration::from_millis(20);
 /// A group takes no further call once it has so many bytes or keys: from here on groups get no faster,
 /// and all reads wait while one is applied.
 const GROUP_BYTES: usize = 1024 * 1024;
 const GROUP_KEYS: usize = 512;
+/// How often the size of what is stored is written along.
+const NOTE_SIZE_EVERY: Duration = Duration::from_secs(1);
 /// How many heads of events are remembered, so that settling reads no events. They are small.
 const HEADS_KEPT: usize = 4096;
 
@@ -61,20 +71,27 @@ pub(super) enum Command {
     EraseEvent(EventKey, Timestamp, Reply<Option<ErasedEvent>>),
     BeginErasure(OrganizationId, Option<u64>, Reply<Vec<DestinationId>>),
     EraseRows(OrganizationId, Box<Doomed>, Reply<Option<EraseFrom>>),
+    Reseal(Vec<DestinationId>, Reply<Seals>),
+    Audit(AuditCommand),
     Close(Reply<()>),
 }
+
+/// A command, and what the audit log is to say of it.
+type Called = (Command, Option<Box<AuditEntry>>);
 
 /// A command with its place in the queue, which is free again when the command is taken.
 pub(super) struct Queued {
     pub(super) command: Command,
     pub(super) place: OwnedSemaphorePermit,
+    /// What the audit log is to say of it.
+    pub(super) trail: Option<Box<AuditEntry>>,
 }
 
 impl Queued {
     /// Takes the command out and frees its place.
-    fn command(self) -> Command {
+    fn command(self) -> Called {
         drop(self.place);
-        self.command
+        (self.command, self.trail)
     }
 }
 
@@ -84,6 +101,7 @@ pub(super) struct Writer {
     pub(super) sync: SyncHandle,
     pub(super) shared: Arc<Shared>,
     pub(super) clock: SharedClock,
+    pub(super) metrics: StoreMetrics,
     pub(super) watermark: Watermark,
     pub(super) folder: PathBuf,
     pub(super) group_events: usize,
@@ -94,8 +112,18 @@ pub(super) struct Writer {
     pub(super) organizations: BTreeMap<OrganizationId, Arc<Organization>>,
     pub(super) running_replays: BTreeMap<ReplayId, Running>,
     pub(super) erasing: BTreeSet<OrganizationId>,
+    /// Seals secrets and opens them.
+    pub(super) keyring: Arc<Keyring>,
     /// Since when something is applied but not durable.
     pub(super) unsynced_since: Option<Instant>,
+    /// How many bytes are stored, as of the last commit.
+    pub(super) stored_bytes: u64,
+    /// When that was written last.
+    pub(super) size_noted_at: Instant,
+    /// As of the group that is being built.
+    pub(super) removed_early: Option<RemovedEarly>,
+    /// Tells what this process holds in memory from what an earlier one did.
+    pub(super) opening: u64,
 }
 
 impl Writer {
@@ -124,7 +152,7 @@ impl Writer {
                 }
                 Err(RecvTimeoutError::Disconnected) => return self.close(),
             };
-            let mut group = Group::new((*self.db).clone());
+            let mut group = self.group();
             let mut closing = self.take(&mut group, first)?;
             while closing.is_none() && self.has_room(&group) {
                 let Ok(next) = commands.try_recv() else { break };
@@ -139,7 +167,11 @@ impl Writer {
         }
     }
 
-    fn wait(&self, commands: &Receiver<Queued>) -> Result<Command, RecvTimeoutError> {
+    pub(super) fn group(&self) -> Group {
+        Group::new((*self.db).clone(), self.last_key, self.opening)
+    }
+
+    fn wait(&self, commands: &Receiver<Queued>) -> Result<Called, RecvTimeoutError> {
         let queued = match self.unsynced_since {
             Some(since) => commands.recv_timeout(SYNC_AFTER.saturating_sub(since.elapsed())),
             None => commands.recv().map_err(|_| RecvTimeoutError::Disconnected),
@@ -153,7 +185,8 @@ impl Writer {
     }
 
     /// Takes a command into the group; answers the reply of a command to close.
-    fn take(&mut self, group: &mut Group, command: Command) -> Result<Option<Reply<()>>, StoreError> {
+    fn take(&mut self, group: &mut Group, (command, trail): Called) -> Result<Option<Reply<()>>, StoreError> {
+        group.begin(trail.map(|entry| *entry));
         match command {
             Command::Accept(submissions, reply) => {
                 let result = self.accept(group, submissions);
@@ -165,10 +198,12 @@ impl Writer {
             }
             Command::Requeue(ids, begin, reply) => {
                 let result = self.requeue(group, &ids, begin);
+                group.counts(result.as_ref().map_or(0, Vec::len));
                 join(group, true, result, reply)?;
             }
             Command::End(ids, change, reply) => {
                 let result = self.end(group, &ids, change);
+                group.counts(result.as_ref().map_or(0, Vec::len));
                 join(group, true, result, reply)?;
             }
             Command::CreateDestination(destination, limit, reply) => {
@@ -191,7 +226,12 @@ impl Writer {
                 let result = self.update_organization(group, organization, expected);
                 join(group, true, result, reply)?;
             }
+            Command::Reseal(ids, reply) => {
+                let result = self.reseal(group, &ids);
+                join(group, true, result, reply)?;
+            }
             Command::Replay(command) => self.take_replay(group, command)?,
+            Command::Audit(command) => self.take_audit(group, command)?,
             Command::Close(reply) => return Ok(Some(reply)),
             removal => self.take_removal(group, removal)?,
         }
@@ -201,7 +241,7 @@ impl Writer {
     fn take_removal(&mut self, group: &mut Group, command: Command) -> Result<(), StoreError> {
         match command {
             Command::Sweep(cuts, found, reply) => {
-                let result = self.sweep(group, &cuts, &found);
+                let result = self.sweep(group, &cuts, *found);
                 join(group, false, result, reply)
             }
             Command::EraseEvent(key, now, reply) => {
@@ -223,14 +263,21 @@ impl Writer {
         }
     }
 
-    fn commit(&mut self, group: Group) -> Result<(), StoreError> {
-        let Finished { batch, durable, effects, answers } = group.finish();
-        if let Some(batch) = batch {
+    pub(super) fn commit(&mut self, group: Group) -> Result<(), StoreError> {
+        let Finished { batch, grows_by, durable, events, tally, effects, answers } = group.finish()?;
+        let (began, writes) = (Instant::now(), batch.is_some());
+        if let Some(mut batch) = batch {
+            self.note_size(grows_by, &mut batch);
             self.db.apply_batch(batch).map_err(|error| unavailable(&error))?;
             self.unsynced_since.get_or_insert_with(Instant::now);
         }
+        note_slow("applying", began);
         if durable || self.unsynced_since.is_some_and(|since| since.elapsed() >= SYNC_AFTER) {
             self.make_durable()?;
+        }
+        if writes {
+            self.metrics.committed(events, began.elapsed());
+            self.metrics.moved(tally.waiting, tally.dead_letters);
         }
         let mut changed = Vec::new();
         for effect in effects {
@@ -245,9 +292,24 @@ impl Writer {
         Ok(())
     }
 
+    fn note_size(&mut self, grows_by: i64, batch: &mut Batch) {
+        self.stored_bytes = self.stored_bytes.saturating_add_signed(grows_by);
+        if grows_by != 0 && self.size_noted_at.elapsed() >= NOTE_SIZE_EVERY {
+            self.size_noted_at = Instant::now();
+            batch.insert(keys::SIZE_KEY, &self.stored_bytes.to_be_bytes());
+        }
+        self.shared.stored_bytes.store(self.stored_bytes, Ordering::Relaxed);
+    }
+
     fn make_durable(&mut self) -> Result<(), StoreError> {
+        let began = Instant::now();
+        let whole = began;
         self.db.flush().map_err(|error| unavailable(&error))?;
+        note_slow("flushing", began);
+        let began = Instant::now();
         self.sync.sync().map_err(|error| StoreError::Unavailable(format!("fsync failed: {error}")))?;
+        note_slow("syncing", began);
+        self.metrics.fsynced(whole.elapsed());
         self.unsynced_since = None;
         self.shared.set_durable_key(self.last_key);
         Ok(())
@@ -258,6 +320,7 @@ impl Writer {
         let listener = self.shared.listener.get();
         match effect {
             Effect::Changed(delivery) => {
+                self.metrics.became(delivery.state.kind(), delivery.state.reason());
                 changed.push(*delivery);
                 None
             }
@@ -285,6 +348,10 @@ impl Writer {
                 directory.end_erasure(&id);
                 None
             }
+            Effect::RemovedEarly(early) => {
+                *self.shared.removed_early.lock().unwrap_or_else(PoisonError::into_inner) = Some(early);
+                None
+            }
             Effect::OrganizationPut(organization) => {
                 directory.put_organization(organization);
                 None
@@ -295,6 +362,8 @@ impl Writer {
     /// Leaves a mark that nothing was under way.
     fn close(&mut self) -> Result<(), StoreError> {
         self.db.insert(keys::CLEAN_KEY, &[]).map_err(|error| unavailable(&error))?;
+        let bytes = self.stored_bytes.to_be_bytes();
+        self.db.insert(keys::SIZE_KEY, &bytes).map_err(|error| unavailable(&error))?;
         self.make_durable()?;
         let last = self.db.scan_prefix(keys::EVENTS).next_back().transpose();
         let last = last.map_err(|error| unavailable(&error))?.and_then(|(key, _)| keys::event_of(&key));
@@ -312,7 +381,7 @@ pub(super) fn join<T: Send + 'static>(
     reply: Reply<T>,
 ) -> Result<(), StoreError> {
     match &result {
-        Ok(_) => group.keep(durable),
+        Ok(_) => group.keep(durable)?,
         // sled itself failed, so the store has; the caller learns it from the dropped reply.
         Err(StoreError::Unavailable(problem)) => return Err(StoreError::Unavailable(problem.clone())),
         Err(_) => group.discard(),
@@ -320,6 +389,15 @@ pub(super) fn join<T: Send + 'static>(
     // The caller may have gone; what it asked for is done all the same.
     group.answer(move || drop(reply.send(result)));
     Ok(())
+}
+
+/// Everybody waits meanwhile, so an operator who asks why events were late finds it in the log.
+fn note_slow(step: &str, began: Instant) {
+    let took = began.elapsed();
+    if took >= SLOW {
+        let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+        tracing::debug!(step, took_ms, "a slow commit");
+    }
 }
 
 /// What a panic said.

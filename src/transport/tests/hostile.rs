@@ -181,13 +181,21 @@ async fn a_redirect_to_itself_is_asked_once() {
 async fn an_idle_connection_that_was_closed_costs_nothing() {
     // It closes after each answer, without a word; the client believes that the connection is kept.
     let (seen, requests) = mpsc::channel();
+    let (closed, closings) = mpsc::channel();
     let receiver = Receiver::serving(move |mut stream| {
         seen.send(read_request(&mut stream).is_some()).unwrap();
         stream.write_all(OK.as_bytes()).unwrap();
+        drop(stream);
+        closed.send(()).unwrap();
     });
     let transport = transport(options());
     for _ in 0..10 {
         assert_eq!(answer(transport.send(request(&receiver.url()), within(LONG)).await).0, 200);
+        closings.recv().unwrap();
+        // The end has arrived; the client hears of it when the runtime next looks at its sockets.
+        for _ in 0..3 {
+            tokio::task::yield_now().await;
+        }
     }
     assert_eq!(requests.try_iter().filter(|whole| *whole).count(), 10, "none lost, none doubled");
 }
@@ -225,4 +233,51 @@ async fn tls_that_is_cut_in_the_middle_of_the_handshake_is_a_tls_failure() {
         no_answer(send(&format!("https://{}/?token=planted", receiver.address), LONG).await);
     assert_eq!(failure, Failure::Tls);
     assert_eq!(detail, "the receiver closed the connection before TLS was agreed");
+}
+
+#[tokio::test]
+async fn a_redirect_is_never_followed_whether_to_metadata_or_round_in_circles_or_to_our_own_api() {
+    let inside = Receiver::answering(OK);
+    let elsewhere = Receiver::answering(format!(
+        "HTTP/1.1 302 On\r\nlocation: {}\r\ncontent-length: 0\r\n\r\n",
+        inside.url()
+    ));
+    for location in [
+        "http://169.254.169.254/latest/meta-data/",
+        "http://metadata.google.internal/computeMetadata/v1/",
+        "http://[fd00:ec2::254]/",
+        "//169.254.169.254/",
+        "http://2852039166/",
+        "file:///etc/passwd",
+        "gopher://127.0.0.1:6379/_x",
+        "/hook",
+        &inside.url(),
+        // A chain: this one redirects, too.
+        &elsewhere.url(),
+    ] {
+        for status in [300, 301, 302, 303, 307, 308] {
+            let receiver = Receiver::answering(format!(
+                "HTTP/1.1 {status} On\r\nlocation: {location}\r\nrefresh: 0; url={location}\r\n\
+                 content-length: 0\r\n\r\n"
+            ));
+            let outcome = send(&receiver.url(), LONG).await.outcome;
+            assert_eq!((outcome.status(), outcome.is_success()), (Some(status), false), "{location}");
+            assert!(!outcome.error().unwrap().contains(location), "{location}");
+            assert_eq!(receiver.connections(), 1);
+        }
+    }
+    assert_eq!((inside.connections(), elsewhere.connections()), (0, 0));
+}
+
+#[tokio::test]
+async fn a_receiver_that_accepts_no_connection_runs_out_of_the_time_to_connect() {
+    // Once the queue of a listener is full, the system answers nothing at all.
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let waiting: Vec<TcpStream> =
+        std::iter::from_fn(|| TcpStream::connect_timeout(&address, SHORT).ok()).take(10_000).collect();
+    assert!(waiting.len() < 10_000, "the queue has no end");
+    let transport = transport(HttpOptions { connect_timeout: SHORT, ..options() });
+    let sent = transport.send(request(&format!("http://{address}/?token=planted")), within(LONG)).await;
+    assert_eq!(no_answer(sent), (Failure::Timeout, "no connection within 0.2 s".into()));
 }

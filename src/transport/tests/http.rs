@@ -26,15 +26,16 @@ async fn a_request_arrives_as_it_was_rendered_and_the_answer_is_recorded() {
 
 #[test]
 fn proxies_of_the_environment_are_ignored() {
-    let name = "transport::tests::http::a_request_arrives_as_it_was_rendered_and_the_answer_is_recorded";
+    let plain = "transport::tests::http::a_request_arrives_as_it_was_rendered_and_the_answer_is_recorded";
+    let tls = "transport::tests::tls::a_certificate_of_an_extra_root_is_trusted";
     let mut child = Command::new(std::env::current_exe().unwrap());
-    child.args(["--exact", name]).env_remove("NO_PROXY").env_remove("no_proxy");
+    child.args(["--exact", plain, tls]).env_remove("NO_PROXY").env_remove("no_proxy");
     for variable in ["HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"] {
         child.env(variable, "http://127.0.0.1:1");
     }
     let output = child.output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success() && text.contains("1 passed"), "{text}");
+    assert!(output.status.success() && text.contains("2 passed"), "{text}");
 }
 
 #[tokio::test]
@@ -230,4 +231,16 @@ async fn a_port_outside_the_policy_is_refused() {
     let transport = transport(HttpOptions { address_policy: Arc::new(policy), ..options() });
     let detail = refused(transport.send(request(&receiver.url()), within(LONG)).await);
     assert!(detail.contains("443"), "{detail}");
+}
+
+#[tokio::test]
+async fn bodies_out_of_an_opened_network_are_not_kept_unless_the_operator_says_so() {
+    for (response_bodies, kept) in
+        [(ResponseBodies::Public, 0), (ResponseBodies::Never, 0), (ResponseBodies::Always, 2)]
+    {
+        let receiver = Receiver::answering_once(OK);
+        let transport = transport(HttpOptions { response_bodies, ..options() });
+        let (status, body) = answer(transport.send(request(&receiver.url()), within(LONG)).await);
+        assert_eq!((status, body.len()), (200, kept), "{response_bodies:?}");
+    }
 }

@@ -3,8 +3,11 @@
 //! Receivers are plain blocking threads: what they do on the wire is written out, byte for byte, and
 //! nothing of the code under test takes part in it.
 
+mod corpus;
+mod dns;
 mod hostile;
 mod http;
+mod proxy;
 mod tls;
 
 use std::io::{Read, Write};
@@ -22,7 +25,7 @@ use super::http::{HttpOptions, HttpTransport};
 use super::{SendOptions, Sent, Transport};
 use crate::clock::TokioClock;
 use crate::contract::RenderedRequest;
-use crate::domain::attempt::{Failure, Outcome, Refusal};
+use crate::domain::attempt::{Failure, Outcome, Refusal, ResponseBodies};
 use crate::domain::time::Timestamp;
 use crate::policy::address::AddressPolicy;
 
@@ -41,8 +44,12 @@ struct Receiver {
 
 impl Receiver {
     /// Hands each connection to `serve`, one after the other.
-    fn serving(mut serve: impl FnMut(TcpStream) + Send + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    fn serving(serve: impl FnMut(TcpStream) + Send + 'static) -> Self {
+        Self::serving_at("127.0.0.1:0", serve)
+    }
+
+    fn serving_at(at: &str, mut serve: impl FnMut(TcpStream) + Send + 'static) -> Self {
+        let listener = TcpListener::bind(at).unwrap();
         let address = listener.local_addr().unwrap();
         let connections = Arc::new(AtomicUsize::new(0));
         let counted = Arc::clone(&connections);
@@ -110,7 +117,13 @@ fn hold(stream: &mut impl Read) {
 fn options() -> HttpOptions {
     let allow = vec!["127.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()];
     let policy = AddressPolicy { allow, ..AddressPolicy::default() };
-    HttpOptions { address_policy: Arc::new(policy), plain_http: true, ..HttpOptions::default() }
+    let response_bodies = ResponseBodies::Always;
+    HttpOptions {
+        address_policy: Arc::new(policy),
+        plain_http: true,
+        response_bodies,
+        ..HttpOptions::default()
+    }
 }
 
 /// Sun, 06 Nov 1994 08:49:37 GMT.

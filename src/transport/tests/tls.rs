@@ -7,14 +7,14 @@ use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use super::*;
 
 /// A server certificate with its key, and the root that vouches for it.
-struct Identity {
+pub(super) struct Identity {
     certificate: CertificateDer<'static>,
     key: PrivateKeyDer<'static>,
-    root: CertificateDer<'static>,
+    pub(super) root: CertificateDer<'static>,
 }
 
 /// Issued by a root of its own to these names, changed by `change` before it is signed.
-fn issued(names: &[&str], change: impl FnOnce(&mut CertificateParams)) -> Identity {
+pub(super) fn issued(names: &[&str], change: impl FnOnce(&mut CertificateParams)) -> Identity {
     let (root_key, key) = (KeyPair::generate().unwrap(), KeyPair::generate().unwrap());
     let mut root = CertificateParams::new(Vec::new()).unwrap();
     root.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -30,7 +30,7 @@ fn issued(names: &[&str], change: impl FnOnce(&mut CertificateParams)) -> Identi
     }
 }
 
-fn receiver(identity: &Identity) -> Receiver {
+pub(super) fn receiver(identity: &Identity) -> Receiver {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()

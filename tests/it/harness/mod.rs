@@ -1,13 +1,19 @@
 //! The words of the tests: a server, a receiver, drafts of what is sent, and refusals.
 
+mod callers;
+mod certificates;
 mod drafts;
 mod receiver;
 mod refusal;
+mod scrape;
 mod server;
 
+pub use callers::{Raw, TokenFile, call_any, naming, swap, with_token};
+pub use certificates::{Authority, Pair, TlsFolder, secure_endpoint};
 pub use drafts::{DestinationDraft, EventDraft, destination, event, millis, number_of};
 pub use receiver::{Receiver, TestIdentity, event_ids, genuine, header};
 pub use refusal::Refusal;
+pub use scrape::{Page, Scrape};
 pub use server::{ORGANIZATION, Server};
 
 use std::time::Duration;

@@ -38,15 +38,27 @@ struct Plan(Mutex<HashMap<String, PathPlan>>);
 struct PathPlan {
     next: VecDeque<Answer>,
     otherwise: Option<Answer>,
+    /// Answers with a failure, and with the headers that came.
+    echoes: bool,
 }
 
 impl Behaviour for Plan {
     fn answer(&self, received: &Received) -> Answer {
         let mut paths = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let path = paths.entry(received.path.clone()).or_default();
+        if path.echoes {
+            return echo(received);
+        }
         let next = path.next.pop_front().or_else(|| path.otherwise.clone());
         next.unwrap_or_else(|| StatusCode::OK.into())
     }
+}
+
+fn echo(received: &Received) -> Answer {
+    let headers: Vec<String> =
+        received.headers.iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect();
+    let body = format!("you sent {}", headers.join("; "));
+    Answer { body: body.into(), ..Answer::from(StatusCode::INTERNAL_SERVER_ERROR) }
 }
 
 impl Receiver {
@@ -74,6 +86,12 @@ impl Receiver {
 
     pub fn url(&self, path: &str) -> String {
         self.inner.url(path)
+    }
+
+    /// Fails every request on a path, and sends back the headers that came with it.
+    pub fn echoes(&self, path: &str) {
+        self.plan.0.lock().unwrap_or_else(PoisonError::into_inner).entry(path.into()).or_default().echoes =
+            true;
     }
 
     /// Plans the next answers on a path, one request each.

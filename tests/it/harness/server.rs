@@ -16,7 +16,7 @@ use signalpost::shutdown::{Signals, Stopped, Tasks};
 use tempfile::TempDir;
 use tonic::transport::Channel;
 
-use super::{DestinationDraft, EventDraft, Refusal, TestIdentity, eventually};
+use super::{DestinationDraft, EventDraft, Refusal, Scrape, TestIdentity, eventually};
 
 /// The organization of everything that a test does not say otherwise.
 pub const ORGANIZATION: &str = "org_test";
@@ -54,6 +54,7 @@ impl Server {
         for (key, value) in [
             ("listen.grpc", r#""127.0.0.1:0""#),
             ("listen.health", r#""127.0.0.1:0""#),
+            ("listen.metrics", r#""127.0.0.1:0""#),
             ("store.path", store.as_str()),
             ("store.cache", r#""16MiB""#),
             ("store.min_free", r#""16MiB""#),
@@ -62,6 +63,7 @@ impl Server {
             ("delivery.circuit_opens_after", "1000"),
             ("delivery.enterprise_telemetry_enabled", "true"),
             ("egress.allow", r#"["127.0.0.0/8"]"#),
+            ("egress.response_bodies", r#""always""#),
             ("egress.ca_file", certificate.as_str()),
         ] {
             settings.insert(key.to_owned(), value.to_owned());
@@ -102,7 +104,9 @@ impl Server {
         let tasks = Tasks::new();
         let app = App::start(&config, &tasks).await.unwrap();
         let endpoint = Channel::from_shared(format!("http://{}", app.grpc_address)).unwrap();
-        let channel = endpoint.connect().await.unwrap();
+        // Tests of TLS bring channels of their own.
+        let is_secure = self.settings.contains_key("listen.tls_certificate");
+        let channel = if is_secure { endpoint.connect_lazy() } else { endpoint.connect().await.unwrap() };
         self.running = Some(Running { tasks, app, channel });
     }
 
@@ -136,6 +140,15 @@ impl Server {
 
     pub fn health_address(&self) -> std::net::SocketAddr {
         self.running.as_ref().unwrap().app.health_address
+    }
+
+    pub fn metrics_address(&self) -> std::net::SocketAddr {
+        self.running.as_ref().unwrap().app.metrics_address.unwrap()
+    }
+
+    /// What the port for metrics says now.
+    pub async fn scrape(&self) -> Scrape {
+        Scrape::of(self.metrics_address()).await
     }
 
     pub fn channel(&self) -> Channel {

@@ -1,0 +1,240 @@
+//! A shard: the lanes of some destinations, and the one loop that serves them.
+//!
+//! The loop fetches what happened, lets lanes decide, and starts what they want. It never waits for the
+//! network, for the store or for a single lane: all of that runs in tasks that it owns and that end
+//! before it does. `serving` lets lanes decide, `outcomes` takes what became of attempts, `ending` is the
+//! stop.
+
+mod ending;
+mod outcomes;
+mod serving;
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::{JoinError, JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::SharedClock;
+use crate::domain::destination::DisabledReason;
+use crate::domain::event::Event;
+use crate::domain::id::DestinationId;
+use crate::domain::time::Timestamp;
+use crate::engine::agenda::Agenda;
+use crate::engine::hosts::{HostLines, SharedRates};
+use crate::engine::inbox::{Inbox, News};
+use crate::engine::item::Item;
+use crate::engine::lane::Lane;
+use crate::engine::ledger::{GroupKeys, Ledger};
+use crate::engine::room::{Place, Room};
+use crate::engine::rules::{Rules, ShardOptions};
+use crate::engine::worker::{Attempted, Worker};
+use crate::store::directory::DestinationEntry;
+use crate::store::{DueEntry, Page, StoreError};
+
+/// The loop looks at its timers at least this often, so that a clock that was set is noticed.
+const LONGEST_SLEEP: Duration = Duration::from_secs(60);
+
+/// How a shard is told to end.
+#[derive(Debug, Clone, Default)]
+pub struct StopSignals {
+    /// Start nothing new, flush what must not wait, finish what runs.
+    pub soft: CancellationToken,
+    /// Drop what still runs.
+    pub hard: CancellationToken,
+}
+
+/// A lane and the destination it belongs to; no destination when that was deleted.
+struct Slot {
+    lane: Lane,
+    entry: Option<Arc<DestinationEntry>>,
+}
+
+/// What a task of the shard comes back with.
+enum Done {
+    Attempted { id: DestinationId, place: Place, result: Result<Attempted, (Vec<Item>, StoreError)> },
+    Fresh(DestinationId, Result<Page<Arc<Event>>, StoreError>),
+    Due(DestinationId, Result<Page<DueEntry>, StoreError>),
+    Settled(GroupKeys, Result<(), StoreError>),
+    Disabled(DestinationId, DisabledReason, Result<bool, StoreError>),
+    Announced(Result<(), StoreError>),
+}
+
+/// The lanes of some destinations.
+pub struct Shard {
+    worker: Worker,
+    clock: SharedClock,
+    inbox: Arc<Inbox>,
+    rules: Rules,
+    lanes: HashMap<DestinationId, Slot>,
+    agenda: Agenda,
+    running: JoinSet<Done>,
+    room: Room,
+    hosts: HostLines,
+    ledger: Ledger,
+}
+
+impl Shard {
+    /// A shard without lanes.
+    #[must_use]
+    pub fn new(worker: Worker, clock: SharedClock, inbox: Arc<Inbox>, options: ShardOptions) -> Self {
+        let rules = Rules { store: Arc::clone(&worker.store), options, stopping: false };
+        Self {
+            worker,
+            clock,
+            inbox,
+            rules,
+            lanes: HashMap::new(),
+            agenda: Agenda::default(),
+            running: JoinSet::new(),
+            room: Room::new(options.max_in_flight, options.max_bytes_in_flight),
+            hosts: HostLines::default(),
+            ledger: Ledger::default(),
+        }
+    }
+
+    /// Holds lanes back by these rates of hosts, which all shards share.
+    pub fn share_hosts(&mut self, rates: Option<SharedRates>) {
+        self.hosts = HostLines::new(rates);
+    }
+
+    /// Makes lanes for destinations for which the store has waiting deliveries.
+    pub fn open_backlog(&mut self, destination_ids: impl IntoIterator<Item = DestinationId>) {
+        for id in destination_ids {
+            let (lane, entry) = self.rules.open_lane(id, true);
+            self.lanes.insert(id, Slot { lane, entry });
+            self.queue(id);
+        }
+    }
+
+    /// Serves the lanes until it is told to stop, and records what could not be flushed.
+    pub async fn run(mut self, stop: StopSignals) {
+        loop {
+            self.give_out_room();
+            self.settle();
+            if self.rules.stopping && self.is_flushed() {
+                break;
+            }
+            let pause = self.until_next_timer();
+            tokio::select! {
+                () = stop.hard.cancelled() => break,
+                () = stop.soft.cancelled(), if !self.rules.stopping => self.begin_stop(),
+                () = self.inbox.arrival() => self.take_inbox(),
+                Some(done) = self.running.join_next(), if !self.running.is_empty() => self.take_done(done),
+                () = tokio::time::sleep(pause) => {}
+            }
+            let now = self.clock.now();
+            for id in self.agenda.take_due(now).into_iter().chain(self.hosts.take_due(now)) {
+                self.queue(id);
+            }
+        }
+        self.finish().await;
+    }
+
+    fn until_next_timer(&self) -> Duration {
+        let now = self.clock.now();
+        // Rounded up by a millisecond: a timer that fires early would only be set again.
+        let pause = |moment: Timestamp| moment.since(now) + Duration::from_millis(1);
+        let room = self.room.next_change(now).filter(|_| self.agenda.is_anybody_waiting());
+        let next = self.agenda.first_wake().into_iter().chain(self.hosts.first_wake()).chain(room).min();
+        next.map_or(LONGEST_SLEEP, pause).min(LONGEST_SLEEP)
+    }
+
+    // === What happened ===
+
+    fn take_inbox(&mut self) {
+        let (news, missed) = self.inbox.take();
+        for item in news {
+            let id = match item {
+                News::Accepted(id, event, guarantee) => {
+                    self.slot(id).lane.accepted(event, guarantee);
+                    id
+                }
+                News::Requeued(entry) => {
+                    self.slot(entry.id.destination_id).lane.requeued(entry);
+                    entry.id.destination_id
+                }
+                News::Ended(delivery) => {
+                    self.slot(delivery.destination_id).lane.ended(delivery.event_key);
+                    delivery.destination_id
+                }
+                News::DestinationChanged(id) => {
+                    self.reconfigure(id);
+                    id
+                }
+            };
+            self.queue(id);
+        }
+        for (id, key) in missed {
+            self.slot(id).lane.missed(key);
+            self.queue(id);
+        }
+    }
+
+    /// The lane of a destination, made where there is none.
+    fn slot(&mut self, id: DestinationId) -> &mut Slot {
+        match self.lanes.entry(id) {
+            Entry::Occupied(slot) => slot.into_mut(),
+            Entry::Vacant(place) => {
+                let (lane, entry) = self.rules.open_lane(id, false);
+                place.insert(Slot { lane, entry })
+            }
+        }
+    }
+
+    fn reconfigure(&mut self, id: DestinationId) {
+        let Some(slot) = self.lanes.get_mut(&id) else { return };
+        let (entry, policy, hold) = self.rules.look_up(id);
+        slot.lane.resize(self.rules.options.window_of(&policy));
+        slot.lane.configure(policy, hold, self.clock.now());
+        slot.entry = entry;
+    }
+
+    fn take_done(&mut self, done: Result<Done, JoinError>) {
+        // A task that panicked is a fault of ours; it must not be mistaken for an idle lane.
+        let done = match done {
+            Ok(done) => done,
+            Err(error) => std::panic::resume_unwind(error.into_panic()),
+        };
+        match done {
+            Done::Attempted { id, place, result } => {
+                self.room.give_back(place);
+                match result {
+                    Ok(attempted) => self.attempted(id, attempted),
+                    Err((items, error)) => self.attempt_failed(id, items, &error),
+                }
+                self.queue(id);
+            }
+            Done::Fresh(id, page) => self.loaded(id, page, Lane::loaded_fresh, Lane::load_fresh_failed),
+            Done::Due(id, page) => self.loaded(id, page, Lane::loaded_due, Lane::load_due_failed),
+            Done::Settled(keys, result) => self.settled(&keys, result),
+            Done::Disabled(id, reason, result) => self.disabled(id, reason, result),
+            Done::Announced(Ok(())) => {}
+            Done::Announced(Err(error)) => tracing::warn!(%error, "an operational event was not accepted"),
+        }
+    }
+
+    /// Lets a lane decide at its next turn.
+    fn queue(&mut self, id: DestinationId) {
+        let Some(slot) = self.lanes.get(&id) else { return };
+        let organization_id = slot.entry.as_ref().map(|entry| entry.destination.organization_id.clone());
+        self.agenda.queue(id, organization_id, slot.lane.standing(self.clock.now()));
+    }
+}
+
+#[cfg(test)]
+mod tests;
+
+#[cfg(test)]
+mod isolation_tests;
+
+#[cfg(test)]
+mod stop_tests;
+
+#[cfg(test)]
+mod telling_tests;
+
+#[cfg(test)]
+mod storm_tests;

@@ -1,0 +1,168 @@
+//! Serving: lanes decide, one request at a time, in turn: by the standing of destinations (`room`), then
+//! by organization (`turns`), then by lane.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Done, Shard, Slot};
+use crate::domain::id::DestinationId;
+use crate::domain::time::Timestamp;
+use crate::engine::item::Item;
+use crate::engine::lane::{Lane, Step};
+use crate::engine::window::Wanted;
+use crate::engine::worker::give_up;
+use crate::policy::host_rate::HostKey;
+use crate::policy::standing::Standing;
+use crate::store::directory::LaneStatus;
+use crate::store::{Page, StoreError};
+
+/// How long a lane waits after the store could not answer it.
+pub(super) const STORE_RETRY: Duration = Duration::from_millis(500);
+/// Where more outcomes than so many times the requests in flight wait for the store, nothing is begun.
+const OUTCOMES_BEHIND: usize = 16;
+
+impl Shard {
+    pub(super) fn give_out_room(&mut self) {
+        self.room.notice_silence(self.clock.now());
+        while !self.is_behind_with_settling() {
+            let (room, now) = (&self.room, self.clock.now());
+            let Some((id, queued_as)) = self.agenda.next(|standing| room.has(standing, now)) else { return };
+            let Some(slot) = self.lanes.get(&id) else { continue };
+            let standing = slot.lane.standing(now);
+            if self.is_held_by_its_host(id, now) {
+                continue;
+            }
+            // Since it was put in line, it may have come to deserve less room than there is.
+            if standing == queued_as || self.room.has(standing, now) {
+                self.serve(id, standing);
+            } else {
+                self.queue(id);
+            }
+        }
+    }
+
+    /// Whether the organization sends to the lane's host as fast as it may. Then the lane stands in line, and
+    /// callers can see it.
+    fn is_held_by_its_host(&mut self, id: DestinationId, now: Timestamp) -> bool {
+        let Some(key) = self.host_of(id) else { return false };
+        // Who has nothing to send takes nobody's turn.
+        if !self.lanes.get(&id).is_some_and(|slot| slot.lane.may_start(now)) {
+            self.pass_turn_on(id, now);
+            return false;
+        }
+        let Some(until) = self.hosts.hold_back(id, key, now) else { return false };
+        if let Some(Slot { lane, entry: Some(entry) }) = self.lanes.get(&id) {
+            entry.status.set_lane(LaneStatus { host_turn_at: Some(until), ..lane.status() });
+        }
+        true
+    }
+
+    fn pass_turn_on(&mut self, id: DestinationId, now: Timestamp) {
+        if let Some(next) = self.hosts.pass_turn_on(id, now) {
+            self.queue(next);
+        }
+    }
+
+    /// Whose rate the lane's requests count against, if anybody's.
+    fn host_of(&self, id: DestinationId) -> Option<HostKey> {
+        let entry = self.lanes.get(&id)?.entry.as_ref().filter(|_| self.hosts.are_limited())?;
+        let host = self.worker.courier.transport.third_party(entry.destination.url.as_url())?;
+        Some(HostKey::new(&entry.destination.organization_id, &host))
+    }
+
+    /// Whether outcomes pile up faster than the store takes them.
+    fn is_behind_with_settling(&self) -> bool {
+        self.ledger.len() > self.rules.options.max_in_flight * OUTCOMES_BEHIND
+    }
+
+    /// Does what the lane wants, up to one request, and notes when to ask it again.
+    fn serve(&mut self, id: DestinationId, standing: Standing) {
+        let now = self.clock.now();
+        loop {
+            let Some(slot) = self.lanes.get_mut(&id) else { return };
+            match slot.lane.step(now) {
+                Step::Attempt(items) => {
+                    self.start_attempt(id, standing, items);
+                    self.queue(id);
+                    break;
+                }
+                Step::Discard(items, reason) => {
+                    self.ledger.add(items.iter().map(|item| give_up(id, item, reason, now)));
+                }
+                Step::Load(wanted) => self.load(id, wanted),
+                Step::WaitUntil(moment) => {
+                    self.agenda.wake_at(id, moment);
+                    break;
+                }
+                Step::Idle => {
+                    self.agenda.let_sleep(id);
+                    break;
+                }
+            }
+        }
+        self.note_lane(id, now);
+    }
+
+    fn load(&mut self, id: DestinationId, wanted: Wanted) {
+        let store = Arc::clone(&self.worker.store);
+        self.running.spawn(async move {
+            match wanted {
+                Wanted::Fresh(after, limit) => Done::Fresh(id, store.load_fresh(id, after, limit).await),
+                Wanted::Due(after, limit) => Done::Due(id, store.load_due(id, after, limit).await),
+            }
+        });
+    }
+
+    pub(super) fn loaded<T>(
+        &mut self,
+        id: DestinationId,
+        page: Result<Page<T>, StoreError>,
+        take: impl FnOnce(&mut Lane, Page<T>),
+        fail: impl FnOnce(&mut Lane, Timestamp),
+    ) {
+        let retry_at = self.clock.now() + STORE_RETRY;
+        let slot = self.slot(id);
+        match page {
+            Ok(page) => take(&mut slot.lane, page),
+            Err(error) => {
+                tracing::error!(destination.id = %id, %error, "waiting deliveries could not be read");
+                fail(&mut slot.lane, retry_at);
+            }
+        }
+        self.queue(id);
+    }
+
+    fn start_attempt(&mut self, id: DestinationId, standing: Standing, items: Vec<Item>) {
+        let host = self.host_of(id);
+        let Some(slot) = self.lanes.get_mut(&id) else { return };
+        let Some(entry) = slot.entry.clone() else {
+            slot.lane.put_back(items, Timestamp::default());
+            return;
+        };
+        let policy = Arc::clone(slot.lane.policy());
+        entry.status.begin_flight(items.iter().map(|item| (item.key, item.attempt_count)));
+        if let Some(key) = host {
+            self.hosts.take(key, self.clock.now());
+        }
+        let worker = self.worker.clone();
+        let bytes = items.iter().map(Item::bytes_in_flight).sum();
+        let place = self.room.take(standing, bytes, policy.timeout, self.clock.now());
+        self.running.spawn(async move {
+            let result = worker.attempt(&entry.destination, &policy, items).await;
+            Done::Attempted { id, place, result }
+        });
+    }
+
+    /// Shows callers where the lane stands, and drops it when there is nothing to remember.
+    fn note_lane(&mut self, id: DestinationId, now: Timestamp) {
+        let Some(slot) = self.lanes.get(&id) else { return };
+        let is_idle = slot.lane.is_idle(now);
+        if let Some(entry) = &slot.entry {
+            entry.status.set_lane(if is_idle { LaneStatus::default() } else { slot.lane.status() });
+        }
+        if is_idle {
+            self.lanes.remove(&id);
+            self.agenda.let_sleep(id);
+        }
+    }
+}

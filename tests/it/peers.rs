@@ -1,0 +1,374 @@
+//! Peers that want too much, or nothing: limits of connections, frames and calls, over raw sockets.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use prost::Message;
+use signalpost::domain::contract::Contract;
+use signalpost::grpc::proto::v1;
+use signalpost::receiver::Answer;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tonic::{Code, Request, Status};
+use tonic_types::StatusExt;
+
+use crate::harness::{
+    Authority, ORGANIZATION, PATIENCE, Receiver, Refusal, Server, TlsFolder, call_any, destination, event,
+    eventually, naming,
+};
+
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+const HEADERS: u8 = 1;
+const RESET: u8 = 3;
+const SETTINGS: u8 = 4;
+const PING: u8 = 6;
+const GOAWAY: u8 = 7;
+
+/// An HTTP/2 client that does as it likes.
+struct Peer {
+    stream: TcpStream,
+}
+
+impl Peer {
+    async fn connect(server: &Server) -> Self {
+        Self { stream: TcpStream::connect(server.grpc_address()).await.unwrap() }
+    }
+
+    /// Says hello, as the protocol has it.
+    async fn greeted(server: &Server) -> Self {
+        let mut peer = Self::connect(server).await;
+        peer.stream.write_all(PREFACE).await.unwrap();
+        peer.send(SETTINGS, 0, 0, &[]).await.unwrap();
+        peer
+    }
+
+    async fn send(&mut self, kind: u8, flags: u8, stream: u32, content: &[u8]) -> std::io::Result<()> {
+        let length = u32::try_from(content.len()).unwrap().to_be_bytes();
+        let mut frame = vec![length[1], length[2], length[3], kind, flags];
+        frame.extend_from_slice(&stream.to_be_bytes());
+        frame.extend_from_slice(content);
+        self.stream.write_all(&frame).await
+    }
+
+    /// Begins a call of a method, without its message.
+    async fn begin_call(&mut self, stream: u32, path: &str) -> std::io::Result<()> {
+        // `:method POST`, `:scheme http`, and `:path`, `content-type` as literals.
+        let mut block = vec![0x83, 0x86, 0x44, u8::try_from(path.len()).unwrap()];
+        block.extend_from_slice(path.as_bytes());
+        block.extend_from_slice(b"\x5f\x10application/grpc");
+        self.send(HEADERS, 0x4, stream, &block).await
+    }
+
+    /// The kinds of the frames that come until the server closes the connection, and their contents.
+    async fn rest(&mut self) -> Vec<(u8, Vec<u8>)> {
+        let mut bytes = Vec::new();
+        let mut part = [0; 4096];
+        let read = async {
+            while let Ok(length @ 1..) = self.stream.read(&mut part).await {
+                bytes.extend_from_slice(&part[..length]);
+            }
+        };
+        timeout(PATIENCE, read).await.expect("the server never closed the connection");
+        let (mut frames, mut rest) = (Vec::new(), bytes.as_slice());
+        while let [a, b, c, kind, _, _, _, _, _, after @ ..] = rest {
+            let length = usize::from(*a) << 16 | usize::from(*b) << 8 | usize::from(*c);
+            frames.push((*kind, after[..length.min(after.len())].to_vec()));
+            rest = &after[length.min(after.len())..];
+        }
+        frames
+    }
+
+    async fn is_closed_at_once(&mut self) -> bool {
+        let mut byte = [0];
+        matches!(timeout(PATIENCE, self.stream.read(&mut byte)).await.unwrap(), Ok(0) | Err(_))
+    }
+}
+
+fn kinds(frames: &[(u8, Vec<u8>)]) -> Vec<u8> {
+    frames.iter().map(|(kind, _)| *kind).collect()
+}
+
+#[tokio::test]
+async fn connections_are_limited_in_all_and_by_address() {
+    // One is the test's own channel.
+    for limit in ["limits.connections", "limits.connections_per_address"] {
+        let server = Server::with(&[(limit, "3")]).await;
+        let mut first = Peer::greeted(&server).await;
+        let _second = Peer::greeted(&server).await;
+        let mut third = Peer::connect(&server).await;
+        assert!(third.is_closed_at_once().await, "{limit}");
+        first.send(SETTINGS, 0, 0, &[0]).await.unwrap();
+        first.rest().await;
+        // The place of one that has gone is free again.
+        eventually("a place is free", async || {
+            let mut next = Peer::greeted(&server).await;
+            let mut head = [0; 9];
+            next.stream.read_exact(&mut head).await.ok().filter(|_| head[3] == SETTINGS).map(|_| ())
+        })
+        .await;
+        server.emit(event("agent.offline")).await;
+    }
+}
+
+#[tokio::test]
+async fn who_says_nothing_is_closed_and_takes_no_place_meanwhile_beyond_its_limit() {
+    let limits = [("limits.handshake_timeout", r#""300ms""#), ("limits.handshakes", "2")];
+    let server = Server::with(&limits).await;
+    let (mut silent, mut slow) = (Peer::connect(&server).await, Peer::connect(&server).await);
+    slow.stream.write_all(&PREFACE[..10]).await.unwrap();
+    assert!(Peer::connect(&server).await.is_closed_at_once().await);
+    silent.rest().await;
+    slow.rest().await;
+    server.emit(event("agent.offline")).await;
+    eventually("there is room for handshakes again", async || {
+        let mut next = Peer::greeted(&server).await;
+        let mut head = [0; 9];
+        next.stream.read_exact(&mut head).await.ok().map(|_| ())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_tls_handshake_that_does_not_go_on_is_closed() {
+    let authority = Authority::new();
+    let tls = TlsFolder::new(&authority.sign(&["localhost"]), &authority.pem);
+    let (certificate, key) = (tls.setting("certificate.pem"), tls.setting("key.pem"));
+    let server = Server::with(&[
+        ("listen.tls_certificate", certificate.as_str()),
+        ("listen.tls_key", key.as_str()),
+        ("limits.handshake_timeout", r#""200ms""#),
+    ])
+    .await;
+    for beginning in [b"".as_slice(), &[0x16, 0x03, 0x01, 0x02, 0x00, 0x01]] {
+        let mut peer = Peer::connect(&server).await;
+        peer.stream.write_all(beginning).await.unwrap();
+        assert!(peer.is_closed_at_once().await);
+    }
+}
+
+#[tokio::test]
+async fn a_connection_without_calls_is_told_to_go_also_with_half_a_header() {
+    let server =
+        Server::with(&[("limits.connection_idle", r#""300ms""#), ("limits.handshake_timeout", r#""1s""#)])
+            .await;
+    let mut idle = Peer::greeted(&server).await;
+    assert!(kinds(&idle.rest().await).contains(&GOAWAY));
+    let mut half = Peer::greeted(&server).await;
+    // Headers without their end: the rest never comes.
+    half.send(HEADERS, 0, 1, &[0x83]).await.unwrap();
+    assert!(kinds(&half.rest().await).contains(&GOAWAY));
+}
+
+#[tokio::test]
+async fn an_old_connection_is_told_to_go_and_what_runs_on_it_ends_well() {
+    let server =
+        Server::with(&[("limits.connection_age", r#""300ms""#), ("limits.handshake_timeout", r#""1s""#)])
+            .await;
+    let mut old = Peer::greeted(&server).await;
+    let told = async { kinds(&old.rest().await).contains(&GOAWAY) };
+    let calls = async {
+        let end = tokio::time::Instant::now() + Duration::from_millis(1500);
+        let (mut made, mut withdrawn) = (0, 0);
+        while tokio::time::Instant::now() < end {
+            match server.try_emit(event("agent.offline")).await {
+                Ok(_) => made += 1,
+                // This client takes a call back that it had not sent when it was told.
+                Err(refusal) if refusal.code == Code::Cancelled && refusal.reason.is_empty() => {
+                    withdrawn += 1
+                }
+                Err(refusal) => panic!("{refusal:?}"),
+            }
+        }
+        (made, withdrawn)
+    };
+    let (told, (made, withdrawn)) = tokio::join!(told, calls);
+    assert!(told && made > 10 && withdrawn < 10, "{made} calls, {withdrawn} withdrawn");
+}
+
+#[tokio::test]
+async fn a_peer_that_no_longer_answers_is_closed() {
+    let limits = [("limits.keepalive_interval", r#""200ms""#), ("limits.keepalive_timeout", r#""200ms""#)];
+    let server = Server::with(&limits).await;
+    let mut dead = Peer::greeted(&server).await;
+    assert!(kinds(&dead.rest().await).contains(&PING));
+    server.emit(event("agent.offline")).await;
+}
+
+#[tokio::test]
+async fn floods_of_pings_settings_and_resets_end_their_connection_and_no_other() {
+    let server = Server::with(&[("limits.control_frames", "100")]).await;
+    for kind in [PING, SETTINGS] {
+        let mut flood = Peer::greeted(&server).await;
+        let content: &[u8] = if kind == PING { &[0; 8] } else { &[] };
+        for _ in 0..10_000 {
+            if flood.send(kind, 0, 0, content).await.is_err() {
+                break;
+            }
+        }
+        flood.rest().await;
+        server.emit(event("agent.offline")).await;
+    }
+    let mut resets = Peer::greeted(&server).await;
+    for number in 0..10_000_u32 {
+        let stream = 2 * number + 1;
+        let begun = resets.begin_call(stream, "/signalpost.v1.EventIngest/Emit").await;
+        if begun.is_err() || resets.send(RESET, 0, stream, &[0, 0, 0, 8]).await.is_err() {
+            break;
+        }
+    }
+    resets.rest().await;
+    server.emit(event("agent.offline")).await;
+}
+
+#[tokio::test]
+async fn the_number_of_streams_is_told_and_held_to() {
+    let server = Server::with(&[("limits.concurrent_streams", "7")]).await;
+    let mut peer = Peer::greeted(&server).await;
+    for number in 0..20 {
+        peer.begin_call(2 * number + 1, "/signalpost.v1.EventIngest/EmitStream").await.unwrap();
+    }
+    // An error of the protocol ends the conversation, so that there is an end to read to.
+    peer.send(PING, 0, 5, &[0; 8]).await.unwrap();
+    let frames = peer.rest().await;
+    let settings = &frames.iter().find(|(kind, _)| *kind == SETTINGS).unwrap().1;
+    assert!(settings.chunks(6).any(|one| one == [0, 3, 0, 0, 0, 7]), "{settings:?}");
+    assert!(kinds(&frames).iter().filter(|kind| **kind == RESET).count() >= 13, "{:?}", kinds(&frames));
+}
+
+#[tokio::test]
+async fn headers_beyond_the_limit_are_refused() {
+    let server = Server::with(&[("limits.headers", r#""4KiB""#)]).await;
+    let mut request = Request::new(naming(ORGANIZATION));
+    request.metadata_mut().insert("x-large", "x".repeat(8192).parse().unwrap());
+    let refused = call_any(&server.channel(), "signalpost.v1.EventIngest/Emit", request).await.unwrap_err();
+    assert_ne!(refused.code(), Code::InvalidArgument, "{refused:?}");
+    server.emit(event("agent.offline")).await;
+}
+
+#[tokio::test]
+async fn a_call_ends_by_its_callers_deadline_or_ours_and_never_later_than_the_most() {
+    let receiver = Receiver::start().await;
+    receiver.always_answers("/slow", Answer::from(http::StatusCode::OK).after(Duration::from_secs(20)));
+    for (default, most, asked) in [
+        (r#""300ms""#, r#""5s""#, None),
+        (r#""5s""#, r#""5s""#, Some("300m")),
+        (r#""300ms""#, r#""300ms""#, Some("19S")),
+    ] {
+        let server =
+            Server::with(&[("limits.call_timeout", default), ("limits.call_timeout_max", most)]).await;
+        let draft = destination(Contract::Observer).url(receiver.url("/slow"));
+        let request = v1::TestDestinationRequest {
+            organization_id: ORGANIZATION.into(),
+            subject: Some(v1::test_destination_request::Subject::DestinationId(
+                server.create(draft).await.destination_id,
+            )),
+            actor_id: String::new(),
+        };
+        let begun = tokio::time::Instant::now();
+        let path = "signalpost.v1.DestinationAdmin/TestDestination";
+        let headers = plain_call(&server, path, asked, &request.encode_to_vec()).await;
+        let refusal = Refusal::from(Status::from_header_map(&headers).unwrap());
+        assert_eq!((refusal.code, refusal.reason.as_str()), (Code::DeadlineExceeded, "CALL_TIMED_OUT"));
+        assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
+    }
+}
+
+/// A call by a client that leaves deadlines to the server; the headers of the answer.
+async fn plain_call(
+    server: &Server,
+    method: &str,
+    deadline: Option<&str>,
+    message: &[u8],
+) -> http::HeaderMap {
+    let stream = TcpStream::connect(server.grpc_address()).await.unwrap();
+    let (mut client, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+    let length = u32::try_from(message.len()).unwrap().to_be_bytes();
+    let framed = [&[0], length.as_slice(), message].concat();
+    let mut request = http::Request::post(format!("http://{}/{method}", server.grpc_address()))
+        .header("content-type", "application/grpc")
+        .header("te", "trailers");
+    if let Some(deadline) = deadline {
+        request = request.header("grpc-timeout", deadline);
+    }
+    let request = request.body(Full::new(Bytes::from(framed))).unwrap();
+    tokio::select! {
+        answer = client.send_request(request) => answer.unwrap().headers().clone(),
+        ended = connection => panic!("the connection ended: {ended:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_message_that_never_comes_ends_its_call() {
+    let server = Server::with(&[("limits.call_timeout", r#""300ms""#)]).await;
+    let mut client = tonic::client::Grpc::new(server.channel());
+    client.ready().await.unwrap();
+    let endless = Request::new(tokio_stream::pending::<Bytes>());
+    let path = "/signalpost.v1.EventIngest/Emit".parse().unwrap();
+    let ended = client.streaming(endless, path, crate::harness::Raw).await.unwrap_err();
+    assert_eq!(ended.code(), Code::DeadlineExceeded);
+}
+
+#[tokio::test]
+async fn an_answer_that_nobody_takes_does_not_hold_its_connection_for_ever() {
+    let limits = [
+        ("limits.call_timeout", r#""300ms""#),
+        ("limits.call_timeout_max", r#""300ms""#),
+        ("limits.handshake_timeout", r#""300ms""#),
+    ];
+    let server = Server::with(&limits).await;
+    let mut peer = Peer::greeted(&server).await;
+    // A window of nothing: the answer's message can't be sent.
+    peer.send(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0]).await.unwrap();
+    peer.begin_call(1, "/grpc.health.v1.Health/Check").await.unwrap();
+    peer.send(0, 0x1, 1, &[0; 5]).await.unwrap();
+    let frames = peer.rest().await;
+    assert!(kinds(&frames).contains(&HEADERS) && !kinds(&frames).contains(&0), "{:?}", kinds(&frames));
+}
+
+#[tokio::test]
+async fn streams_are_limited_in_number() {
+    let server = Server::with(&[("limits.emit_streams", "1"), ("limits.watches", "1")]).await;
+    let open_emit = async || {
+        let requests = tokio_stream::pending::<v1::EmitStreamRequest>();
+        server.events().emit_stream(requests).await
+    };
+    let open_watch = async || {
+        let request =
+            v1::WatchDeliveriesRequest { organization_id: ORGANIZATION.into(), ..Default::default() };
+        server.deliveries().watch_deliveries(request).await
+    };
+    server.emit(event("agent.offline")).await;
+    let (_emit, _watch) = (open_emit().await.unwrap(), open_watch().await.unwrap());
+    for status in [open_emit().await.unwrap_err(), open_watch().await.unwrap_err()] {
+        let refusal = Refusal::from(status);
+        assert_eq!(
+            (refusal.code, refusal.reason.as_str()),
+            (Code::ResourceExhausted, "STREAM_LIMIT_EXCEEDED")
+        );
+    }
+}
+
+#[tokio::test]
+async fn calls_beyond_an_organizations_rate_are_told_when_to_come_back() {
+    let server = Server::with(&[("plans.default.calls_per_second", "2")]).await;
+    let list = async |organization_id: &str| {
+        let request =
+            v1::ListDestinationsRequest { organization_id: organization_id.into(), ..Default::default() };
+        server.destinations().list_destinations(request).await
+    };
+    let mut refused = None;
+    for _ in 0..50 {
+        refused = refused.or(list("org_busy").await.err());
+    }
+    let status = refused.expect("fifty calls fit into two a second");
+    let wait = status.get_error_details().retry_info().unwrap().retry_delay.unwrap();
+    assert!(wait > Duration::ZERO && wait <= Duration::from_secs(1), "{wait:?}");
+    let refusal = Refusal::from(status);
+    assert_eq!((refusal.code, refusal.reason.as_str()), (Code::ResourceExhausted, "RATE_LIMIT_EXCEEDED"));
+    assert_eq!(refusal.metadata["scope"], "calls");
+    list("org_quiet").await.unwrap();
+}

@@ -1,0 +1,303 @@
+//! A run of the real binary full of planted secrets, at the most talkative log level, and then a search for
+//! them in everything that is left of it: log, store files, history, exports, audit log and answers.
+
+use std::fs;
+use std::path::Path;
+
+use base64::Engine;
+use signalpost::domain::contract::Contract;
+use signalpost::grpc::proto::v1;
+use signalpost::grpc::proto::v1::delivery_admin_client::DeliveryAdminClient;
+use signalpost::grpc::proto::v1::destination_admin_client::DestinationAdminClient;
+use signalpost::grpc::proto::v1::organization_admin_client::OrganizationAdminClient;
+use signalpost::grpc::proto::v1::secret_ref::Source;
+
+use crate::binary::{Home, Process};
+use crate::harness::{ORGANIZATION, Receiver, destination, event, eventually, header};
+
+/// Everything that must be found nowhere.
+const PLANTED: [&str; 14] = [
+    "planted-signing-secret",
+    "planted-rotated-secret",
+    "planted-updated-secret",
+    "planted-basic-password",
+    "planted-bearer-token",
+    "planted-header-value",
+    "planted-replaced-header",
+    "planted-environment-secret",
+    "planted-file-secret",
+    "planted-imported-key",
+    "planted-imported-password",
+    "planted-imported-header",
+    "planted-url-password",
+    "planted-refused-token",
+];
+
+fn value(text: &str) -> Option<v1::SecretRef> {
+    Some(v1::SecretRef { source: Some(Source::Value(text.into())) })
+}
+
+fn basic(password: &str) -> v1::HttpAuth {
+    let basic = v1::BasicAuth { username: "account".into(), password: value(password) };
+    v1::HttpAuth { method: Some(v1::http_auth::Method::Basic(basic)) }
+}
+
+fn bearer(token: &str) -> v1::HttpAuth {
+    let bearer = v1::BearerAuth { token: value(token) };
+    v1::HttpAuth { method: Some(v1::http_auth::Method::Bearer(bearer)) }
+}
+
+/// What base64 makes of the password of Basic authentication.
+fn basic_credentials() -> String {
+    base64::engine::general_purpose::STANDARD.encode("account:planted-basic-password")
+}
+
+fn found_in(what: &str, bytes: &[u8]) {
+    for planted in PLANTED.iter().copied().chain([basic_credentials().as_str()]) {
+        let is_there = bytes.windows(planted.len()).any(|part| part == planted.as_bytes());
+        assert!(!is_there, "{planted} is in {what}");
+    }
+}
+
+fn search_folder(folder: &Path) -> usize {
+    let mut files = 0;
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            files += search_folder(&path);
+        } else {
+            found_in(&path.display().to_string(), &fs::read(&path).unwrap());
+            files += 1;
+        }
+    }
+    files
+}
+
+/// All answers of a run, as text and as bytes.
+#[derive(Default)]
+struct Answers(Vec<String>);
+
+impl Answers {
+    fn keep<T: std::fmt::Debug + prost::Message>(
+        &mut self,
+        answer: Result<tonic::Response<T>, tonic::Status>,
+    ) {
+        let text = match answer {
+            Ok(answer) => {
+                let bytes = answer.get_ref().encode_to_vec();
+                format!("{answer:?} {}", String::from_utf8_lossy(&bytes))
+            }
+            Err(status) => format!("{status:?} {}", String::from_utf8_lossy(status.details())),
+        };
+        self.0.push(text);
+    }
+}
+
+struct Run<'a> {
+    process: &'a Process,
+    answers: Answers,
+}
+
+impl Run<'_> {
+    fn destinations(&self) -> DestinationAdminClient<tonic::transport::Channel> {
+        DestinationAdminClient::new(self.process.channel.clone())
+    }
+
+    async fn create(&mut self, draft: v1::Destination) -> Option<String> {
+        let request = v1::CreateDestinationRequest {
+            organization_id: ORGANIZATION.into(),
+            destination: Some(draft),
+            validate_only: false,
+        };
+        let created = self.destinations().create_destination(request).await;
+        let id = created.as_ref().ok().and_then(|one| one.get_ref().destination.as_ref());
+        let id = id.map(|one| one.destination_id.clone());
+        self.answers.keep(created);
+        id
+    }
+
+    /// Destinations with secrets of every kind and from every source.
+    async fn create_all(&mut self, receiver: &Receiver, file: &str) -> String {
+        let draft = || destination(Contract::Stalwart).url(receiver.url("/hook")).one_attempt();
+        let full = draft().secret("planted-signing-secret").header("X-Key", "planted-header-value");
+        let full = full.with(|one| one.http_auth = Some(basic("planted-basic-password")));
+        let id = self.create(full.0).await.unwrap();
+        let token = draft().with(|one| one.http_auth = Some(bearer("planted-bearer-token")));
+        self.create(token.0).await.unwrap();
+        let variable = draft().secret_from(Source::EnvironmentVariable("PLANTED".into()));
+        self.create(variable.0).await.unwrap();
+        self.create(draft().secret_from(Source::File(file.into())).0).await.unwrap();
+        for refused in [
+            draft().url("https://account:planted-url-password@example.com/"),
+            draft().with(|one| one.http_auth = Some(bearer("planted-refused-token\n"))),
+            draft().header("X-Key", "planted-header-value\u{7f}"),
+            draft().header("Host", "planted-header-value"),
+        ] {
+            assert_eq!(self.create(refused.0).await, None);
+        }
+        id
+    }
+
+    async fn import(&mut self, receiver: &Receiver) -> String {
+        let object = format!(
+            r#"{{"url": {:?}, "signatureKey": {{"@type": "Value", "secret": "planted-imported-key"}},
+            "httpHeaders": {{"X-My-Header": "planted-imported-header"}}, "httpAuth": {{"@type": "Basic",
+            "username": "account", "secret": {{"@type": "Value", "secret": "planted-imported-password"}}}}}}"#,
+            receiver.url("/hook")
+        );
+        for broken in [
+            object.replace("\"Basic\"", "\"planted-imported-key\""),
+            object.replace("\"httpHeaders\"", "\"planted-imported-header\""),
+            object.replace("}}", "planted-imported-password"),
+        ] {
+            let refused = self.destinations().import_destination(import_of(&broken)).await;
+            // What is no object of Stalwart may be repeated as the name of what is wrong; values may not.
+            drop(refused.unwrap_err());
+        }
+        let imported = self.destinations().import_destination(import_of(&object)).await;
+        let id = imported.as_ref().unwrap().get_ref().destination.clone().unwrap().destination_id;
+        self.answers.keep(imported);
+        id
+    }
+
+    async fn change(&mut self, id: &str) {
+        let organization_id = ORGANIZATION.to_owned();
+        let get = v1::GetDestinationRequest { organization_id, destination_id: id.into() };
+        let present = self.destinations().get_destination(get).await.unwrap().into_inner();
+        let draft = crate::harness::DestinationDraft(present.destination.unwrap());
+        let draft = draft.with(|one| one.headers.clear()).header("X-Key", "planted-replaced-header");
+        let draft = draft.secret("planted-updated-secret");
+        let paths = vec!["headers".into(), "signing_secret".into()];
+        let request = v1::UpdateDestinationRequest {
+            organization_id: ORGANIZATION.into(),
+            destination: Some(draft.0),
+            update_mask: Some(prost_types::FieldMask { paths }),
+            validate_only: false,
+        };
+        let updated = self.destinations().update_destination(request).await;
+        updated.as_ref().unwrap();
+        self.answers.keep(updated);
+        let rotate = v1::RotateSecretRequest {
+            organization_id: ORGANIZATION.into(),
+            destination_id: id.into(),
+            new_secret: value("planted-rotated-secret"),
+            ..v1::RotateSecretRequest::default()
+        };
+        let rotated = self.destinations().rotate_secret(rotate).await;
+        rotated.as_ref().unwrap();
+        self.answers.keep(rotated);
+        let test = v1::TestDestinationRequest {
+            organization_id: ORGANIZATION.into(),
+            subject: Some(v1::test_destination_request::Subject::DestinationId(id.into())),
+            ..v1::TestDestinationRequest::default()
+        };
+        let tested = self.destinations().test_destination(test).await;
+        self.answers.keep(tested);
+    }
+
+    /// Waits until every delivery has its attempt on record, and reads everything then.
+    async fn read_when_settled(&mut self, imported: &str) {
+        let deliveries = DeliveryAdminClient::new(self.process.channel.clone());
+        let list = v1::ListDeliveriesRequest { organization_id: ORGANIZATION.into(), ..Default::default() };
+        eventually("all attempts are on record", async || {
+            let listed = deliveries.clone().list_deliveries(list.clone()).await.unwrap().into_inner();
+            listed.deliveries.iter().all(|one| one.attempt_count > 0).then_some(())
+        })
+        .await;
+        self.read(imported).await;
+    }
+
+    /// Reads everything that can be read.
+    async fn read(&mut self, imported: &str) {
+        let organization_id = || ORGANIZATION.to_owned();
+        let list = v1::ListDestinationsRequest { organization_id: organization_id(), ..Default::default() };
+        let listed = self.destinations().list_destinations(list).await;
+        self.answers.keep(listed);
+        let export = v1::ExportDestinationRequest {
+            organization_id: organization_id(),
+            destination_id: imported.into(),
+        };
+        let exported = self.destinations().export_destination(export).await;
+        exported.as_ref().unwrap();
+        self.answers.keep(exported);
+        let mut deliveries = DeliveryAdminClient::new(self.process.channel.clone());
+        let list = v1::ListDeliveriesRequest { organization_id: organization_id(), ..Default::default() };
+        let listed = deliveries.list_deliveries(list).await.unwrap();
+        let ids: Vec<_> = listed.get_ref().deliveries.iter().map(|one| one.delivery_id.clone()).collect();
+        self.answers.keep(Ok(listed));
+        for delivery_id in ids {
+            let get = v1::GetDeliveryRequest {
+                organization_id: organization_id(),
+                delivery_id,
+                view: v1::DeliveryView::Full.into(),
+            };
+            let got = deliveries.get_delivery(get).await;
+            self.answers.keep(got);
+            let last = self.answers.0.last().unwrap();
+            assert!(last.contains("you sent"), "the answer is on record: {last}");
+        }
+        let explain = v1::ExplainEventRequest {
+            organization_id: organization_id(),
+            event_id: "evt".into(),
+            ..v1::ExplainEventRequest::default()
+        };
+        let explained = deliveries.explain_event(explain).await;
+        self.answers.keep(explained);
+        let mut organizations = OrganizationAdminClient::new(self.process.channel.clone());
+        let audit = v1::ListAuditEntriesRequest { page_size: 1000, ..Default::default() };
+        let audited = organizations.list_audit_entries(audit).await;
+        assert!(audited.as_ref().unwrap().get_ref().audit_entries.len() > 6);
+        self.answers.keep(audited);
+    }
+}
+
+fn import_of(object: &str) -> v1::ImportDestinationRequest {
+    v1::ImportDestinationRequest {
+        organization_id: ORGANIZATION.into(),
+        json_document: object.as_bytes().to_vec().into(),
+        ..v1::ImportDestinationRequest::default()
+    }
+}
+
+#[tokio::test]
+async fn no_planted_secret_is_found_in_anything_that_a_run_leaves() {
+    let receiver = Receiver::start().await;
+    receiver.echoes("/hook");
+    let secrets = tempfile::tempdir().unwrap();
+    let file = secrets.path().join("key");
+    fs::write(&file, "planted-file-secret\n").unwrap();
+    let folders = format!("[{:?}]", secrets.path());
+    let home = Home::with(&[
+        ("log.level", r#""trace""#),
+        ("secrets.environment", r#"["PLANTED"]"#),
+        ("secrets.folders", &folders),
+        ("egress.response_bodies", r#""always""#),
+    ]);
+    let process = home.start_with(&[("PLANTED", "planted-environment-secret")]).await;
+    let mut run = Run { process: &process, answers: Answers::default() };
+    let id = run.create_all(&receiver, file.to_str().unwrap()).await;
+    let imported = run.import(&receiver).await;
+    process.emit(event("auth.success").id("evt").data(r#"{"a":1}"#)).await;
+    // Receivers get what they are to have.
+    let credentials = basic_credentials();
+    for (name, wanted) in [
+        ("x-key", "planted-header-value"),
+        ("authorization", "planted-bearer-token"),
+        ("authorization", credentials.as_str()),
+    ] {
+        eventually(wanted, async || {
+            receiver.got("/hook").iter().any(|one| header(one, name).contains(wanted)).then_some(())
+        })
+        .await;
+    }
+    run.change(&id).await;
+    run.read_when_settled(&imported).await;
+    let answers = run.answers.0.join("\n");
+    assert_eq!(process.terminate().await, Some(0));
+
+    found_in("an answer", answers.as_bytes());
+    assert!(search_folder(&home.store()) > 3);
+    let log = fs::read(home.log()).unwrap();
+    assert!(String::from_utf8_lossy(&log).contains("TRACE"), "the log says everything");
+    found_in("the log", &log);
+}

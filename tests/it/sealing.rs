@@ -1,0 +1,107 @@
+//! Keys of the real binary: making them, rotating them, and what it says when one is missing.
+
+use std::fs;
+use std::process::Output;
+
+use signalpost::domain::contract::Contract;
+
+use crate::binary::{Home, Process, said};
+use crate::harness::{Receiver, destination, event, genuine};
+
+const SECRET: &str = "planted-signing-secret";
+
+fn config_of(home: &Home) -> String {
+    home.path("signalpost.toml").to_str().unwrap().to_owned()
+}
+
+fn printed(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+/// A home whose settings name the key file, with a first key in it.
+fn home_with_key() -> Home {
+    let home = Home::with(&[("secrets.key_file", r#""keys""#)]);
+    let made = home.run(&["key", "new", "--file", "keys"], &[]);
+    assert!(made.status.success(), "{}", said(&made));
+    home
+}
+
+fn rekey(home: &Home) -> Output {
+    home.run(&["rekey", "--config", &config_of(home)], &[])
+}
+
+async fn signed_destination(process: &Process, receiver: &Receiver) {
+    process.create(destination(Contract::Workspace).url(receiver.url("/hooks")).secret(SECRET)).await;
+}
+
+async fn one_arrives_signed(process: &Process, receiver: &Receiver) {
+    let count = receiver.got("/hooks").len();
+    process.emit(event("kpi.alert").data(r#"{"a":1}"#)).await;
+    let received = receiver.wait_for("/hooks", count + 1).await;
+    genuine(Contract::Workspace, SECRET, &received[count]).unwrap();
+}
+
+#[tokio::test]
+async fn keys_are_rotated_by_a_new_first_line_a_rekey_and_taking_the_old_line_away() {
+    let (home, receiver) = (home_with_key(), Receiver::start().await);
+    let old = fs::read_to_string(home.path("keys")).unwrap();
+    let process = home.start().await;
+    signed_destination(&process, &receiver).await;
+    one_arrives_signed(&process, &receiver).await;
+    let busy = rekey(&home);
+    assert_eq!(busy.status.code(), Some(1));
+    assert!(said(&busy).contains("another process"), "{}", said(&busy));
+    process.kill();
+
+    let new = printed(&home.run(&["key", "new"], &[]));
+    fs::write(home.path("keys"), &new).unwrap();
+    let refused = home.fails();
+    assert_eq!(refused.status.code(), Some(1));
+    let id = old.lines().next().unwrap().rsplit(' ').next().unwrap();
+    for part in ["1 of its secrets", id, "is not configured"] {
+        assert!(said(&refused).contains(part), "{part}: {}", said(&refused));
+    }
+
+    fs::write(home.path("keys"), format!("{new}{old}")).unwrap();
+    let done = rekey(&home);
+    assert!(done.status.success(), "{}", said(&done));
+    let told = printed(&done);
+    assert!(told.contains("Sealed 1 secrets of 1 destinations anew"), "{told}");
+    assert!(told.contains(&format!("No secret needs the key {id} any more.")), "{told}");
+    let again = printed(&rekey(&home));
+    assert!(again.contains("Sealed 0 secrets") && again.contains("1 secrets are stored in all"), "{again}");
+
+    fs::write(home.path("keys"), &new).unwrap();
+    let process = home.start().await;
+    one_arrives_signed(&process, &receiver).await;
+    assert_eq!(process.terminate().await, Some(0));
+}
+
+#[tokio::test]
+async fn keys_come_from_a_file_or_a_variable_and_not_from_both() {
+    let home = home_with_key();
+    let keys = fs::read_to_string(home.path("keys")).unwrap();
+    let key = keys.lines().last().unwrap();
+    let config = config_of(&home);
+    let both = home.run(&["serve", "--config", &config], &[("SIGNALPOST_SEALING_KEYS", key)]);
+    assert_eq!(both.status.code(), Some(1));
+    assert!(said(&both).contains("give one of them") && !said(&both).contains(key), "{}", said(&both));
+    let variables = [("SIGNALPOST_SEALING_KEYS", key), ("SIGNALPOST_STORE_PATH", "other")];
+    let shown = printed(&home.run(&["config", "print"], &variables));
+    assert!(shown.contains("key_file") && !shown.contains(key), "{shown}");
+    let done = home.run(&["rekey"], &variables);
+    assert!(done.status.success(), "{}", said(&done));
+    assert!(!home.path("other/signalpost.key").exists());
+    let wrong = home.run(&["rekey"], &[("SIGNALPOST_SEALING_KEYS", "planted")]);
+    assert!(said(&wrong).contains("SIGNALPOST_SEALING_KEYS") && !said(&wrong).contains("planted"));
+}
+
+#[test]
+fn a_key_file_that_is_there_already_is_not_overwritten() {
+    let home = home_with_key();
+    let before = fs::read(home.path("keys")).unwrap();
+    let again = home.run(&["key", "new", "--file", "keys"], &[]);
+    assert_eq!(again.status.code(), Some(1));
+    assert!(said(&again).contains("keys is not written"), "{}", said(&again));
+    assert_eq!(fs::read(home.path("keys")).unwrap(), before);
+}

@@ -1,0 +1,117 @@
+//! The threat model is true as far as a machine can tell: each test that it names exists, and what it says of
+//! dependencies is so.
+
+#![allow(clippy::unwrap_used, reason = "this file is a test, its helpers too")]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+fn read(path: &str) -> String {
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap()
+}
+
+/// All Rust sources below a folder, in one text.
+fn sources(folder: &Path) -> String {
+    let mut text = String::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            text += &sources(&path);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            text += &fs::read_to_string(&path).unwrap();
+        }
+    }
+    text
+}
+
+/// The names of tests in the rows of the tables: what is between backquotes in the last cell.
+fn named_tests(page: &str) -> Vec<(usize, Vec<String>)> {
+    let rows = page.lines().enumerate().filter(|(_, line)| line.starts_with('|'));
+    rows.filter_map(|(number, line)| {
+        let cells: Vec<&str> = line.trim_matches('|').split('|').map(str::trim).collect();
+        let [_, _, tests] = cells.as_slice() else { return None };
+        let names = tests.split('`').skip(1).step_by(2).map(str::to_owned).collect();
+        (*tests != "tests" && !tests.starts_with("---")).then_some((number + 1, names))
+    })
+    .collect()
+}
+
+/// The tables of threats: those whose last column is of tests.
+fn threat_tables(page: &str) -> String {
+    let mut kept = String::new();
+    let mut of_threats = false;
+    for line in page.lines() {
+        if !line.starts_with('|') {
+            of_threats = false;
+        } else if line.starts_with("| threat |") {
+            of_threats = true;
+        }
+        kept += if of_threats { line } else { "" };
+        kept.push('\n');
+    }
+    kept
+}
+
+#[test]
+fn each_test_that_the_threat_model_names_exists_and_each_threat_names_one() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let sources = sources(&root.join("src")) + &sources(&root.join("tests"));
+    let rows = named_tests(&threat_tables(&read("docs/SECURITY.md")));
+    assert!(rows.len() >= 25, "the tables were not found");
+    let mut missing = BTreeSet::new();
+    for (line, names) in &rows {
+        assert!(!names.is_empty(), "docs/SECURITY.md line {line} names no test");
+        missing.extend(names.iter().filter(|name| !sources.contains(&format!("fn {name}("))));
+    }
+    assert!(missing.is_empty(), "these tests do not exist: {missing:#?}");
+}
+
+#[test]
+fn a_row_without_a_test_and_a_name_of_none_would_be_found() {
+    let page = "| threat | what holds it | tests |\n|---|---|---|\n| a | b | |\n| c | d | `x`, `y` |\n\n| other | a | `b` |";
+    let rows = named_tests(&threat_tables(page));
+    assert_eq!(rows, [(3, vec![]), (4, vec!["x".to_owned(), "y".to_owned()])]);
+}
+
+/// Name and source of each package of the lock file.
+fn locked() -> Vec<(String, Option<String>)> {
+    let text = read("Cargo.lock");
+    let value = |package: &str, key: &str| {
+        let line = package.lines().find_map(|line| line.strip_prefix(&format!("{key} = \"")));
+        line.map(|rest| rest.trim_end_matches('"').to_owned())
+    };
+    let packages = text.split("[[package]]").skip(1);
+    packages.map(|package| (value(package, "name").unwrap(), value(package, "source"))).collect()
+}
+
+#[test]
+fn what_cargo_deny_would_refuse_is_not_in_the_lock_file() {
+    let packages = locked();
+    assert!(packages.len() > 50);
+    let denied = read("deny.toml");
+    for (name, source) in &packages {
+        assert!(!denied.contains(&format!("crate = \"{name}\"")), "{name} is denied");
+        // No source is a package of this workspace.
+        let fits = source.as_deref().is_none_or(|source| source.starts_with("registry+"));
+        assert!(fits, "{name} comes from {source:?}");
+    }
+    for second in ["openssl", "native-tls", "aws-lc-rs"] {
+        assert!(denied.contains(&format!("crate = \"{second}\"")), "{second} is no longer denied");
+    }
+}
+
+#[test]
+fn the_pipeline_builds_what_the_lock_file_says() {
+    let pipeline = read(".ci/run");
+    let builds = pipeline.lines().filter(|line| line.starts_with("step ") && line.contains("cargo "));
+    let loose: Vec<&str> =
+        builds.filter(|line| !line.contains("cargo fmt") && !line.contains("--locked")).collect();
+    assert!(loose.is_empty(), "{loose:#?}");
+    assert!(pipeline.contains("cargo deny"));
+}
+
+#[test]
+fn the_crate_forbids_unsafe_code() {
+    assert!(read("Cargo.toml").contains("unsafe_code = \"forbid\""));
+}
