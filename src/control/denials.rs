@@ -165,7 +165,7 @@ fn description_of(reason: DenialReason) -> String {
     }
 }
 
-/// Takes denied calls without waiting, for [`DenialLog`] to write them.
+/// Takes denied calls without waiting, for [`DenialWriter`] to write them.
 pub struct DenialRecorder {
     queue: mpsc::Sender<Denial>,
     missed: Arc<AtomicU64>,
