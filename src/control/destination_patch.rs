@@ -130,6 +130,8 @@ pub struct SettingsPatch {
     pub cloudevents_source: Option<Option<String>>,
     /// `settings.disable_after`.
     pub disable_after: Option<Option<Duration>>,
+    /// `settings.disable_on_gone`.
+    pub disable_on_gone: Option<Option<bool>>,
 }
 
 impl SettingsPatch {
@@ -151,6 +153,7 @@ impl SettingsPatch {
             cloudevents_mode: Some(settings.cloudevents_mode),
             cloudevents_source: Some(settings.cloudevents_source),
             disable_after: Some(settings.disable_after),
+            disable_on_gone: Some(settings.disable_on_gone),
         }
     }
 
@@ -172,6 +175,7 @@ impl SettingsPatch {
             cloudevents_mode: self.cloudevents_mode.unwrap_or(old.cloudevents_mode),
             cloudevents_source: self.cloudevents_source.unwrap_or(old.cloudevents_source),
             disable_after: self.disable_after.unwrap_or(old.disable_after),
+            disable_on_gone: self.disable_on_gone.unwrap_or(old.disable_on_gone),
         }
     }
 }

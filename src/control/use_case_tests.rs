@@ -437,3 +437,20 @@ async fn a_range_of_time_that_ends_before_it_begins_is_refused() {
     let refused = house.control.list_deliveries(&house.caller, ORG, filter, first_page()).await;
     assert!(matches!(refused, Err(Error::Invalid(_))));
 }
+
+#[tokio::test]
+async fn a_watch_that_goes_on_after_a_restart_gets_also_what_it_had_not_read_for_long() {
+    let house = house();
+    house.create(Contract::Workspace).await;
+    let control = Arc::new(house.control);
+    let filter = DeliveryFilter::default;
+    let mut watch = control.watch_deliveries(&house.caller, ORG, filter(), None).await.unwrap();
+    for _ in 0..300 {
+        control.emit(&house.caller, ORG, vec![event("kpi.alert")]).await.unwrap();
+    }
+    let changed = watch.next().await.unwrap();
+    assert!(changed.len() < 300, "some are not read yet");
+    for one in &changed {
+        assert!(one.cursor.since <= one.at, "what changed after it, read or not, is asked for again");
+    }
+}

@@ -119,7 +119,9 @@ impl Watch {
                 let mut told = VecDeque::new();
                 for change in &changes {
                     let place = Place { sequence: change.sequence, ..self.cursor.place };
-                    self.cursor = WatchCursor { place, since: now };
+                    // What was not handed out yet changed no earlier than this one, but for the overlap.
+                    let since = changed_at(&change.delivery).min(now).max(self.cursor.since);
+                    self.cursor = WatchCursor { place, since };
                     if self.wants(&change.delivery) {
                         let at = changed_at(&change.delivery);
                         told.push_back(Changed {

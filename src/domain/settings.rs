@@ -76,6 +76,8 @@ pub struct DeliverySettings {
     pub cloudevents_source: Option<String>,
     /// The destination is disabled after this long without any success, from the first failure on.
     pub disable_after: Option<Duration>,
+    /// Whether the answer 410 (Gone) disables the destination.
+    pub disable_on_gone: Option<bool>,
 }
 
 /// What is in force for a destination: its settings over its contract's defaults.
@@ -133,6 +135,7 @@ impl EffectivePolicy {
         self.cloudevents_mode = s.cloudevents_mode.unwrap_or(self.cloudevents_mode);
         self.cloudevents_source = s.cloudevents_source.or(self.cloudevents_source);
         self.disable_after = s.disable_after.or(self.disable_after);
+        self.gone_disables = s.disable_on_gone.unwrap_or(self.gone_disables);
         self
     }
 }

@@ -1,7 +1,7 @@
 //! Takes connections in, as many as there may be, and makes them secure.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -129,7 +129,7 @@ impl Doors {
         let Ok(handshake) = Arc::clone(&self.handshakes).try_acquire_owned() else {
             return refuse("limits.handshakes");
         };
-        let address = address.to_canonical();
+        let address = site_of(address);
         let mut by_address = self.by_address.lock().unwrap_or_else(PoisonError::into_inner);
         let count = by_address.entry(address).or_default();
         if *count >= self.per_address {
@@ -138,6 +138,14 @@ impl Doors {
         *count += 1;
         let place = Place { address, by_address: Arc::clone(&self.by_address), _permit: permit };
         Some((place, handshake))
+    }
+}
+
+/// Who counts as one: an IPv4 address, or the 64 bits of IPv6 that one subscriber is given.
+fn site_of(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() & !u128::from(u64::MAX)).into(),
+        ip @ IpAddr::V4(_) => ip,
     }
 }
 
@@ -156,6 +164,14 @@ impl Drop for Place {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_subscriber_with_many_ipv6_addresses_counts_once() {
+        let site = |text: &str| site_of(text.parse().unwrap());
+        assert_eq!(site("2001:db8:1:2::3"), site("2001:db8:1:2:ffff::9"));
+        assert_ne!(site("2001:db8:1:2::3"), site("2001:db8:1:3::3"));
+        assert_ne!(site("192.0.2.1"), site("::ffff:192.0.2.2"));
+    }
 
     #[test]
     fn places_are_counted_in_all_by_address_and_by_who_has_not_begun() {

@@ -102,9 +102,10 @@ impl ServerTls {
     }
 
     fn hold(&self, chain: &[CertificateDer<'_>]) -> Held {
+        // Not verified yet: a handshake that resumes a session verifies nothing.
         let chain: Vec<_> = chain.iter().map(|one| one.clone().into_owned()).collect();
         let names = chain.first().map(names_of).unwrap_or_default();
-        Held { chain, names, tls: self.clone(), verified_at: Mutex::new(Some(Instant::now())) }
+        Held { chain, names, tls: self.clone(), verified_at: Mutex::default() }
     }
 }
 

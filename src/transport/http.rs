@@ -97,7 +97,7 @@ pub struct HttpTransport {
     clients: Clients,
     resolver: Arc<GuardedResolver>,
     /// For requests to a port at which this process listens; see [`GuardedResolver::for_own_port`].
-    beside_us: HashMap<u16, Clients>,
+    beside_us: HashMap<u16, (Clients, Arc<GuardedResolver>)>,
 }
 
 /// Whether certificates are checked is a setting of a client, not of a request.
@@ -119,8 +119,9 @@ impl HttpTransport {
         let clients = Clients::new(&options, tls.clone(), Arc::clone(&resolver))?;
         let mut beside_us = HashMap::new();
         for port in policy.own_listeners.iter().map(SocketAddr::port) {
-            let resolver = GuardedResolver::for_own_port(Arc::clone(policy), names.clone(), port);
-            beside_us.insert(port, Clients::new(&options, tls.clone(), Arc::new(resolver))?);
+            let resolver = Arc::new(GuardedResolver::for_own_port(Arc::clone(policy), names.clone(), port));
+            let clients = Clients::new(&options, tls.clone(), Arc::clone(&resolver))?;
+            beside_us.insert(port, (clients, resolver));
         }
         Ok(Self { options, clock, clients, resolver, beside_us })
     }
@@ -133,7 +134,7 @@ impl HttpTransport {
 
     fn client_for(&self, url: &Url, allow_invalid_certificates: bool) -> &Client {
         let port = url.port_or_known_default().unwrap_or(0);
-        let clients = self.beside_us.get(&port).unwrap_or(&self.clients);
+        let clients = self.beside_us.get(&port).map_or(&self.clients, |(clients, _)| clients);
         if allow_invalid_certificates { &clients.accepting_any } else { &clients.verifying }
     }
 
@@ -205,13 +206,21 @@ impl Transport for HttpTransport {
         let ip = match url.host()? {
             UrlHost::Ipv4(ip) => Some(IpAddr::V4(ip)),
             UrlHost::Ipv6(ip) => Some(IpAddr::V6(ip)),
-            UrlHost::Domain(name) => self.resolver.last_known(name),
+            UrlHost::Domain(name) => self.resolver_of(url).last_known(name),
         };
         match ip {
             // A network that the operator has opened is the operator's.
             Some(ip) => is_public(ip).then(|| Host::at(ip)),
             None => url.host_str().map(|name| Host::Name(name.to_owned())),
         }
+    }
+}
+
+impl HttpTransport {
+    /// Who looks names up for this URL, and so knows where they lead.
+    fn resolver_of(&self, url: &Url) -> &GuardedResolver {
+        let beside_us = url.port_or_known_default().and_then(|port| self.beside_us.get(&port));
+        beside_us.map_or(&self.resolver, |(_, resolver)| resolver)
     }
 }
 

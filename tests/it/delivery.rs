@@ -131,6 +131,32 @@ async fn retry_after_delays_the_next_attempt_where_the_receiver_may_ask_for_it()
 }
 
 #[tokio::test]
+async fn a_destination_says_otherwise_what_the_answer_410_means() {
+    let (server, receiver) = (Server::start().await, Receiver::start().await);
+    for (contract, disables) in [(Contract::StandardWebhooks, false), (Contract::Observer, true)] {
+        let path = format!("/{contract}");
+        let draft = destination(contract).url(receiver.url(&path)).include(&["agent.offline"]);
+        let draft = draft.retry_after(&[10]).settings(|settings| settings.disable_on_gone = Some(disables));
+        let created = server.create(draft).await;
+        let policy = created.effective_policy.unwrap();
+        assert_eq!(policy.settings.unwrap().disable_on_gone, Some(disables));
+        assert!(policy.overridden_fields.contains(&"disable_on_gone".to_owned()));
+        receiver.will_answer(&path, [StatusCode::GONE]);
+        server.emit(event("agent.offline")).await;
+        let id = created.destination_id;
+        if disables {
+            eventually("it is disabled", async || {
+                Some(server.get(&id).await).filter(|one| one.state() == v1::DestinationState::Disabled)
+            })
+            .await;
+        } else {
+            server.until_health(&id, "a retry", |health| health.last_success_time.is_some()).await;
+            assert_eq!(server.get(&id).await.state(), v1::DestinationState::Active);
+        }
+    }
+}
+
+#[tokio::test]
 async fn the_answer_410_disables_a_destination_where_the_contract_says_so() {
     let (server, receiver) = (Server::start().await, Receiver::start().await);
     for contract in [Contract::StandardWebhooks, Contract::CloudEvents, Contract::Observer] {

@@ -119,8 +119,9 @@ fn set_setting(patch: &mut SettingsPatch, field: &str, read: &DeliverySettings) 
         "cloud_events_mode" => patch.cloudevents_mode = Some(read.cloudevents_mode),
         "cloud_events_source" => patch.cloudevents_source = Some(read.cloudevents_source.clone()),
         "disable_after" => patch.disable_after = Some(read.disable_after),
-        // Their values are refused where they are read; returning to the default changes nothing.
-        "disable_on_gone" | "keep_response_bodies" => {}
+        "disable_on_gone" => patch.disable_on_gone = Some(read.disable_on_gone),
+        // Its value is refused where it is read; returning to the default changes nothing.
+        "keep_response_bodies" => {}
         _ => return false,
     }
     true

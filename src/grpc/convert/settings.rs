@@ -21,9 +21,6 @@ pub fn read_settings(settings: v1::DeliverySettings, path: &str, found: &mut Vio
     let at = |field: &str| format!("{path}.{field}");
     let guarantee = known(settings.guarantee, &at("guarantee"), found).and_then(read_guarantee);
     let mode = known(settings.cloud_events_mode, &at("cloud_events_mode"), found);
-    if settings.disable_on_gone.is_some() {
-        not_yet(&at("disable_on_gone"), found);
-    }
     if settings.keep_response_bodies == Some(false) {
         not_yet(&at("keep_response_bodies"), found);
     }
@@ -42,6 +39,7 @@ pub fn read_settings(settings: v1::DeliverySettings, path: &str, found: &mut Vio
         cloudevents_mode: mode.and_then(read_mode),
         cloudevents_source: settings.cloud_events_source,
         disable_after: read_duration(settings.disable_after, &at("disable_after"), found),
+        disable_on_gone: settings.disable_on_gone,
     }
 }
 
@@ -181,7 +179,7 @@ pub fn write_settings(settings: &DeliverySettings) -> v1::DeliverySettings {
             .into(),
         cloud_events_source: settings.cloudevents_source.clone(),
         disable_after: settings.disable_after.map(write_duration),
-        disable_on_gone: None,
+        disable_on_gone: settings.disable_on_gone,
         keep_response_bodies: None,
     }
 }
@@ -224,6 +222,7 @@ pub fn overridden_fields(settings: &DeliverySettings) -> Vec<String> {
         ("cloud_events_mode", settings.cloudevents_mode.is_some()),
         ("cloud_events_source", settings.cloudevents_source.is_some()),
         ("disable_after", settings.disable_after.is_some()),
+        ("disable_on_gone", settings.disable_on_gone.is_some()),
     ]
     .into_iter()
     .filter(|(_, set)| *set)
@@ -261,6 +260,7 @@ mod tests {
             cloudevents_mode: Some(CloudEventsMode::Batch),
             cloudevents_source: Some("/shop".into()),
             disable_after: Some(Duration::from_secs(7200)),
+            disable_on_gone: Some(true),
         }
     }
 
@@ -280,7 +280,7 @@ mod tests {
         for settings in [DeliverySettings::default(), full(), fixed] {
             assert_eq!(read(write_settings(&settings)), (settings, vec![]));
         }
-        assert_eq!(overridden_fields(&full()).len(), 14);
+        assert_eq!(overridden_fields(&full()).len(), 15);
         assert!(overridden_fields(&DeliverySettings::default()).is_empty());
     }
 
@@ -301,7 +301,7 @@ mod tests {
             }),
             max_concurrency: Some(-3),
             guarantee: 9,
-            disable_on_gone: Some(true),
+            keep_response_bodies: Some(false),
             ..v1::DeliverySettings::default()
         };
         let (_, fields) = read(settings);
@@ -313,7 +313,7 @@ mod tests {
             "retry_policy.final_status_codes[1]",
             "max_concurrency",
             "guarantee",
-            "disable_on_gone",
+            "keep_response_bodies",
         ] {
             assert!(fields.contains(&format!("destination.settings.{field}")), "{field}: {fields:?}");
         }

@@ -54,6 +54,8 @@ pub(super) struct SettingsRecord {
     cloudevents_source: Option<String>,
     #[prost(uint64, optional, tag = "14")]
     disable_after: Option<u64>,
+    #[prost(bool, optional, tag = "15")]
+    disable_on_gone: Option<bool>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -128,6 +130,7 @@ pub(super) fn encode_settings(settings: &DeliverySettings) -> SettingsRecord {
         cloudevents_mode: settings.cloudevents_mode.map(mode_code),
         cloudevents_source: settings.cloudevents_source.clone(),
         disable_after: settings.disable_after.map(nanos),
+        disable_on_gone: settings.disable_on_gone,
     }
 }
 
@@ -147,6 +150,7 @@ pub(super) fn restore_settings(record: SettingsRecord) -> Result<DeliverySetting
         cloudevents_mode: record.cloudevents_mode.map(mode).transpose()?,
         cloudevents_source: record.cloudevents_source,
         disable_after: record.disable_after.map(Duration::from_nanos),
+        disable_on_gone: record.disable_on_gone,
     })
 }
 
