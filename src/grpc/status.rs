@@ -76,12 +76,6 @@ impl Problem {
         self
     }
 
-    /// A method that this server does not offer yet.
-    pub fn not_available(method: &'static str) -> Self {
-        let message = format!("{method} is not available in this version of the server; use a newer one");
-        Self::new(Code::Unimplemented, ErrorReason::MethodNotAvailable, message).with("method", method)
-    }
-
     /// A method that nobody knows.
     pub fn unknown_method(method: &str) -> Self {
         let message = "this server does not offer the method; check its name, or use a newer server";

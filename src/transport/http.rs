@@ -186,6 +186,12 @@ impl HttpTransport {
         };
         Sent { outcome: failure::classify(&error, stage), remote_address: None }
     }
+
+    /// Who looks names up for this URL, and so knows where they lead.
+    fn resolver_of(&self, url: &Url) -> &GuardedResolver {
+        let beside_us = url.port_or_known_default().and_then(|port| self.beside_us.get(&port));
+        beside_us.map_or(&self.resolver, |(_, resolver)| resolver)
+    }
 }
 
 #[async_trait]
@@ -213,14 +219,6 @@ impl Transport for HttpTransport {
             Some(ip) => is_public(ip).then(|| Host::at(ip)),
             None => url.host_str().map(|name| Host::Name(name.to_owned())),
         }
-    }
-}
-
-impl HttpTransport {
-    /// Who looks names up for this URL, and so knows where they lead.
-    fn resolver_of(&self, url: &Url) -> &GuardedResolver {
-        let beside_us = url.port_or_known_default().and_then(|port| self.beside_us.get(&port));
-        beside_us.map_or(&self.resolver, |(_, resolver)| resolver)
     }
 }
 
