@@ -202,5 +202,6 @@ fn settlement(
         attempt,
         cycle: item.cycle,
         state,
+        told: None,
     }
 }
