@@ -20,7 +20,7 @@ use crate::auth::jwks::{self, Fetch, FetchedKeys, KeySource};
 use crate::auth::reload::Reloaded;
 use crate::auth::token_file::{self, TokenTable};
 use crate::clock::{SharedClock, SystemClock};
-use crate::config::{self, Config, KeysConfig, ReflectionAccess, TlsConfig};
+use crate::config::{self, Config, KeysConfig, ReflectionAccess, Scoped, TlsConfig};
 use crate::control::denials::DenialRecorder;
 use crate::control::{Control, ControlSettings};
 use crate::engine::janitor::{Janitor, JanitorOptions};
@@ -45,7 +45,7 @@ use crate::transport::account::Account;
 use crate::transport::courier::Courier;
 use crate::transport::fetch::Fetcher;
 use crate::transport::http::{HttpOptions, HttpTransport};
-use crate::transport::secrets::SecretReader;
+use crate::transport::secrets::{Allowed, SecretReader};
 
 /// A server that runs; what it needs to be closed.
 pub struct App {
@@ -217,8 +217,8 @@ impl Couriers {
             proxy: config.egress.proxy.clone(),
             ..HttpOptions::default()
         };
-        let environment = config.secrets.environment.iter().cloned().collect();
-        let secrets = SecretReader::new(environment, config.secrets.folders.clone());
+        let secrets =
+            SecretReader::new(allowed(&config.secrets.environment), allowed(&config.secrets.folders));
         let couriers = Self { options, secrets: Arc::new(secrets), clock: Arc::clone(clock), account };
         // A mistake in the options shows here, before any thread has started.
         couriers.make()?;
@@ -240,6 +240,10 @@ impl Couriers {
             account: self.account.clone(),
         }))
     }
+}
+
+fn allowed<T: Clone>(scoped: &[Scoped<T>]) -> Vec<Allowed<T>> {
+    scoped.iter().map(|Scoped { what, place }| Allowed { what: what.clone(), place: place.clone() }).collect()
 }
 
 fn read_roots(key: &str, path: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {

@@ -13,9 +13,10 @@ use serde_json::{Map, Value};
 
 use super::Role;
 use super::caller::{CallerKind, Identity};
-use super::grant::{Grant, Place};
+use super::grant::Grant;
 use super::jwt_ring;
 use crate::domain::id::OrganizationId;
+use crate::domain::place::Place;
 use crate::domain::time::Timestamp;
 
 /// The longest token, in bytes.
