@@ -468,6 +468,7 @@ fn limits(config: &Config) -> Limits {
         max_message_bytes: limits.message_bytes,
         max_emit_streams: limits.emit_streams,
         max_watches: limits.watches,
+        max_open_streams: (limits.health_watches, limits.health_watches_per_address),
         reflection: match config.listen.reflection {
             ReflectionAccess::Open => Reflection::Open,
             ReflectionAccess::Authenticated => Reflection::Authenticated,
@@ -491,6 +492,7 @@ fn limits(config: &Config) -> Limits {
             connections: connection.connections,
             connections_per_address: connection.connections_per_address,
             handshakes: connection.handshakes,
+            handshakes_per_address: connection.handshakes_per_address,
         },
     }
 }
@@ -526,9 +528,12 @@ fn serve(
         ended.cancel();
     });
     // Probes are answered until the lanes have drained: the process lives for so long.
+    let probe_limits = limits(config);
     let (probes, tasks_to_fail, drained) = (health.clone(), tasks.clone(), stages.lanes_ended.clone());
     tasks.spawn("health", OnExit::StopProcess, async move {
-        if let Err(error) = serve_health(probes, health_listener, drained.cancelled_owned()).await {
+        if let Err(error) =
+            serve_health(probes, health_listener, probe_limits, drained.cancelled_owned()).await
+        {
             tasks_to_fail.fail("health", &error.to_string());
         }
     });

@@ -202,6 +202,10 @@ pub struct LimitsConfig {
     pub emit_streams: usize,
     /// The most watches in all; default 256.
     pub watches: usize,
+    /// The most watches of health, which need no credentials; default 256.
+    pub health_watches: usize,
+    /// The most of them from one address; default 64.
+    pub health_watches_per_address: usize,
     /// How long a call may take whose caller says nothing; default 60 s.
     pub call_default: Duration,
     /// How long a call may take at most; default 5 min.
@@ -227,6 +231,8 @@ pub struct ConnectionLimits {
     pub connections_per_address: usize,
     /// The most connections that have not begun to speak HTTP/2; default 256.
     pub handshakes: usize,
+    /// The most of them from one address; default 64.
+    pub handshakes_per_address: usize,
     /// How long TLS, the first bytes of HTTP/2, and going when told to may each take; default 10 s.
     pub handshake_timeout: Duration,
     /// How long a connection may have no call; default 10 min.

@@ -134,13 +134,20 @@ fn metrics_and_spans_leave_the_machine_in_plaintext_only_by_the_operators_word()
         assert!(problems(&text, &[]).contains("set listen.allow_metrics_network = true"), "{address}");
         assert!(Config::from_toml(&format!("{text}allow_metrics_network = true")).is_ok(), "{address}");
     }
-    for url in ["http://collector:4317", "http://10.0.0.1:4317", "http://[fd00::1]:1", "http://localhost.example"] {
+    for url in
+        ["http://collector:4317", "http://10.0.0.1:4317", "http://[fd00::1]:1", "http://localhost.example"]
+    {
         let text = format!("[traces]\nendpoint = \"{url}\"\n");
         assert!(problems(&text, &[]).contains("set traces.allow_plaintext_network = true"), "{url}");
         assert!(Config::from_toml(&format!("{text}allow_plaintext_network = true")).is_ok(), "{url}");
     }
-    for url in ["https://collector:4317", "http://127.8.8.8:1", "http://[::1]:1", "http://[::ffff:127.0.0.1]:1",
-        "http://LOCALHOST:4317"] {
+    for url in [
+        "https://collector:4317",
+        "http://127.8.8.8:1",
+        "http://[::1]:1",
+        "http://[::ffff:127.0.0.1]:1",
+        "http://LOCALHOST:4317",
+    ] {
         assert!(Config::from_toml(&format!("[traces]\nendpoint = \"{url}\"")).is_ok(), "{url}");
     }
 }

@@ -274,7 +274,11 @@ mod tests {
         let read = scoped(folder)("/run/se@crets@acme+globex").unwrap();
         assert_eq!((read.what, read.place.to_string()), ("/run/se@crets".into(), "acme+globex".to_owned()));
         assert_eq!(scoped(variable)("KEY@*").unwrap().place, crate::domain::place::Place::Everywhere);
-        assert!(scoped(variable)("KEY").unwrap_err().contains("write for example KEY@acme, KEY@acme+globex or KEY@*"));
+        assert!(
+            scoped(variable)("KEY")
+                .unwrap_err()
+                .contains("write for example KEY@acme, KEY@acme+globex or KEY@*")
+        );
         assert!(scoped(variable)("KEY@a b").unwrap_err().contains("the organization `a b`"));
         assert!(scoped(folder)("run@acme").unwrap_err().contains("whole path"));
     }

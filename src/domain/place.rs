@@ -33,8 +33,9 @@ impl FromStr for Place {
         if text == "*" {
             return Ok(Place::Everywhere);
         }
-        let read =
-            |name: &str| OrganizationId::parse(name).map_err(|why| format!("the organization `{name}` {why}"));
+        let read = |name: &str| {
+            OrganizationId::parse(name).map_err(|why| format!("the organization `{name}` {why}"))
+        };
         text.split('+').map(read).collect::<Result<_, _>>().map(Place::Organizations)
     }
 }

@@ -333,7 +333,8 @@ mod tests {
             assert!(reader.read(acme_id, &source).is_ok(), "{source:?}");
             assert_eq!(reader.check_allowed(acme_id, &source), Ok(()));
         }
-        let words = |text: String| text.replace("acme/key", "X").replace("outside/key", "X").replace("PATH", "NONE");
+        let words =
+            |text: String| text.replace("acme/key", "X").replace("outside/key", "X").replace("PATH", "NONE");
         let refused = |source: &SecretSource| {
             let saving = reader.check_allowed(globex_id, source).unwrap_err();
             assert_eq!(reader.read(globex_id, source).unwrap_err().0, saving);
@@ -343,7 +344,10 @@ mod tests {
         let nobodys = outside.join("key");
         let theirs = words(refused(&file(acme.join("key")))).replace("/secrets/", "/");
         assert_eq!(theirs, words(refused(&file(nobodys))));
-        assert_eq!(refused(&file(acme.join("no"))), refused(&file(acme.join("key"))).replace("acme/key", "acme/no"));
+        assert_eq!(
+            refused(&file(acme.join("no"))),
+            refused(&file(acme.join("key"))).replace("acme/key", "acme/no")
+        );
         assert_eq!(words(refused(&variable("PATH"))), refused(&variable("NONE")));
         assert!(refused(&file(shared.join("link"))).contains("not below a folder"));
         assert!(reader.read(globex_id, &file(shared.join("key"))).is_ok());
