@@ -83,7 +83,7 @@ impl Control {
             TestSubject::Form { draft, destination_id } => (draft, destination_id),
         };
         self.known(id)?;
-        let checked = self.check_draft(*draft).map_err(under_destination)?;
+        let checked = self.check_draft(Some(id), *draft).map_err(under_destination)?;
         let now = self.clock.now();
         let destination_id = match destination_id {
             Some(destination_id) => destination_id,

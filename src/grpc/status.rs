@@ -102,6 +102,15 @@ impl Problem {
         Self::new(Code::DeadlineExceeded, ErrorReason::CallTimedOut, message)
     }
 
+    /// The server, or the caller's address, has as many streams without credentials as there may be.
+    pub(super) fn too_many_open_streams(scope: &str, limit: usize) -> Self {
+        let message =
+            format!("{limit} streams without credentials are open, the limit of this {scope}; close some");
+        Self::new(Code::ResourceExhausted, ErrorReason::StreamLimitExceeded, message)
+            .with("limit", limit)
+            .with("scope", scope)
+    }
+
     /// The server stops.
     pub fn shutting_down() -> Self {
         let message =

@@ -112,17 +112,18 @@ impl Courier {
     /// All secrets that are in force now. Also a retiring one that is gone is a problem: receivers that
     /// still check with it would refuse everything, and nobody would know why.
     fn resolve(&self, destination: &Destination, now: Timestamp) -> Result<ResolvedSecrets, SecretProblem> {
+        let asker = Some(&destination.organization_id);
         let retiring = destination.signing.retiring.as_ref().filter(|retiring| retiring.until > now);
         let retiring = retiring.map(|retiring| &retiring.source);
         // With room for one signature, receivers get the one that they know until they had time to change.
         let is_alone = retiring.is_some() && !contract::signs_with_all(destination.contract);
         let current = destination.signing.current.as_ref().filter(|_| !is_alone);
         let sources = current.into_iter().chain(retiring);
-        let signing = sources.map(|source| self.secrets.read(source)).collect::<Result<_, _>>()?;
+        let signing = sources.map(|source| self.secrets.read(asker, source)).collect::<Result<_, _>>()?;
         let http_auth = match &destination.http_auth {
             HttpAuth::Unauthenticated => None,
             HttpAuth::Basic { secret: source, .. } | HttpAuth::Bearer { token: source } => {
-                Some(self.secrets.read(source)?)
+                Some(self.secrets.read(asker, source)?)
             }
         };
         Ok(ResolvedSecrets { signing, http_auth })
