@@ -19,6 +19,8 @@ pub(super) fn listen_and_auth(reader: &mut Reader<'_>) -> (Option<ListenConfig>,
     let plaintext = reader.one("listen.allow_plaintext_network", "false", flag);
     let unauthenticated = reader.one("listen.allow_unauthenticated_network", "false", flag);
     let reflection = reader.one("listen.reflection", "authenticated", reflection);
+    let notice = duration(Duration::ZERO, Duration::from_secs(60));
+    let notice = reader.one("listen.stop_notice", "500ms", notice);
     let has_clients = matches!(&tls, Some(Some(TlsConfig { client_ca: Some(_), .. })));
     let auth = auth(reader, has_clients);
     let listeners = [("listen.grpc", grpc), ("listen.health", health), ("listen.metrics", metrics.flatten())];
@@ -40,6 +42,7 @@ pub(super) fn listen_and_auth(reader: &mut Reader<'_>) -> (Option<ListenConfig>,
             allow_plaintext_network: plaintext?,
             allow_unauthenticated_network: unauthenticated?,
             reflection: reflection?,
+            stop_notice: notice?,
         })
     };
     (listen(), auth)
