@@ -4,6 +4,8 @@ use std::fs;
 use std::process::Output;
 
 use signalpost::domain::contract::Contract;
+use signalpost::grpc::proto::v1;
+use signalpost::grpc::proto::v1::organization_admin_client::OrganizationAdminClient;
 
 use crate::binary::{Home, Process, said};
 use crate::harness::{Receiver, destination, event, genuine};
@@ -74,6 +76,13 @@ async fn keys_are_rotated_by_a_new_first_line_a_rekey_and_taking_the_old_line_aw
     fs::write(home.path("keys"), &new).unwrap();
     let process = home.start().await;
     one_arrives_signed(&process, &receiver).await;
+    let filter = v1::AuditFilter { principal: "signalpost".into(), ..Default::default() };
+    let request = v1::ListAuditEntriesRequest { filter: Some(filter), ..Default::default() };
+    let mut client = OrganizationAdminClient::new(process.channel.clone());
+    let entries = client.list_audit_entries(request).await.unwrap().into_inner().audit_entries;
+    let told: Vec<_> = entries.iter().map(|entry| (entry.description.as_str(), entry.count)).collect();
+    let [(ended, 1), (begun, 1)] = told.as_slice() else { panic!("{told:?}") };
+    assert!(begun.contains("has begun") && ended.contains("secrets of 1 destinations have been sealed anew"));
     assert_eq!(process.terminate().await, Some(0));
 }
 

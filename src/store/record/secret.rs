@@ -136,6 +136,12 @@ impl Seals {
         self.clear == 0 && self.by_key.keys().all(|used| *used == key)
     }
 
+    /// How many are not sealed under this key.
+    #[must_use]
+    pub fn without(&self, key: KeyId) -> usize {
+        self.total() - self.by_key.get(&key).copied().unwrap_or(0)
+    }
+
     /// Adds those of another record.
     pub fn extend(&mut self, others: &Seals) {
         self.clear += others.clear;
