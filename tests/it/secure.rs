@@ -9,6 +9,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::HandshakeKind;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use signalpost::clock::{Clock, SystemClock};
 use signalpost::grpc::proto::v1;
 use signalpost::grpc::proto::v1::event_ingest_client::EventIngestClient;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -228,7 +229,8 @@ async fn a_resumed_session_proves_nothing_that_is_no_longer_true() {
     let rules = ("auth.certificates", r#"["dns:backend.example.com=admin@org_own"]"#);
     let server = server(&tls, &[("listen.client_ca", ca.as_str()), rules]).await;
     // A certificate that is good for a few seconds, and a client that resumes its sessions.
-    let end = time::OffsetDateTime::from(std::time::SystemTime::now()) + Duration::from_secs(3);
+    let end = SystemClock.now().as_millis() / 1000 + 3;
+    let end = time::OffsetDateTime::from_unix_timestamp(end).unwrap();
     let pair = authority.sign_until(&["backend.example.com"], end);
     let mut roots = rustls::RootCertStore::empty();
     roots.add(CertificateDer::from_pem_slice(authority.pem.as_bytes()).unwrap()).unwrap();
