@@ -22,14 +22,8 @@ pub enum Exit {
 
 impl Exit {
     /// All of them, in their order.
-    pub const ALL: [Exit; 6] = [
-        Exit::Success,
-        Exit::Failure,
-        Exit::Usage,
-        Exit::Unreachable,
-        Exit::Denied,
-        Exit::Interrupted,
-    ];
+    pub const ALL: [Exit; 6] =
+        [Exit::Success, Exit::Failure, Exit::Usage, Exit::Unreachable, Exit::Denied, Exit::Interrupted];
 
     /// What it means, for people.
     #[must_use]

@@ -112,10 +112,14 @@ impl ServerArguments {
                 .map(|token| (TOKEN_VARIABLE.to_owned(), token.to_string_lossy().into_owned().into())),
         };
         let Some((from, token)) = token else { return Some(Caller::new(None, self.timeout)) };
-        let bearer = Caller::bearer(&token);
-        // What is in it may be most of a secret, so it is not shown.
-        let wrong = || mistakes.push(format!("{from}: is no token; it has to be one line of visible ASCII"));
-        bearer.map_err(|()| wrong()).ok().map(|bearer| Caller::new(Some(bearer), self.timeout))
+        match Caller::bearer(&token) {
+            Ok(bearer) => Some(Caller::new(Some(bearer), self.timeout)),
+            Err(()) => {
+                // What is in it may be most of a secret, so it is not shown.
+                mistakes.push(format!("{from}: is no token; it has to be one line of visible ASCII"));
+                None
+            }
+        }
     }
 
     fn token_in(&self, file: &Path, mistakes: &mut Vec<String>) -> Option<Zeroizing<String>> {

@@ -109,11 +109,6 @@ impl Connection {
     pub fn failed(&self, status: Status) -> Failure {
         Failure::of_status(status, &self.target)
     }
-
-    /// The server, as it was given.
-    pub fn server(&self) -> String {
-        self.target.to_string()
-    }
 }
 
 #[cfg(test)]

@@ -139,6 +139,15 @@ impl fmt::Display for Refusal {
 
 impl std::error::Error for Failure {}
 
+impl Refusal {
+    /// Whether another request would have been answered otherwise.
+    pub fn is_about_the_request(&self) -> bool {
+        let codes = [Code::InvalidArgument, Code::FailedPrecondition, Code::AlreadyExists, Code::NotFound];
+        codes.contains(&self.code)
+            || (self.code == Code::ResourceExhausted && self.reason == "DESTINATION_QUOTA_EXCEEDED")
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

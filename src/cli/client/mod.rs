@@ -8,6 +8,6 @@ mod pages;
 mod reach;
 
 pub(super) use arguments::{OrganizationArguments, ServerArguments};
-pub(super) use connection::{Client, Connection};
+pub(super) use connection::Connection;
 pub(super) use failure::Failure;
 pub(super) use pages::Pages;

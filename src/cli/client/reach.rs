@@ -84,12 +84,12 @@ impl Target {
             Some(ErrorKind::TimedOut) => self.silent(),
             _ if text.contains("certificate") && self.is_secure() => (
                 format!("its certificate is not accepted: {text}"),
-                "give the authority that signed it with --ca FILE, and call it by a name in the certificate".into(),
+                "give the authority that signed it with --ca FILE, and call it by a name in the certificate"
+                    .into(),
             ),
-            _ if self.is_secure() => (
-                text,
-                "if the server has no TLS, write http:// instead of https://".into(),
-            ),
+            _ if self.is_secure() => {
+                (text, "if the server has no TLS, write http:// instead of https://".into())
+            }
             _ => (text, "if the server has TLS, write https:// instead of http://".into()),
         }
     }

@@ -27,10 +27,10 @@ impl Table {
     /// Adds a row; `coloured` are the columns that are not plain.
     pub fn row(&mut self, cells: impl IntoIterator<Item = String>, coloured: &[(usize, Colour)]) {
         let colour_of = |position| coloured.iter().find(|(column, _)| *column == position).map(|(_, c)| *c);
-        let cells = cells.into_iter().enumerate().map(|(position, text)| Cell {
-            text: printable(&text),
-            colour: colour_of(position),
-        });
+        let cells = cells
+            .into_iter()
+            .enumerate()
+            .map(|(position, text)| Cell { text: printable(&text), colour: colour_of(position) });
         self.rows.push(cells.collect());
     }
 
