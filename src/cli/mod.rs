@@ -3,6 +3,7 @@
 //! Standard output is for results, standard error for logs and complaints; [`exit`] says what the exit
 //! codes mean.
 
+mod backup;
 mod bench;
 mod client;
 mod config;
@@ -64,6 +65,10 @@ enum Command {
     Export(Box<transfer::export::ExportArguments>),
     /// Create destinations from such lines. All are checked before any is created.
     Import(Box<transfer::import::ImportArguments>),
+    /// Write a consistent copy of everything that a running server keeps into a file. For operators.
+    Backup(Box<backup::BackupArguments>),
+    /// Make a store of a backup, in an empty folder.
+    Restore(backup::RestoreArguments),
     /// Measure this build on this machine, in relation to what the machine can do at all.
     Bench(bench::BenchArguments),
     /// The receiving end of `bench`, which starts it.
@@ -109,6 +114,8 @@ fn execute(command: Command) -> Exit {
         Command::DeadLetters(command) => block_on(dead_letters::run(*command)),
         Command::Export(arguments) => block_on(transfer::export::run(*arguments)),
         Command::Import(arguments) => block_on(transfer::import::run(*arguments)),
+        Command::Backup(arguments) => block_on(backup::save(*arguments)),
+        Command::Restore(arguments) => backup::restore(&arguments),
         Command::Completions(arguments) => reference::completions(&arguments, Cli::command()),
         Command::Man(arguments) => reference::man(&arguments, Cli::command()),
         Command::Bench(arguments) => block_on(bench::run(arguments)),

@@ -11,6 +11,7 @@
 //! `conformance` holds the one suite of tests that every implementation passes.
 
 pub mod audit;
+pub mod backup;
 pub mod changes;
 #[cfg(test)]
 pub(crate) mod conformance;
@@ -67,6 +68,15 @@ pub trait Store:
     /// there after a crash, or neither. A call that changes nothing leaves no entry. Where the change is of
     /// several things, the entry says of how many.
     fn noting(&self, entry: AuditEntry) -> Arc<dyn Store>;
+
+    /// Begins a backup; `None` where the store is a database that has backups of its own. Everything acknowledged
+    /// before is inside.
+    ///
+    /// # Errors
+    /// [`StoreError::Busy`] where one is being made.
+    fn back_up(&self) -> Option<Result<Box<dyn backup::Backup>, StoreError>> {
+        None
+    }
 
     /// Names the one who is told of commits. It is called on the store's own thread, in commit order,
     /// and may block to hold ingest back. May be set once, before the first write.

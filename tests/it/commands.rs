@@ -64,7 +64,7 @@ fn a_wrong_flag_file_or_value_is_told_with_what_would_be_right_and_exit_code_2()
         (&["health", "--timeout", "soon"], "30s"),
         (&["health", "--token-file", "/nowhere/token"], "/nowhere/token"),
         (&["health", "--ca", "/nowhere/ca.pem", "--server", "https://localhost:1"], "/nowhere/ca.pem"),
-        (&["explain", "evt"], "SIGNALPOST_ORGANIZATION"),
+        (&["explain", "evt"], "--organization <ID>"),
         (&["tail", "-O", "acme", "--state", "lost"], "dead-lettered"),
         (&["tail", "-O", "acme", "--since", "yesterday"], "2h"),
         (&["dead-letters", "replay", "-O", "acme"], "--all"),
@@ -158,8 +158,9 @@ async fn a_tail_shows_changes_and_goes_on_behind_its_cursor_over_a_restart() {
     // Whoever watches from now on may come after the first events.
     let first = eventually("both see an event", async || {
         process.emit(event("metric.no_data")).await;
-        let seen = people.line().await;
-        if seen.contains("succeeded") { Some(json.line().await) } else { None }
+        let seen = people.1.try_recv().ok()?;
+        assert!(seen.contains("succeeded") && seen.contains("→ hook"), "{seen}");
+        Some(json.line().await)
     })
     .await;
     let first: Value = serde_json::from_str(&first).unwrap();
@@ -213,7 +214,8 @@ async fn dead_letters_are_listed_counted_replayed_and_deleted() {
 
 #[tokio::test]
 async fn ctrl_c_cancels_a_replay_and_what_was_not_put_back_stays_a_dead_letter() {
-    let (home, receiver) = (Home::new(), Receiver::start().await);
+    let home = Home::with(&[("delivery.circuit_opens_after", "1000")]);
+    let receiver = Receiver::start().await;
     let process = home.start().await;
     receiver.always_answers("/hook", StatusCode::INTERNAL_SERVER_ERROR);
     process.create(fragile(&receiver, "/hook")).await;
@@ -252,12 +254,12 @@ async fn destinations_are_exported_without_secrets_and_imported_all_or_none() {
 
     let open = call(&home, &process, &["import", file, "-O", "copy"]).await;
     assert_eq!(open.status.code(), Some(2));
-    for part in ["line 1", "signing_secret", "headers.X-Key", "--secrets"] {
+    for part in ["line 1", "signing_secret", "headers.x-key", "--secrets"] {
         assert!(said(&open).contains(part), "{part}: {}", said(&open));
     }
     let secrets = home.path("secrets.json");
     let id = &made.destination_id;
-    let text = serde_json::json!({id: {"signing_secret": "planted-3", "headers.X-Key": "planted-4"}});
+    let text = serde_json::json!({id: {"signing_secret": "planted-3", "headers.x-key": "planted-4"}});
     std::fs::write(&secrets, text.to_string()).unwrap();
     let secrets = ["--secrets", secrets.to_str().unwrap()];
 
@@ -334,4 +336,105 @@ fn completions_and_manual_pages_know_every_command() {
     let output = home.run(&["man", "--folder", folder.to_str().unwrap()], &[]);
     assert_eq!(output.status.code(), Some(0));
     assert!(folder.join("signalpost-dead-letters-replay.1").exists());
+}
+
+#[tokio::test]
+async fn a_backup_under_load_has_everything_that_was_acknowledged_before_it_began() {
+    let (home, receiver) = (Home::new(), Receiver::start().await);
+    receiver.always_answers("/hook", StatusCode::OK);
+    let process = home.start().await;
+    let draft = destination(Contract::Observer).url(receiver.url("/hook")).name("hook").secret("planted-5");
+    process.create(draft).await;
+    let mut acknowledged = Vec::new();
+    for number in 0..150 {
+        acknowledged
+            .push(process.emit(event("metric.no_data").id(&format!("before-{number}"))).await.event_id);
+    }
+    let file = home.path("store.backup");
+    let name = file.to_str().unwrap();
+    let (done, mut told) = tokio::sync::watch::channel(false);
+    let load = async {
+        let mut made = 0;
+        while !*told.borrow_and_update() {
+            process.emit(event("metric.no_data")).await;
+            made += 1;
+        }
+        made
+    };
+    let backup = async {
+        let text = succeeds(&home, &process, &["backup", name]).await;
+        done.send(true).unwrap();
+        text
+    };
+    let (made, text) = tokio::join!(load, backup);
+    assert!(made > 0, "events came in meanwhile");
+    assert!(text.contains("entries") && text.contains("not inside"), "{text}");
+    assert!(!String::from_utf8_lossy(&std::fs::read(&file).unwrap()).contains("planted-5"));
+    let again = call(&home, &process, &["backup", name]).await;
+    assert_eq!(again.status.code(), Some(2), "{}", said(&again));
+    assert_eq!(process.terminate().await, Some(0));
+
+    let checked = home.run(&["restore", "--check", name], &[]);
+    assert_eq!(checked.status.code(), Some(0), "{}", said(&checked));
+    let refused = home.run(&["restore", name, home.store().to_str().unwrap()], &[]);
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(said(&refused).contains("not empty"), "{}", said(&refused));
+    // The key is not in the backup; it is kept elsewhere.
+    let key = std::fs::read(home.store().join("signalpost.key")).unwrap();
+    std::fs::remove_dir_all(home.store()).unwrap();
+    let restored = home.run(&["restore", name, home.store().to_str().unwrap()], &[]);
+    assert_eq!(restored.status.code(), Some(0), "{}", said(&restored));
+    let locked = home.fails();
+    assert!(said(&locked).contains("key"), "{}", said(&locked));
+    std::fs::write(home.store().join("signalpost.key"), key).unwrap();
+
+    let process = home.start().await;
+    for id in &acknowledged {
+        let text = succeeds(&home, &process, &["explain", id, "-o", "json"]).await;
+        assert!(text.contains("EVENT_VERDICT_"), "{id}: {text}");
+    }
+    process.emit(event("metric.no_data").id("after-the-restore")).await;
+    eventually("it delivers", async || {
+        let got = receiver.got("/hook");
+        got.iter()
+            .any(|one| crate::harness::header(one, "signalpost-event-id") == "after-the-restore")
+            .then_some(())
+    })
+    .await;
+    assert_eq!(process.terminate().await, Some(0));
+}
+
+#[tokio::test]
+async fn what_is_no_whole_backup_is_refused_and_leaves_nothing() {
+    let home = Home::new();
+    let process = home.start().await;
+    let file = home.path("store.backup");
+    succeeds(&home, &process, &["backup", file.to_str().unwrap()]).await;
+    let whole = std::fs::read(&file).unwrap();
+    let folder = home.path("restored");
+    let restore = |bytes: &[u8]| {
+        let name = home.path("tried");
+        std::fs::write(&name, bytes).unwrap();
+        home.run(&["restore", name.to_str().unwrap(), folder.to_str().unwrap()], &[])
+    };
+    let newer = [b"signalpost backup 2\n", &whole[20..]].concat();
+    let mut damaged = whole.clone();
+    damaged[whole.len() / 2] ^= 1;
+    for (bytes, part) in [
+        (&b"something else altogether"[..], "no backup"),
+        (&newer, "newer"),
+        (&damaged, "damaged"),
+        (&whole[..whole.len() - 1], "damaged"),
+    ] {
+        let output = restore(bytes);
+        assert_eq!(output.status.code(), Some(2), "{part}");
+        assert!(said(&output).contains(part), "{part}: {}", said(&output));
+        let left = std::fs::read_dir(home.path("")).unwrap();
+        let left: Vec<_> = left.map(|one| one.unwrap().file_name().into_string().unwrap()).collect();
+        assert!(left.iter().all(|name| !name.contains("restor")), "{left:?}");
+    }
+    assert_eq!(restore(&whole).status.code(), Some(0));
+    let unwritable = call(&home, &process, &["backup", "/dev/null/store.backup"]).await;
+    assert_eq!(unwritable.status.code(), Some(1));
+    assert!(said(&unwritable).contains("nothing is left"), "{}", said(&unwritable));
 }

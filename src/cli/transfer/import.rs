@@ -21,7 +21,7 @@ pub(in crate::cli) struct ImportArguments {
     #[arg(value_name = "FILE")]
     file: PathBuf,
     /// A JSON file with the secrets that the export has no values for, by destination and field:
-    /// {"dst_…": {"signing_secret": "…", "headers.X-Key": "…"}}.
+    /// {"dst_…": {"signing_secret": "…", "headers.x-key": "…"}}.
     #[arg(long, value_name = "FILE")]
     secrets: Option<PathBuf>,
     /// Check everything, and create nothing.
