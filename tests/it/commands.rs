@@ -159,7 +159,7 @@ async fn a_tail_shows_changes_and_goes_on_behind_its_cursor_over_a_restart() {
     let first = eventually("both see an event", async || {
         process.emit(event("metric.no_data")).await;
         let seen = people.1.try_recv().ok()?;
-        assert!(seen.contains("succeeded") && seen.contains("→ hook"), "{seen}");
+        assert!(seen.contains("metric.no_data") && seen.contains("→ hook"), "{seen}");
         Some(json.line().await)
     })
     .await;
