@@ -23,6 +23,7 @@ mod validate;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 pub use problem::{Origin, Problem, Problems};
 pub use reader::Effective;
@@ -97,6 +98,14 @@ pub fn resolve(
     environment: BTreeMap<String, String>,
 ) -> Result<Loaded, Problems> {
     validate::validate(&Raw::parse(file, environment)?)
+}
+
+/// A length of time as people write it: `250ms`, `30s`, `1h30m`.
+///
+/// # Errors
+/// A sentence that says what would be right.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    units::duration(Duration::ZERO, Duration::MAX)(text)
 }
 
 impl Config {

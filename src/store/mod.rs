@@ -11,6 +11,7 @@
 //! `conformance` holds the one suite of tests that every implementation passes.
 
 pub mod audit;
+pub mod backup;
 pub mod changes;
 #[cfg(test)]
 pub(crate) mod conformance;
@@ -76,6 +77,15 @@ pub trait Store:
     /// whose id is taken is passed over, so that telling something once more does no harm. The free-space
     /// watermark does not count for them: what they tell of happens in any case.
     fn telling(&self, events: Vec<NewEvent>) -> Arc<dyn Store>;
+
+    /// Begins a backup; `None` where the store is a database that has backups of its own. Everything acknowledged
+    /// before is inside.
+    ///
+    /// # Errors
+    /// [`StoreError::Busy`] where one is being made.
+    fn back_up(&self) -> Option<Result<Box<dyn backup::Backup>, StoreError>> {
+        None
+    }
 
     /// Names the one who is told of commits. It is called on the store's own thread, in commit order,
     /// and may block to hold ingest back. May be set once, before the first write.

@@ -15,6 +15,8 @@ mod client;
 #[cfg(test)]
 mod client_transport;
 #[cfg(test)]
+mod commands;
+#[cfg(test)]
 mod contracts;
 #[cfg(test)]
 mod delivery;

@@ -13,6 +13,7 @@
 
 mod accept;
 mod audit;
+mod backup;
 mod config;
 mod cover;
 mod disk;
@@ -25,6 +26,7 @@ mod observer;
 mod open;
 mod reader;
 mod replay;
+mod restore;
 mod retention;
 mod seals;
 mod settle;
@@ -53,10 +55,12 @@ use super::{CommitListener, StoreError};
 use crate::clock::SharedClock;
 use crate::domain::id::{DestinationId, EventKey};
 use crate::metrics::StoreMetrics;
+use backup::Journal;
 use disk::Watermark;
 use observer::Observer;
 use reader::Reader;
 use replay::Running;
+pub use restore::Restore;
 pub use seals::Resealed;
 use writer::{Command, Heads, Queued, Reply, Writer};
 
@@ -111,6 +115,7 @@ pub struct SledStore {
     syncs: Arc<AtomicU64>,
     observer: Arc<Observer>,
     keyring: Arc<Keyring>,
+    clock: SharedClock,
     /// What rides on the next change.
     riders: Riders,
 }
@@ -130,6 +135,7 @@ struct Shared {
     durable_key: Mutex<EventKey>,
     stored_bytes: AtomicU64,
     removed_early: Mutex<Option<RemovedEarly>>,
+    journal: Journal,
 }
 
 impl Shared {
@@ -142,6 +148,7 @@ impl Shared {
             durable_key: Mutex::new(last_key),
             stored_bytes: AtomicU64::new(contents.stored_bytes),
             removed_early: Mutex::new(contents.removed_early),
+            journal: Journal::default(),
         }
     }
 
@@ -256,7 +263,7 @@ impl SledStore {
             db,
             sync,
             shared: Arc::clone(&shared),
-            clock: options.clock,
+            clock: Arc::clone(&options.clock),
             metrics: options.metrics,
             watermark,
             folder: folder.to_owned(),
@@ -290,6 +297,7 @@ impl SledStore {
             syncs,
             observer: Arc::new(observer),
             keyring,
+            clock: options.clock,
             riders: Riders::default(),
         })
     }

@@ -14,11 +14,12 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
-use sled::{Batch, Db};
+use sled::Db;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::accept::Submission;
 use super::audit::AuditCommand;
+use super::backup::Writes;
 use super::disk::{SyncHandle, Watermark, sync_folder};
 use super::erase::Doomed;
 use super::group::{Effect, Finished, Group};
@@ -278,18 +279,18 @@ impl Writer {
     }
 
     pub(super) fn commit(&mut self, group: Group) -> Result<(), StoreError> {
-        let Finished { batch, grows_by, durable, events, tally, effects, answers } = group.finish()?;
-        let (began, writes) = (Instant::now(), batch.is_some());
-        if let Some(mut batch) = batch {
-            self.note_size(grows_by, &mut batch);
-            self.db.apply_batch(batch).map_err(|error| unavailable(&error))?;
+        let Finished { writes, grows_by, durable, events, tally, effects, answers } = group.finish()?;
+        let (began, changes) = (Instant::now(), writes.is_some());
+        if let Some(mut writes) = writes {
+            self.note_size(grows_by, &mut writes);
+            self.apply(writes)?;
             self.unsynced_since.get_or_insert_with(Instant::now);
         }
         note_slow("applying", began);
         if durable || self.unsynced_since.is_some_and(|since| since.elapsed() >= SYNC_AFTER) {
             self.make_durable()?;
         }
-        if writes {
+        if changes {
             self.metrics.committed(events, began.elapsed());
             self.metrics.moved(tally.waiting, tally.dead_letters);
         }
@@ -306,7 +307,16 @@ impl Writer {
         Ok(())
     }
 
-    fn note_size(&mut self, grows_by: i64, batch: &mut Batch) {
+    /// Applies the writes of a commit, and notes them for the backup that is being made.
+    fn apply(&self, writes: Writes) -> Result<(), StoreError> {
+        let mut journal = self.shared.journal.lock();
+        let noted = journal.is_on().then(|| writes.clone());
+        self.db.apply_batch(writes.into_batch()).map_err(|error| unavailable(&error))?;
+        noted.into_iter().for_each(|writes| journal.note(writes));
+        Ok(())
+    }
+
+    fn note_size(&mut self, grows_by: i64, batch: &mut Writes) {
         self.stored_bytes = self.stored_bytes.saturating_add_signed(grows_by);
         if grows_by != 0 && self.size_noted_at.elapsed() >= NOTE_SIZE_EVERY {
             self.size_noted_at = Instant::now();
