@@ -85,7 +85,8 @@ impl Control {
         draft: DestinationDraft,
         validate_only: bool,
     ) -> Result<DestinationView, Error> {
-        let checked = self.check_draft(draft).map_err(under_destination);
+        let asker = OrganizationId::parse(organization_id).ok();
+        let checked = self.check_draft(asker.as_ref(), draft).map_err(under_destination);
         let id = match (self.enter(caller, Role::Admin, organization_id), &checked) {
             (Err(Error::Invalid(mut found)), Err(Error::Invalid(more))) => {
                 found.extend(more.clone());
@@ -191,8 +192,8 @@ impl Control {
     ) -> Result<DestinationView, Error> {
         let entry = self.find_target(caller, target)?;
         let draft = patch.apply(draft_of(&entry.destination)).map_err(under_destination)?;
-        let checked = self.check_draft(draft).map_err(under_destination)?;
-        let changed = checked.into_changed(&entry.destination, self.clock.now());
+        let checked = self.check_draft(Some(&entry.destination.organization_id), draft);
+        let changed = checked.map_err(under_destination)?.into_changed(&entry.destination, self.clock.now());
         self.store_changed(Act::new(caller, Action::UpdateDestination), &entry, changed, validate_only).await
     }
 
@@ -341,8 +342,13 @@ impl Control {
             .ok_or_else(|| Error::not_found(Resource::Destination, destination_id))
     }
 
-    pub(super) fn check_draft(&self, draft: DestinationDraft) -> Result<CheckedDraft, Violations> {
-        let secret_allowed = |source: &SecretSource| self.secrets.check_allowed(source);
+    /// Checks a draft for a destination of this organization; `None` where the request names none that can be.
+    pub(super) fn check_draft(
+        &self,
+        organization_id: Option<&OrganizationId>,
+        draft: DestinationDraft,
+    ) -> Result<CheckedDraft, Violations> {
+        let secret_allowed = |source: &SecretSource| self.secrets.check_allowed(organization_id, source);
         let address_allowed = |url: &DestinationUrl| {
             let judged = vet(url.as_url(), &self.settings.address_policy);
             judged.map_err(|refused| format!("can't be called: {refused}; ask the operator to allow it"))
