@@ -27,7 +27,7 @@ struct Source {
 }
 
 enum Rows {
-    Stored(sled::Iter),
+    Stored(Box<sled::Iter>),
     /// Fresh ones that are in memory.
     Young(IntoIter<EventKey>),
 }
@@ -110,7 +110,7 @@ impl Reader {
             for table in tables.iter().copied() {
                 let at = |key| keys::by_destination(table, DeliveryId::new(key, destination_id));
                 let rows = self.db.range::<Vec<u8>, _>((range.0.map(at), range.1.map(at)));
-                merge.add(Source { table, destination_id, rows: Rows::Stored(rows) })?;
+                merge.add(Source { table, destination_id, rows: Rows::Stored(Box::new(rows)) })?;
             }
             merge.add(Source { table: FRESH, destination_id, rows: Rows::Young(young.into_iter()) })?;
         }
