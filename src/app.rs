@@ -6,7 +6,7 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use anyhow::Context;
 use rustls::pki_types::CertificateDer;
@@ -20,7 +20,7 @@ use crate::auth::jwks::{self, Fetch, FetchedKeys, KeySource};
 use crate::auth::reload::Reloaded;
 use crate::auth::token_file::{self, TokenTable};
 use crate::clock::{SharedClock, SystemClock};
-use crate::config::{self, Config, KeysConfig, ReflectionAccess, TlsConfig};
+use crate::config::{self, Config, KeysConfig, ReflectionAccess, Scoped, TlsConfig};
 use crate::control::denials::DenialRecorder;
 use crate::control::{Control, ControlSettings};
 use crate::engine::janitor::{Janitor, JanitorOptions};
@@ -33,6 +33,7 @@ use crate::grpc::server::{GrpcServer, serve_health};
 use crate::grpc::tls::{ClientCertificates, ServerTls, TlsFiles};
 use crate::metrics::{Metrics, StoreMetrics};
 use crate::policy::address::AddressPolicy;
+use crate::policy::host_rate::{HostRates, SharedRates};
 use crate::shutdown::{OnExit, Tasks};
 use crate::spans::Spans;
 use crate::store::keyring::Keyring;
@@ -45,7 +46,7 @@ use crate::transport::account::Account;
 use crate::transport::courier::Courier;
 use crate::transport::fetch::Fetcher;
 use crate::transport::http::{HttpOptions, HttpTransport};
-use crate::transport::secrets::SecretReader;
+use crate::transport::secrets::{Allowed, SecretReader};
 
 /// A server that runs; what it needs to be closed.
 pub struct App {
@@ -191,6 +192,7 @@ struct Couriers {
     secrets: Arc<SecretReader>,
     clock: SharedClock,
     account: Account,
+    rates: Option<SharedRates>,
 }
 
 impl Couriers {
@@ -217,9 +219,11 @@ impl Couriers {
             proxy: config.egress.proxy.clone(),
             ..HttpOptions::default()
         };
-        let environment = config.secrets.environment.iter().cloned().collect();
-        let secrets = SecretReader::new(environment, config.secrets.folders.clone());
-        let couriers = Self { options, secrets: Arc::new(secrets), clock: Arc::clone(clock), account };
+        let secrets =
+            SecretReader::new(allowed(&config.secrets.environment), allowed(&config.secrets.folders));
+        let rates = config.egress.per_host_rate.map(|rate| Arc::new(Mutex::new(HostRates::new(rate))));
+        let (secrets, clock) = (Arc::new(secrets), Arc::clone(clock));
+        let couriers = Self { options, secrets, clock, account, rates };
         // A mistake in the options shows here, before any thread has started.
         couriers.make()?;
         Ok(couriers)
@@ -238,8 +242,13 @@ impl Couriers {
             secrets: Arc::clone(&self.secrets),
             clock: Arc::clone(&self.clock),
             account: self.account.clone(),
+            rates: self.rates.clone(),
         }))
     }
+}
+
+fn allowed<T: Clone>(scoped: &[Scoped<T>]) -> Vec<Allowed<T>> {
+    scoped.iter().map(|Scoped { what, place }| Allowed { what: what.clone(), place: place.clone() }).collect()
 }
 
 fn read_roots(key: &str, path: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {
@@ -267,7 +276,6 @@ async fn start_engine(
         best_effort_window: config.delivery.best_effort_window,
         window_bytes: config.delivery.window_bytes,
         stop_deadline: config.delivery.shutdown_deadline,
-        per_host_rate: config.egress.per_host_rate,
         delivery_enabled: config.delivery.enabled,
         semaphor_enabled: config.delivery.enterprise_telemetry_enabled,
     };
@@ -465,6 +473,7 @@ fn limits(config: &Config) -> Limits {
         max_message_bytes: limits.message_bytes,
         max_emit_streams: limits.emit_streams,
         max_watches: limits.watches,
+        max_open_streams: (limits.health_watches, limits.health_watches_per_address),
         reflection: match config.listen.reflection {
             ReflectionAccess::Open => Reflection::Open,
             ReflectionAccess::Authenticated => Reflection::Authenticated,
@@ -488,6 +497,7 @@ fn limits(config: &Config) -> Limits {
             connections: connection.connections,
             connections_per_address: connection.connections_per_address,
             handshakes: connection.handshakes,
+            handshakes_per_address: connection.handshakes_per_address,
         },
     }
 }
@@ -505,13 +515,14 @@ fn serve(
         .with_authenticator(entrance.authenticator)
         .with_tls(entrance.tls);
     let (stop, ended, drain) = (tasks.soft(), stages.calls_ended.clone(), health.clone());
-    let tasks_to_fail = tasks.clone();
+    let (notice, tasks_to_fail) = (config.listen.stop_notice, tasks.clone());
     let hard = tasks.hard();
     tasks.spawn("grpc", OnExit::StopProcess, async move {
-        // Probes learn of the stop before calls are refused.
+        // Whoever asks for health learns of the stop before calls are refused.
         let stopping = async move {
             stop.cancelled().await;
             drain.set_ready(false);
+            tokio::time::sleep(notice).await;
         };
         tokio::select! {
             served = server.serve(grpc_listener, stopping) => if let Err(error) = served {
@@ -523,9 +534,12 @@ fn serve(
         ended.cancel();
     });
     // Probes are answered until the lanes have drained: the process lives for so long.
+    let probe_limits = limits(config);
     let (probes, tasks_to_fail, drained) = (health.clone(), tasks.clone(), stages.lanes_ended.clone());
     tasks.spawn("health", OnExit::StopProcess, async move {
-        if let Err(error) = serve_health(probes, health_listener, drained.cancelled_owned()).await {
+        if let Err(error) =
+            serve_health(probes, health_listener, probe_limits, drained.cancelled_owned()).await
+        {
             tasks_to_fail.fail("health", &error.to_string());
         }
     });

@@ -7,7 +7,7 @@ use super::caller::Identity;
 use super::certificate::{CertificateRules, PeerCertificate};
 use super::denial::DenialReason;
 use super::jwks::KeySource;
-use super::jwt::{Believed, Doubt, JwtJudge, JwtRules};
+use super::jwt::{Believed, Doubt, JwtJudge, JwtRules, KeyPrint};
 use super::reload::Reloaded;
 use super::token::TokenHash;
 use super::token_file::TokenTable;
@@ -30,7 +30,7 @@ enum Proof {
     Nothing,
     Token(TokenHash),
     /// Believed until then, if the key is still there.
-    Jwt(Timestamp, Option<String>),
+    Jwt(Timestamp, KeyPrint),
     Certificate(Arc<dyn PeerCertificate>),
 }
 
@@ -75,8 +75,8 @@ impl JwtWay {
             }
             judged => judged,
         };
-        let Believed { identity, expires_at, key_id } = believed.ok()?;
-        Some(admitted(&identity, Proof::Jwt(expires_at, key_id)))
+        let Believed { identity, expires_at, key } = believed.ok()?;
+        Some(admitted(&identity, Proof::Jwt(expires_at, key)))
     }
 }
 
@@ -172,9 +172,9 @@ impl WaysIn {
             Proof::Token(hash) => {
                 self.identity_of(hash, now).is_some_and(|identity| identity == admitted.identity)
             }
-            Proof::Jwt(expires_at, key_id) => {
+            Proof::Jwt(expires_at, key) => {
                 let keys = self.jwt.as_ref().map(|jwt| jwt.keys.current());
-                now < *expires_at && keys.is_some_and(|keys| keys.has(key_id.as_deref()))
+                now < *expires_at && keys.is_some_and(|keys| keys.holds(*key))
             }
             Proof::Certificate(certificate) => certificate.is_trusted(),
         }

@@ -4,8 +4,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::Role;
-use super::grant::{Grant, Place};
+use super::grant::Grant;
 use crate::domain::id::OrganizationId;
+use crate::domain::place::Place;
 
 /// The caller has not got the role that the call needs.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

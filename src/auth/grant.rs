@@ -3,32 +3,12 @@
 //! `emitter@acme`, `viewer@acme+globex`, `admin@*`, `operator`. The place is never left out where there can
 //! be one, so that nobody gets a role everywhere by forgetting to say where.
 
-use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 
 use super::Role;
 use crate::domain::id::OrganizationId;
-
-/// Where a role holds.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Place {
-    /// In all organizations, also those that do not exist yet.
-    Everywhere,
-    /// In these.
-    Organizations(BTreeSet<OrganizationId>),
-}
-
-impl Place {
-    /// Whether the organization is one of them.
-    #[must_use]
-    pub fn covers(&self, organization_id: &OrganizationId) -> bool {
-        match self {
-            Place::Everywhere => true,
-            Place::Organizations(named) => named.contains(organization_id),
-        }
-    }
-}
+use crate::domain::place::Place;
 
 /// A role, and where it holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,28 +50,19 @@ impl FromStr for Grant {
             (role, None) => Err(format!(
                 "`{text}` does not say where; write for example {role}@acme, {role}@acme+globex or {role}@*"
             )),
-            (role, Some("*")) => Ok(Grant { role, place: Place::Everywhere }),
-            (role, Some(names)) => Ok(Grant { role, place: organizations(text, names)? }),
+            (role, Some(place)) => {
+                let place = place.parse().map_err(|why| format!("`{text}`: {why}"))?;
+                Ok(Grant { role, place })
+            }
         }
     }
 }
 
-fn organizations(text: &str, names: &str) -> Result<Place, String> {
-    let ids = names.split('+').map(|name| {
-        OrganizationId::parse(name).map_err(|why| format!("`{text}`: the organization `{name}` {why}"))
-    });
-    Ok(Place::Organizations(ids.collect::<Result<_, _>>()?))
-}
-
 impl fmt::Display for Grant {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.place {
-            Place::Everywhere if self.role == Role::Operator => write!(f, "{}", self.role),
-            Place::Everywhere => write!(f, "{}@*", self.role),
-            Place::Organizations(named) => {
-                let names: Vec<&str> = named.iter().map(OrganizationId::as_str).collect();
-                write!(f, "{}@{}", self.role, names.join("+"))
-            }
+        match self.role {
+            Role::Operator => write!(f, "{}", self.role),
+            role => write!(f, "{role}@{}", self.place),
         }
     }
 }

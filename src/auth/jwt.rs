@@ -10,12 +10,14 @@ use std::time::Duration;
 use jsonwebtoken::jwk::{AlgorithmParameters, Jwk, KeyAlgorithm, PublicKeyUse};
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
 
 use super::Role;
 use super::caller::{CallerKind, Identity};
-use super::grant::{Grant, Place};
+use super::grant::Grant;
 use super::jwt_ring;
 use crate::domain::id::OrganizationId;
+use crate::domain::place::Place;
 use crate::domain::time::Timestamp;
 
 /// The longest token, in bytes.
@@ -90,6 +92,10 @@ pub struct JwtRules {
     pub organizations_claim: String,
 }
 
+/// What tells a key from all others, whatever it is called: a digest of its public part.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct KeyPrint([u8; 32]);
+
 /// The keys of an issuer.
 #[derive(Default)]
 pub struct KeySet {
@@ -98,6 +104,7 @@ pub struct KeySet {
 
 struct Key {
     id: Option<String>,
+    print: KeyPrint,
     algorithm: Option<KeyAlgorithm>,
     key: DecodingKey,
 }
@@ -132,6 +139,11 @@ impl KeySet {
         self.keys.is_empty()
     }
 
+    /// Whether exactly this key is there.
+    pub(super) fn holds(&self, print: KeyPrint) -> bool {
+        self.keys.iter().any(|key| key.print == print)
+    }
+
     /// Whether there is a key with this id.
     #[must_use]
     pub fn has(&self, id: Option<&str>) -> bool {
@@ -149,7 +161,8 @@ impl Key {
             return None;
         }
         let key = DecodingKey::from_jwk(&jwk).ok()?;
-        Some(Self { id: jwk.common.key_id, algorithm: jwk.common.key_algorithm, key })
+        let print = KeyPrint(Sha256::digest(serde_json::to_vec(&jwk.algorithm).ok()?).into());
+        Some(Self { id: jwk.common.key_id, print, algorithm: jwk.common.key_algorithm, key })
     }
 }
 
@@ -159,14 +172,14 @@ pub(super) struct Believed {
     pub(super) identity: Arc<Identity>,
     /// From when on it is no longer.
     pub(super) expires_at: Timestamp,
-    /// The id of the key that it was signed with.
-    pub(super) key_id: Option<String>,
+    /// The key that it was signed with.
+    pub(super) key: KeyPrint,
 }
 
 /// Why a token is not believed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Doubt {
-    /// It names a key that we do not have; perhaps it is a new one.
+    /// It names a key that we do not have, or none, and none of ours fits; perhaps there is a new one.
     UnknownKey,
     /// Whatever else.
     Wrong,
@@ -209,14 +222,17 @@ impl JwtJudge {
             return Err(Doubt::UnknownKey);
         }
         let validation = Validation { algorithms: vec![header.alg], ..self.validation.clone() };
-        let claims = keys
-            .candidates(header.kid.as_deref(), header.alg)
-            .find_map(|key| jsonwebtoken::decode::<Map<String, Value>>(token, &key.key, &validation).ok())
-            .ok_or(Doubt::Wrong)?
-            .claims;
+        let read = |key: &Key| {
+            let token = jsonwebtoken::decode::<Map<String, Value>>(token, &key.key, &validation).ok()?;
+            Some((token.claims, key.print))
+        };
+        let mut candidates = keys.candidates(header.kid.as_deref(), header.alg);
+        // Where the token names none, it may be for a key that is newer than ours.
+        let otherwise = if header.kid.is_none() { Doubt::UnknownKey } else { Doubt::Wrong };
+        let (claims, key) = candidates.find_map(read).ok_or(otherwise)?;
         let expires_at = self.check_times(&claims, now).ok_or(Doubt::Wrong)?;
         let identity = self.identity(&claims).ok_or(Doubt::Wrong)?;
-        Ok(Believed { identity: Arc::new(identity), expires_at, key_id: header.kid })
+        Ok(Believed { identity: Arc::new(identity), expires_at, key })
     }
 
     /// When the token ends, where it has begun and not ended.

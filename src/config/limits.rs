@@ -29,6 +29,8 @@ pub(super) fn limits(reader: &mut Reader<'_>) -> Option<LimitsConfig> {
     }
     let emit_streams = reader.one("limits.emit_streams", "1024", number(1, 1_000_000));
     let watches = reader.one("limits.watches", "256", number(1, 1_000_000));
+    let health_watches = reader.one("limits.health_watches", "256", number(1, 1_000_000));
+    let watches_of_one = reader.one("limits.health_watches_per_address", "64", number(1, 1_000_000));
     let (call_default, call_max) = deadlines(reader);
     let audited_denials = reader.one("limits.audited_denials", "10", number(1, 10_000));
     let connection = connection(reader);
@@ -39,6 +41,8 @@ pub(super) fn limits(reader: &mut Reader<'_>) -> Option<LimitsConfig> {
         message_bytes: bytes(message?)?,
         emit_streams: emit_streams?,
         watches: watches?,
+        health_watches: health_watches?,
+        health_watches_per_address: watches_of_one?,
         call_default: call_default?,
         call_max: call_max?,
         audited_denials: audited_denials?,
@@ -64,6 +68,7 @@ fn connection(reader: &mut Reader<'_>) -> Option<ConnectionLimits> {
     let connections = reader.one("limits.connections", "4096", number(1, 1_000_000));
     let per_address = reader.one("limits.connections_per_address", "1024", number(1, 1_000_000));
     let handshakes = reader.one("limits.handshakes", "256", number(1, 1_000_000));
+    let handshakes_of_one = reader.one("limits.handshakes_per_address", "64", number(1, 1_000_000));
     let handshake = reader.one("limits.handshake_timeout", "10s", duration(SECOND / 10, HOUR));
     let idle = reader.one("limits.connection_idle", "10m", duration(SECOND / 10, 24 * HOUR));
     let age = or_word("unlimited", duration(SECOND / 10, 365 * 24 * HOUR));
@@ -78,6 +83,7 @@ fn connection(reader: &mut Reader<'_>) -> Option<ConnectionLimits> {
         connections: connections?,
         connections_per_address: per_address?,
         handshakes: handshakes?,
+        handshakes_per_address: handshakes_of_one?,
         handshake_timeout: handshake?,
         idle: idle?,
         age: age?,

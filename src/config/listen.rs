@@ -18,7 +18,10 @@ pub(super) fn listen_and_auth(reader: &mut Reader<'_>) -> (Option<ListenConfig>,
     let tls = tls(reader);
     let plaintext = reader.one("listen.allow_plaintext_network", "false", flag);
     let unauthenticated = reader.one("listen.allow_unauthenticated_network", "false", flag);
+    let open_metrics = reader.one("listen.allow_metrics_network", "false", flag);
     let reflection = reader.one("listen.reflection", "authenticated", reflection);
+    let notice = duration(Duration::ZERO, Duration::from_secs(60));
+    let notice = reader.one("listen.stop_notice", "500ms", notice);
     let has_clients = matches!(&tls, Some(Some(TlsConfig { client_ca: Some(_), .. })));
     let auth = auth(reader, has_clients);
     let listeners = [("listen.grpc", grpc), ("listen.health", health), ("listen.metrics", metrics.flatten())];
@@ -31,6 +34,10 @@ pub(super) fn listen_and_auth(reader: &mut Reader<'_>) -> (Option<ListenConfig>,
     if let (Some(listener), Some(None), Some(false)) = (reachable, &tls, plaintext) {
         reader.problem("listen.grpc", not_secure(listener));
     }
+    let reachable = metrics.flatten().filter(|listener| !listener.ip().to_canonical().is_loopback());
+    if let (Some(listener), Some(false)) = (reachable, open_metrics) {
+        reader.problem("listen.metrics", not_closed(listener));
+    }
     let listen = || {
         Some(ListenConfig {
             grpc: grpc?,
@@ -39,7 +46,9 @@ pub(super) fn listen_and_auth(reader: &mut Reader<'_>) -> (Option<ListenConfig>,
             tls: tls?,
             allow_plaintext_network: plaintext?,
             allow_unauthenticated_network: unauthenticated?,
+            allow_metrics_network: open_metrics?,
             reflection: reflection?,
+            stop_notice: notice?,
         })
     };
     (listen(), auth)
@@ -58,6 +67,13 @@ fn not_secure(listener: SocketAddr) -> String {
         "`{listener}` can be reached from other machines, and calls are in plaintext; set \
          listen.tls_certificate and listen.tls_key, write a loopback address, or set \
          listen.allow_plaintext_network = true where TLS ends before us"
+    )
+}
+
+fn not_closed(listener: SocketAddr) -> String {
+    format!(
+        "`{listener}` can be reached from other machines, and metrics are in plaintext and for everybody; write a \
+         loopback address, or set listen.allow_metrics_network = true where the network is closed by other means"
     )
 }
 

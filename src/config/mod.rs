@@ -28,7 +28,7 @@ pub use problem::{Origin, Problem, Problems};
 pub use reader::Effective;
 pub use resolved::{
     AuthConfig, Config, ConnectionLimits, DeliveryConfig, EgressConfig, JwtConfig, KeysConfig, LimitsConfig,
-    ListenConfig, LogConfig, LogFormat, OrganizationsConfig, Plans, ReflectionAccess, SecretsConfig,
+    ListenConfig, LogConfig, LogFormat, OrganizationsConfig, Plans, ReflectionAccess, Scoped, SecretsConfig,
     StoreConfig, TlsConfig, TracesConfig,
 };
 

@@ -13,6 +13,7 @@ use crate::auth::jwt::JwtRules;
 use crate::domain::attempt::ResponseBodies;
 use crate::domain::contract::Contract;
 use crate::domain::payload::PayloadLimits;
+use crate::domain::place::Place;
 use crate::domain::plan::Plan;
 use crate::domain::retention::Retention;
 
@@ -60,8 +61,12 @@ pub struct ListenConfig {
     pub allow_plaintext_network: bool,
     /// Whether it may be reached from other machines although nobody is authenticated; default `false`.
     pub allow_unauthenticated_network: bool,
+    /// Whether metrics may be reached from other machines, in plaintext and by everybody; default `false`.
+    pub allow_metrics_network: bool,
     /// Who may use server reflection; default those with valid credentials.
     pub reflection: ReflectionAccess,
+    /// How long calls are still taken after health has said that a stop begins; default 500 ms.
+    pub stop_notice: Duration,
 }
 
 /// Who may use server reflection.
@@ -203,6 +208,10 @@ pub struct LimitsConfig {
     pub emit_streams: usize,
     /// The most watches in all; default 256.
     pub watches: usize,
+    /// The most watches of health, which need no credentials; default 256.
+    pub health_watches: usize,
+    /// The most of them from one address; default 64.
+    pub health_watches_per_address: usize,
     /// How long a call may take whose caller says nothing; default 60 s.
     pub call_default: Duration,
     /// How long a call may take at most; default 5 min.
@@ -228,6 +237,8 @@ pub struct ConnectionLimits {
     pub connections_per_address: usize,
     /// The most connections that have not begun to speak HTTP/2; default 256.
     pub handshakes: usize,
+    /// The most of them from one address; default 64.
+    pub handshakes_per_address: usize,
     /// How long TLS, the first bytes of HTTP/2, and going when told to may each take; default 10 s.
     pub handshake_timeout: Duration,
     /// How long a connection may have no call; default 10 min.
@@ -270,9 +281,18 @@ pub struct SecretsConfig {
     /// `SIGNALPOST_SEALING_KEYS`, or else a key that the store makes for itself.
     pub key_file: Option<PathBuf>,
     /// The environment variables that destinations may refer to; default none.
-    pub environment: BTreeSet<String>,
+    pub environment: Vec<Scoped<String>>,
     /// The folders below which destinations may refer to files; absolute; default none.
-    pub folders: Vec<PathBuf>,
+    pub folders: Vec<Scoped<PathBuf>>,
+}
+
+/// Something of the machine, and the organizations whose destinations may refer to it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Scoped<T> {
+    /// What.
+    pub what: T,
+    /// For whose destinations.
+    pub place: Place,
 }
 
 /// `[organizations]`: how organizations come into being.
@@ -304,6 +324,8 @@ impl Plans {
 pub struct TracesConfig {
     /// The OTLP receiver (gRPC) that gets our spans; default none.
     pub endpoint: Option<Url>,
+    /// Whether it may be another machine without TLS; default `false`.
+    pub allow_plaintext_network: bool,
     /// A PEM file with root certificates for it that are trusted besides Mozilla's; default none.
     pub ca_file: Option<PathBuf>,
     /// The name of this service in traces; default `signalpost`.

@@ -128,6 +128,31 @@ fn addresses_beyond_loopback_need_credentials_and_tls_or_the_operators_word() {
 }
 
 #[test]
+fn metrics_and_spans_leave_the_machine_in_plaintext_only_by_the_operators_word() {
+    for address in ["0.0.0.0:1", "[::]:1", "10.0.0.1:1"] {
+        let text = format!("[listen]\nmetrics = \"{address}\"\n");
+        assert!(problems(&text, &[]).contains("set listen.allow_metrics_network = true"), "{address}");
+        assert!(Config::from_toml(&format!("{text}allow_metrics_network = true")).is_ok(), "{address}");
+    }
+    for url in
+        ["http://collector:4317", "http://10.0.0.1:4317", "http://[fd00::1]:1", "http://localhost.example"]
+    {
+        let text = format!("[traces]\nendpoint = \"{url}\"\n");
+        assert!(problems(&text, &[]).contains("set traces.allow_plaintext_network = true"), "{url}");
+        assert!(Config::from_toml(&format!("{text}allow_plaintext_network = true")).is_ok(), "{url}");
+    }
+    for url in [
+        "https://collector:4317",
+        "http://127.8.8.8:1",
+        "http://[::1]:1",
+        "http://[::ffff:127.0.0.1]:1",
+        "http://LOCALHOST:4317",
+    ] {
+        assert!(Config::from_toml(&format!("[traces]\nendpoint = \"{url}\"")).is_ok(), "{url}");
+    }
+}
+
+#[test]
 fn half_a_way_to_be_secure_is_a_mistake() {
     for (text, part) in [
         ("[listen]\ntls_certificate = \"a\"", "set listen.tls_key as well"),
@@ -213,7 +238,7 @@ fn variables_of_kubernetes_and_of_allowed_secrets_are_no_mistakes() {
         ("SIGNALPOST_SERVICE_HOST", "10.0.0.1"),
         ("SIGNALPOST_CONFIG", "/etc/signalpost.toml"),
         ("SIGNALPOST_BILLING_KEY", "planted"),
-        ("SIGNALPOST_SECRETS_ENVIRONMENT", "SIGNALPOST_BILLING_KEY"),
+        ("SIGNALPOST_SECRETS_ENVIRONMENT", "SIGNALPOST_BILLING_KEY@acme"),
     ]);
     let loaded = resolve(None, variables).unwrap();
     assert!(!format!("{loaded:?}").contains("planted"));

@@ -9,6 +9,8 @@ use std::time::Duration;
 use ipnet::IpNet;
 use url::Url;
 
+use super::resolved::Scoped;
+
 /// `true` or `false`.
 pub(super) fn flag(text: &str) -> Result<bool, String> {
     text.parse().map_err(|_| format!("`{text}` is neither true nor false; write one of the two"))
@@ -181,6 +183,22 @@ pub(super) fn variable(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
+/// What is written before the last `@`, and whose destinations it is for: `BILLING_KEY@acme+globex`, `/run/x@*`.
+/// Left out, a place would be all too easily forgotten.
+pub(super) fn scoped<T>(
+    parse: impl Fn(&str) -> Result<T, String>,
+) -> impl Fn(&str) -> Result<Scoped<T>, String> {
+    move |text| {
+        let (what, place) = text.rsplit_once('@').ok_or_else(|| {
+            format!(
+                "`{text}` does not say for whose destinations; write for example {text}@acme, \
+                 {text}@acme+globex or {text}@* for all organizations"
+            )
+        })?;
+        Ok(Scoped { what: parse(what)?, place: place.parse().map_err(|why| format!("`{text}`: {why}"))? })
+    }
+}
+
 /// Either the word, which means none, or what `parse` reads.
 pub(super) fn or_word<T>(
     word: &'static str,
@@ -249,6 +267,20 @@ mod tests {
         {
             assert!(!proxy(text).unwrap_err().contains("planted"), "{text}");
         }
+    }
+
+    #[test]
+    fn what_destinations_may_refer_to_says_for_whom() {
+        let read = scoped(folder)("/run/se@crets@acme+globex").unwrap();
+        assert_eq!((read.what, read.place.to_string()), ("/run/se@crets".into(), "acme+globex".to_owned()));
+        assert_eq!(scoped(variable)("KEY@*").unwrap().place, crate::domain::place::Place::Everywhere);
+        assert!(
+            scoped(variable)("KEY")
+                .unwrap_err()
+                .contains("write for example KEY@acme, KEY@acme+globex or KEY@*")
+        );
+        assert!(scoped(variable)("KEY@a b").unwrap_err().contains("the organization `a b`"));
+        assert!(scoped(folder)("run@acme").unwrap_err().contains("whole path"));
     }
 
     #[test]

@@ -2,8 +2,10 @@
 //!
 //! Pure. Every key of a section is read before anything is given up, so that all problems are found.
 
-use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::time::Duration;
+
+use url::{Host, Url};
 
 use crate::domain::attempt::ResponseBodies;
 use crate::domain::contract::Contract;
@@ -18,7 +20,7 @@ use super::resolved::{
     StoreConfig, TracesConfig,
 };
 use super::units::{
-    duration, endpoint, flag, folder, host, network, number, or_word, path, proxy, size, variable,
+    duration, endpoint, flag, folder, host, network, number, or_word, path, proxy, scoped, size, variable,
 };
 use super::{FILE_VARIABLE, Loaded, limits, listen, plans};
 
@@ -31,7 +33,9 @@ pub(super) fn validate(raw: &Raw) -> Result<Loaded, Problems> {
     let mut reader = Reader::new(raw);
     let config = read(&mut reader, raw);
     // A variable that holds a destination's secret may be named like one of ours.
-    let mut others = raw.get(SECRETS_KEY).map(|names| names.value.items()).unwrap_or_default();
+    let named = raw.get(SECRETS_KEY).map(|names| names.value.items()).unwrap_or_default();
+    let before_place = |item: String| item.rsplit_once('@').map_or(item.clone(), |(name, _)| name.to_owned());
+    let mut others: Vec<String> = named.into_iter().map(before_place).collect();
     others.push(FILE_VARIABLE.to_owned());
     reader.refuse_the_rest(&others);
     let effective = reader.finish()?;
@@ -194,13 +198,9 @@ fn response_bodies(text: &str) -> Result<ResponseBodies, String> {
 
 fn secrets(reader: &mut Reader<'_>) -> Option<SecretsConfig> {
     let key_file = reader.one("secrets.key_file", "", or_word("", path));
-    let environment = reader.many(SECRETS_KEY, variable);
-    let folders = reader.many("secrets.folders", folder);
-    Some(SecretsConfig {
-        key_file: key_file?,
-        environment: environment?.into_iter().collect::<BTreeSet<_>>(),
-        folders: folders?,
-    })
+    let environment = reader.many(SECRETS_KEY, scoped(variable));
+    let folders = reader.many("secrets.folders", scoped(folder));
+    Some(SecretsConfig { key_file: key_file?, environment: environment?, folders: folders? })
 }
 
 fn organizations(reader: &mut Reader<'_>) -> Option<OrganizationsConfig> {
@@ -210,15 +210,37 @@ fn organizations(reader: &mut Reader<'_>) -> Option<OrganizationsConfig> {
 
 fn traces(reader: &mut Reader<'_>) -> Option<TracesConfig> {
     let endpoint = reader.one("traces.endpoint", "", or_word("", endpoint));
+    let plaintext = reader.one("traces.allow_plaintext_network", "false", flag);
+    if let (Some(Some(url)), Some(false)) = (&endpoint, plaintext)
+        && url.scheme() == "http"
+        && !is_loopback(url)
+    {
+        let problem = format!(
+            "`{url}` is another machine, and spans and the headers of their calls, credentials among them, would be \
+             in plaintext; write https://, or set traces.allow_plaintext_network = true where TLS is somebody else's"
+        );
+        reader.problem("traces.endpoint", problem);
+    }
     let ca_file = reader.one("traces.ca_file", "", or_word("", path));
     let service_name = reader.one("traces.service_name", "signalpost", service_name);
     let webhook_header = reader.one("traces.webhook_header", "true", flag);
     Some(TracesConfig {
         endpoint: endpoint?,
+        allow_plaintext_network: plaintext?,
         ca_file: ca_file?,
         service_name: service_name?,
         webhook_header: webhook_header?,
     })
+}
+
+fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Ipv4(ip)) => ip.is_loopback(),
+        Some(Host::Ipv6(ip)) => IpAddr::from(ip).to_canonical().is_loopback(),
+        // RFC 6761.
+        Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
+        None => false,
+    }
 }
 
 fn service_name(text: &str) -> Result<String, String> {

@@ -58,7 +58,7 @@ impl Control {
                 let blank =
                     DestinationDraft { display_name, ..DestinationDraft::new(Contract::Stalwart, "") };
                 let draft = patch.apply(blank).map_err(of_object)?;
-                let checked = self.check_draft(draft).map_err(of_object)?;
+                let checked = self.check_draft(Some(&id), draft).map_err(of_object)?;
                 self.store_new(act, id, checked, validate_only).await
             }
             ImportInto::Existing(target) => {
@@ -66,8 +66,8 @@ impl Control {
                 check_contract(&entry.destination)?;
                 let patch = stalwart::parse(json).map_err(under_document)?;
                 let draft = patch.apply(draft_of(&entry.destination)).map_err(of_object)?;
-                let checked = self.check_draft(draft).map_err(of_object)?;
-                let changed = checked.into_changed(&entry.destination, self.clock.now());
+                let checked = self.check_draft(Some(&entry.destination.organization_id), draft);
+                let changed = checked.map_err(of_object)?.into_changed(&entry.destination, self.clock.now());
                 self.store_changed(act, &entry, changed, validate_only).await
             }
         }

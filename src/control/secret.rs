@@ -7,7 +7,6 @@ use super::destination::{DestinationView, Target};
 use super::{Control, Error, random};
 use crate::auth::Caller;
 use crate::contract;
-use crate::domain::contract::Contract;
 use crate::domain::destination::Destination;
 use crate::domain::operational::OperationalEvent;
 use crate::domain::secret::{RetiringSecret, Secret, SecretSource, SigningSecrets};
@@ -55,7 +54,7 @@ impl Control {
             return Err(Error::invalid("overlap", format!("is {overlap:?}; give at most 7 days")));
         }
         let (current, generated) = match rotation.new_secret {
-            Some(source) => (self.check_new_secret(stored.contract, source)?, None),
+            Some(source) => (self.check_new_secret(&stored, source)?, None),
             None => {
                 let secret = contract::generate_secret(stored.contract, random()?);
                 (SecretSource::Value(secret.clone()), Some(secret))
@@ -64,21 +63,21 @@ impl Control {
         let now = self.clock.now();
         let signing = rotate(&stored, current, overlap, now);
         let changed = Destination { signing, updated_at: now, ..stored };
-        let act = Act::new(caller, Action::RotateSecret);
-        let view = self.store_changed(act, &entry, changed, false).await?;
         let told = OperationalEvent::SecretRotated {
-            destination_id: view.destination.id,
+            destination_id: changed.id,
+            rotated_at: now,
             overlap_ends: now + overlap,
         };
-        self.announce(&view.destination.organization_id, &told).await;
+        let act = Act::new(caller, Action::RotateSecret).telling(Some(&told));
+        let view = self.store_changed(act, &entry, changed, false).await?;
         Ok(Rotated { view, generated })
     }
 
-    fn check_new_secret(&self, contract: Contract, source: SecretSource) -> Result<SecretSource, Error> {
+    fn check_new_secret(&self, stored: &Destination, source: SecretSource) -> Result<SecretSource, Error> {
         let checked = match &source {
-            SecretSource::Value(value) => contract::check_signing_secret(contract, value),
+            SecretSource::Value(value) => contract::check_signing_secret(stored.contract, value),
             SecretSource::EnvironmentVariable(_) | SecretSource::File(_) => {
-                self.secrets.check_allowed(&source)
+                self.secrets.check_allowed(Some(&stored.organization_id), &source)
             }
         };
         checked.map_err(|problem| Error::invalid("new_secret", problem))?;

@@ -29,6 +29,7 @@ pub mod id;
 pub mod operational;
 pub mod organization;
 pub mod payload;
+pub mod place;
 pub mod plan;
 pub mod replay;
 pub mod retention;

@@ -30,8 +30,6 @@ pub struct ShardOptions {
     pub window_bytes: usize,
     /// How long a stop may take.
     pub stop_deadline: Duration,
-    /// The most requests a second of one organization to one host; `None` is any. All shards share it.
-    pub per_host_rate: Option<u32>,
     /// Whether anything is delivered at all.
     pub delivery_enabled: bool,
     /// Whether SEMAPHOR destinations are delivered to (seed 000).

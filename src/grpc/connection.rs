@@ -24,8 +24,8 @@ use tonic::Status;
 
 use super::frames::{Io, Metered};
 use super::front::Front;
-use super::listener::HandshakePermit;
 use super::options::ConnectionOptions;
+use super::shares::Share;
 use crate::auth::certificate::PeerCertificate;
 
 /// A connection that is told to end earlier or later by this part of its age, so that not all end at once.
@@ -46,7 +46,7 @@ pub struct ConnectionState {
     /// Calls that are worked on at a time.
     pub(super) working: Semaphore,
     /// Held until the connection has begun.
-    handshake: Mutex<Option<HandshakePermit>>,
+    handshake: Mutex<Option<Share>>,
 }
 
 struct Calls {
@@ -62,7 +62,7 @@ impl ConnectionState {
     pub(super) fn new(
         peer: SocketAddr,
         certificate: Option<Arc<dyn PeerCertificate>>,
-        handshake: HandshakePermit,
+        handshake: Share,
         options: &ConnectionOptions,
     ) -> Arc<Self> {
         let quiet_since = Instant::now();
@@ -168,14 +168,14 @@ impl Drop for CallGuard {
 /// The body of an answer; the call ends with it.
 pub struct GuardedBody {
     inner: tonic::body::Body,
-    _guard: CallGuard,
+    _held: (CallGuard, Option<Share>),
 }
 
 impl GuardedBody {
-    /// A body that ends the call when it is dropped.
+    /// A body that ends the call when it is dropped, and gives the place free that the call has, if it has one.
     #[must_use]
-    pub fn new(inner: tonic::body::Body, guard: CallGuard) -> Self {
-        Self { inner, _guard: guard }
+    pub fn new(inner: tonic::body::Body, guard: CallGuard, place: Option<Share>) -> Self {
+        Self { inner, _held: (guard, place) }
     }
 }
 
@@ -207,7 +207,8 @@ pub(super) async fn serve(
     stop: CancellationToken,
 ) {
     let options = front.connection;
-    let metered = Metered::new(io, options.control_frames, Arc::clone(&state));
+    let refusals = Arc::clone(&front.refusals);
+    let metered = Metered::new(io, options.control_frames, Arc::clone(&state), refusals);
     let calls = hyper::service::service_fn({
         let (state, front) = (Arc::clone(&state), Arc::clone(&front));
         move |request| Arc::clone(&front).answer(request, Arc::clone(&state))

@@ -13,6 +13,7 @@ use std::time::Instant;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::connection::ConnectionState;
+use super::refusals::Refusals;
 
 /// What HTTP/2 connections begin with, in bytes.
 const PREFACE_BYTES: usize = 24;
@@ -97,13 +98,19 @@ pub struct Metered {
     meter: FrameMeter,
     read: usize,
     state: Arc<ConnectionState>,
+    refusals: Arc<Refusals>,
 }
 
 impl Metered {
     /// Counts from the beginning of the connection.
     #[must_use]
-    pub fn new(inner: Box<dyn Io>, per_second: u32, state: Arc<ConnectionState>) -> Self {
-        Self { inner, meter: FrameMeter::new(per_second, Instant::now()), read: 0, state }
+    pub fn new(
+        inner: Box<dyn Io>,
+        per_second: u32,
+        state: Arc<ConnectionState>,
+        refusals: Arc<Refusals>,
+    ) -> Self {
+        Self { inner, meter: FrameMeter::new(per_second, Instant::now()), read: 0, state, refusals }
     }
 }
 
@@ -125,7 +132,7 @@ impl AsyncRead for Metered {
         if self.meter.take(bytes, Instant::now) {
             return Poll::Ready(Ok(()));
         }
-        tracing::warn!(peer = %self.state.peer(), "closed: more frames a second than limits.control_frames");
+        self.refusals.note("limits.control_frames", self.state.peer().ip());
         Poll::Ready(Err(io::Error::other("too many frames without calls")))
     }
 }

@@ -15,6 +15,8 @@ use super::connection::{ConnectionState, GuardedBody};
 use super::interceptor::{Gate, Knock};
 use super::meter::{Meter, metered};
 use super::options::{ConnectionOptions, Reflection};
+use super::refusals::Refusals;
+use super::shares::{NoShare, Share, Shares};
 use super::status::Problem;
 use crate::auth::access::{self, Access, Lasting, Row};
 use crate::auth::authenticator::Credentials;
@@ -38,6 +40,10 @@ pub struct Front {
     pub call_default: Duration,
     /// What a connection may do.
     pub connection: ConnectionOptions,
+    /// Streams that need no credentials; they would keep connections for ever.
+    pub open_streams: Shares,
+    /// What the log says of peers that were refused.
+    pub refusals: Arc<Refusals>,
 }
 
 impl Front {
@@ -54,7 +60,13 @@ impl Front {
         let call = self.meter.begin(request.uri().path());
         let is_stream = row.is_some_and(|(_, access)| access.lasting() == Lasting::Stream);
         let guard = connection.call(!is_stream);
-        let response = if is_stream {
+        let (place, refused) = match self.place_of(row, is_stream, &connection) {
+            Ok(place) => (place, None),
+            Err(problem) => (None, Some(problem)),
+        };
+        let response = if let Some(problem) = refused {
+            Err(problem)
+        } else if is_stream {
             self.pass(request, row, &connection).await
         } else {
             let limit = self.limit_of(request.headers());
@@ -67,7 +79,24 @@ impl Front {
         };
         let response = response.unwrap_or_else(|problem| problem.into_status().into_http());
         let response = metered(response, call);
-        Ok(response.map(|body| GuardedBody::new(Body::new(body), guard)))
+        Ok(response.map(|body| GuardedBody::new(Body::new(body), guard, place)))
+    }
+
+    /// The place of a stream that needs no credentials; others need none.
+    fn place_of(
+        &self,
+        row: Option<&Row>,
+        is_stream: bool,
+        connection: &ConnectionState,
+    ) -> Result<Option<Share>, Problem> {
+        if !is_stream || !self.is_open(row) {
+            return Ok(None);
+        }
+        let taken = self.open_streams.take(connection.peer().ip());
+        taken.map(Some).map_err(|why| match why {
+            NoShare::Anywhere(most) => Problem::too_many_open_streams("server", most),
+            NoShare::ForThisAddress(most) => Problem::too_many_open_streams("address", most),
+        })
     }
 
     /// The caller's deadline, or ours where it says nothing; never more than the most.

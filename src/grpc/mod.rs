@@ -4,7 +4,7 @@
 //! and writes the answer. `status` is the only map from errors to status codes, `page` makes the tokens of
 //! lists, `health` answers probes, `server` puts it all together.
 //!
-//! A call comes in through `listener` (who may connect, `tls`), `connection` (how long it may last, `frames`),
+//! A call comes in through `listener` (who may connect: `shares`, `refusals`; `tls`), `connection` (how long it may last, `frames`),
 //! `front` (who calls which method, by when; `meter` counts) and `interceptor` (whether they may, in that organization).
 //!
 //! What changes something runs in a tracked task, because tonic drops a handler when its caller goes away.
@@ -26,7 +26,9 @@ pub mod options;
 pub mod organization;
 pub mod page;
 pub mod proto;
+pub mod refusals;
 pub mod server;
+pub mod shares;
 pub mod status;
 pub mod tls;
 pub mod watch;

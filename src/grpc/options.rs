@@ -22,6 +22,8 @@ pub struct Limits {
     pub max_emit_streams: usize,
     /// The most `WatchDeliveries` streams in all.
     pub max_watches: usize,
+    /// The most streams without credentials (`grpc.health.v1.Health/Watch`): in all, and from one address.
+    pub max_open_streams: (usize, usize),
     /// Whether reflection is served, and to whom.
     pub reflection: Reflection,
     /// How long a call may take whose caller says nothing; streams are not calls.
@@ -40,6 +42,7 @@ impl Default for Limits {
             max_message_bytes: 4 * 1024 * 1024,
             max_emit_streams: 1024,
             max_watches: 256,
+            max_open_streams: (256, 64),
             reflection: Reflection::Authenticated,
             call_default: Duration::from_secs(60),
             recheck: Duration::from_secs(5),
@@ -103,10 +106,12 @@ pub struct ListenerOptions {
     pub connections_per_address: usize,
     /// That have not begun to speak HTTP/2: in the TLS handshake, or silent.
     pub handshakes: usize,
+    /// Of these, from one address.
+    pub handshakes_per_address: usize,
 }
 
 impl Default for ListenerOptions {
     fn default() -> Self {
-        Self { connections: 4096, connections_per_address: 1024, handshakes: 256 }
+        Self { connections: 4096, connections_per_address: 1024, handshakes: 256, handshakes_per_address: 64 }
     }
 }

@@ -27,6 +27,7 @@ use super::proto::v1::delivery_admin_server::DeliveryAdminServer;
 use super::proto::v1::destination_admin_server::DestinationAdminServer;
 use super::proto::v1::event_ingest_server::EventIngestServer;
 use super::proto::v1::organization_admin_server::OrganizationAdminServer;
+use super::shares::Shares;
 use super::status::reason_name;
 use super::tls::ServerTls;
 use crate::auth::authenticator::Authenticator;
@@ -138,6 +139,8 @@ impl GrpcServer {
             reflection: self.limits.reflection,
             call_default: self.limits.call_default,
             connection: self.limits.connection,
+            open_streams: open_streams(&self.limits),
+            refusals: Arc::default(),
         })
     }
 
@@ -170,13 +173,13 @@ impl GrpcServer {
 pub async fn serve_health(
     health: HealthState,
     listener: TcpListener,
+    limits: Limits,
     shutdown: impl Future<Output = ()> + Send,
 ) -> Result<(), ServeError> {
     let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
     let service = HealthServer::new(HealthService::new(health, tasks.clone(), stop.clone()));
     let routes = Routes::new(service.max_decoding_message_size(PROBE_MESSAGE_BYTES));
     let routes = with_reflection(routes, &[tonic_health::pb::FILE_DESCRIPTOR_SET])?.prepare();
-    let limits = Limits::default();
     let gate = Gate {
         authenticator: Arc::new(Authenticator::open()),
         denials: Arc::new(LogDenials),
@@ -190,12 +193,19 @@ pub async fn serve_health(
         reflection: Reflection::Open,
         call_default: limits.call_default,
         connection: limits.connection,
+        open_streams: open_streams(&limits),
+        refusals: Arc::default(),
     };
     let listening = Listening { listener, tls: None, options: limits.listener, front: Arc::new(front) };
     serve_until(listening, shutdown, &stop).await;
     tasks.close();
     tasks.wait().await;
     Ok(())
+}
+
+fn open_streams(limits: &Limits) -> Shares {
+    let (most, most_of_one) = limits.max_open_streams;
+    Shares::new(most, most_of_one)
 }
 
 async fn serve_until(

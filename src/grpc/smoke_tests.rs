@@ -62,6 +62,7 @@ fn control(max_events_per_second: Option<u32>) -> Arc<Control> {
         secrets: Arc::clone(&secrets),
         clock: Arc::clone(&clock),
         account: crate::transport::account::Account::default(),
+        rates: None,
     };
     let store = Arc::new(MemoryStore::new(Arc::clone(&clock)));
     Arc::new(Control::new(store, Arc::new(courier), secrets, clock, settings))
@@ -399,7 +400,7 @@ async fn the_port_for_probes_answers_health_and_nothing_else() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (health, stop, tasks) = (HealthState::new(), CancellationToken::new(), TaskTracker::new());
-    tasks.spawn(serve_health(health.clone(), listener, stop.clone().cancelled_owned()));
+    tasks.spawn(serve_health(health.clone(), listener, Limits::default(), stop.clone().cancelled_owned()));
     tasks.close();
     let channel = Endpoint::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap();
     health.set_ready(true);

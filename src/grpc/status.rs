@@ -102,6 +102,15 @@ impl Problem {
         Self::new(Code::DeadlineExceeded, ErrorReason::CallTimedOut, message)
     }
 
+    /// The server, or the caller's address, has as many streams without credentials as there may be.
+    pub(super) fn too_many_open_streams(scope: &str, limit: usize) -> Self {
+        let message =
+            format!("{limit} streams without credentials are open, the limit of this {scope}; close some");
+        Self::new(Code::ResourceExhausted, ErrorReason::StreamLimitExceeded, message)
+            .with("limit", limit)
+            .with("scope", scope)
+    }
+
     /// The server stops.
     pub fn shutting_down() -> Self {
         let message =
@@ -216,6 +225,13 @@ impl From<Error> for Problem {
             }
             Error::QuotaExceeded { subject, plan, what, limit, usage, retry_after } => {
                 quota(what, message, (&plan, limit, usage)).of_quota(subject).after(retry_after)
+            }
+            Error::HostRateExceeded { organization_id, per_second, retry_after } => {
+                Self::new(Code::ResourceExhausted, ErrorReason::RateLimitExceeded, message)
+                    .with("limit_per_second", per_second)
+                    .with("scope", "host")
+                    .of_quota(format!("organization:{organization_id}"))
+                    .after(Some(retry_after))
             }
             Error::Unconfirmed { id } => {
                 Self::new(Code::InvalidArgument, ErrorReason::ConfirmationMissing, message)

@@ -638,8 +638,10 @@ async fn secrets_are_read_from_files_at_each_use_and_a_missing_one_is_on_the_rec
     };
     let refusal = server.try_create(draft()).await.unwrap_err();
     assert_eq!(refusal.fields(), ["destination.signing_secret"], "only what the operator allows");
-    let folder = format!("[{:?}]", server.folder().join("secrets"));
+    let folder = format!("[\"{}@{ORGANIZATION}\"]", server.folder().join("secrets").display());
     server.restart_with(&[("secrets.folders", &folder)]).await;
+    let stranger = server.try_create_in("org_other", draft()).await.unwrap_err();
+    assert_eq!(stranger, refusal, "what is for others is as closed as what is for nobody");
     let created = server.create(draft()).await;
     let summary = created.signing_secret_summary.unwrap();
     assert_eq!(summary.source(), v1::SecretSource::File);
@@ -662,13 +664,15 @@ async fn secrets_are_read_from_files_at_each_use_and_a_missing_one_is_on_the_rec
 async fn secrets_are_read_from_the_environment_where_the_operator_allows_the_name() {
     // PATH is in every environment, and what it holds is a fine key for a test.
     let receiver = Receiver::start().await;
-    let server = Server::with(&[("secrets.environment", r#"["PATH"]"#)]).await;
+    let server = Server::with(&[("secrets.environment", r#"["PATH@org_test"]"#)]).await;
     let draft = |name: &str| {
         let draft = destination(Contract::Workspace).url(receiver.url("/hook"));
         draft.secret_from(Source::EnvironmentVariable(name.into()))
     };
     let refusal = server.try_create(draft("HOME")).await.unwrap_err();
     assert_eq!(refusal.fields(), ["destination.signing_secret"]);
+    let stranger = server.try_create_in("org_other", draft("PATH")).await.unwrap_err();
+    assert_eq!(stranger.message.replace("PATH", "HOME"), refusal.message);
     let created = server.create(draft("PATH")).await;
     assert_eq!(created.signing_secret_summary.unwrap().source(), v1::SecretSource::EnvironmentVariable);
     server.emit(event("kpi.alert")).await;

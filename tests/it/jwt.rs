@@ -16,6 +16,7 @@ use ring::signature::{Ed25519KeyPair, KeyPair};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::{Value, json};
+use signalpost::grpc::proto::v1;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
@@ -43,12 +44,20 @@ impl SigningKey {
     }
 
     fn token(&self, role: &str) -> String {
-        let header = json!({"alg": "EdDSA", "typ": "JWT", "kid": self.id});
+        self.sign(&json!({"alg": "EdDSA", "typ": "JWT", "kid": self.id}), role)
+    }
+
+    /// A token that does not say with which key it was signed.
+    fn nameless_token(&self, role: &str) -> String {
+        self.sign(&json!({"alg": "EdDSA", "typ": "JWT"}), role)
+    }
+
+    fn sign(&self, header: &Value, role: &str) -> String {
         let claims = json!({
             "iss": "https://issuer.example", "aud": "signalpost", "sub": "svc", "exp": 4_102_444_800_i64,
             "groups": [role], "orgs": ["org_own"],
         });
-        let [header, claims] = [header, claims].map(|part| URL_SAFE_NO_PAD.encode(part.to_string()));
+        let [header, claims] = [header, &claims].map(|part| URL_SAFE_NO_PAD.encode(part.to_string()));
         let signed = URL_SAFE_NO_PAD.encode(self.pair.sign(format!("{header}.{claims}").as_bytes()));
         format!("{header}.{claims}.{signed}")
     }
@@ -137,6 +146,8 @@ async fn server(issuer: &KeyServer) -> (Server, tempfile::NamedTempFile) {
         ("auth.jwks_url", url.as_str()),
         ("auth.jwks_ca_file", ca.as_str()),
         ("auth.jwks_min_refresh", r#""500ms""#),
+        ("auth.jwks_refresh", r#""1s""#),
+        ("auth.reload", r#""50ms""#),
     ];
     (Server::with(&settings).await, file)
 }
@@ -182,4 +193,31 @@ async fn claims_become_rights_and_new_keys_are_fetched_when_a_token_names_one() 
     };
     tokio::time::timeout(PATIENCE, away).await.unwrap();
     call(&server, &reader, LIST, "org_own").await.unwrap();
+}
+
+#[tokio::test]
+async fn streams_end_with_the_key_of_their_token_whether_the_token_names_it_or_not() {
+    let (old, stays) = (SigningKey::new("old"), SigningKey::new("stays"));
+    let issuer = KeyServer::start(&[&old, &stays]).await;
+    let (server, _ca) = server(&issuer).await;
+    let watch = async |token: String| {
+        let request = v1::WatchDeliveriesRequest { organization_id: "org_own".into(), ..Default::default() };
+        server.deliveries().watch_deliveries(with_token(&token, request)).await.unwrap().into_inner()
+    };
+    let mut ending =
+        [watch(old.nameless_token("hooks-readers")).await, watch(old.token("hooks-readers")).await];
+    let mut going_on = watch(stays.nameless_token("hooks-readers")).await;
+    issuer.serve(&[&stays]);
+    for stream in &mut ending {
+        let ended = tokio::time::timeout(PATIENCE, stream.message()).await.unwrap().unwrap_err();
+        assert_eq!(ended.code(), Code::Unauthenticated);
+    }
+    // The same id for another key does not keep the old one's streams alive.
+    let mut renamed = watch(stays.token("hooks-readers")).await;
+    let other = SigningKey::new("stays");
+    issuer.serve(&[&other]);
+    for stream in [&mut renamed, &mut going_on] {
+        let ended = tokio::time::timeout(PATIENCE, stream.message()).await.unwrap().unwrap_err();
+        assert_eq!(ended.code(), Code::Unauthenticated);
+    }
 }

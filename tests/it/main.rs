@@ -53,6 +53,8 @@ mod sealing;
 #[cfg(test)]
 mod secure;
 #[cfg(test)]
+mod stop;
+#[cfg(test)]
 mod traces;
 #[cfg(test)]
 mod watch;

@@ -13,6 +13,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tonic::{Code, Request, Status};
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_client::HealthClient;
 use tonic_types::StatusExt;
 
 use crate::harness::{
@@ -129,6 +131,49 @@ async fn who_says_nothing_is_closed_and_takes_no_place_meanwhile_beyond_its_limi
         next.stream.read_exact(&mut head).await.ok().map(|_| ())
     })
     .await;
+}
+
+#[tokio::test]
+async fn an_address_with_silent_connections_keeps_no_other_one_out() {
+    let limits = [("limits.handshakes_per_address", "2"), ("limits.handshake_timeout", r#""60s""#)];
+    let server = Server::with(&limits).await;
+    let from = async |address: &str| {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind(format!("{address}:0").parse().unwrap()).unwrap();
+        Peer { stream: socket.connect(server.grpc_address()).await.unwrap() }
+    };
+    let _silent = [from("127.0.0.2").await, from("127.0.0.2").await];
+    assert!(from("127.0.0.2").await.is_closed_at_once().await);
+    let mut other = from("127.0.0.3").await;
+    other.stream.write_all(PREFACE).await.unwrap();
+    other.send(SETTINGS, 0, 0, &[]).await.unwrap();
+    let mut head = [0; 9];
+    timeout(PATIENCE, other.stream.read_exact(&mut head)).await.unwrap().unwrap();
+    assert_eq!(head[3], SETTINGS);
+}
+
+#[tokio::test]
+async fn watches_of_health_are_limited_in_all_and_by_address_on_both_ports() {
+    for limit in ["limits.health_watches", "limits.health_watches_per_address"] {
+        let server = Server::with(&[(limit, "2")]).await;
+        for address in [server.grpc_address(), server.health_address()] {
+            let channel = tonic::transport::Channel::from_shared(format!("http://{address}")).unwrap();
+            let mut client = HealthClient::new(channel.connect().await.unwrap());
+            let request = HealthCheckRequest { service: String::new() };
+            let first = client.watch(request.clone()).await.unwrap();
+            let _second = client.watch(request.clone()).await.unwrap();
+            let refusal = Refusal::from(client.watch(request.clone()).await.unwrap_err());
+            assert_eq!(refusal.code, Code::ResourceExhausted, "{limit}");
+            assert_eq!(
+                (refusal.reason.as_str(), refusal.metadata["limit"].as_str()),
+                ("STREAM_LIMIT_EXCEEDED", "2")
+            );
+            // Probes that ask once go on, and the place of a watch that ended is free again.
+            client.check(request.clone()).await.unwrap();
+            drop(first);
+            eventually("a place is free", async || client.clone().watch(request.clone()).await.ok()).await;
+        }
+    }
 }
 
 #[tokio::test]

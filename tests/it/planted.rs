@@ -266,10 +266,10 @@ async fn no_planted_secret_is_found_in_anything_that_a_run_leaves() {
     let secrets = tempfile::tempdir().unwrap();
     let file = secrets.path().join("key");
     fs::write(&file, "planted-file-secret\n").unwrap();
-    let folders = format!("[{:?}]", secrets.path());
+    let folders = format!("[\"{}@{ORGANIZATION}\"]", secrets.path().display());
     let home = Home::with(&[
         ("log.level", r#""trace""#),
-        ("secrets.environment", r#"["PLANTED"]"#),
+        ("secrets.environment", r#"["PLANTED@*"]"#),
         ("secrets.folders", &folders),
         ("egress.response_bodies", r#""always""#),
     ]);

@@ -6,7 +6,7 @@ use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
 /// A failed call with its details.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub struct Refusal {
     pub code: Code,
     pub message: String,
