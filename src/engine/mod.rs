@@ -31,6 +31,7 @@ mod notices;
 pub mod pick;
 pub mod replayer;
 pub mod room;
+mod rotations;
 pub mod rules;
 pub mod shard;
 pub mod turns;
