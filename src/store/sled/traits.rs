@@ -20,12 +20,11 @@ use crate::domain::time::Timestamp;
 use crate::store::backup::Backup;
 use crate::store::changes::ChangeFeed;
 use crate::store::directory::Directory;
-use crate::store::record::content_digest;
 use crate::store::retention::{Cuts, EraseFrom, ErasedEvent, Footprint, SweepFrom, Swept};
 use crate::store::{
     Backlog, CommitListener, CoverPage, CoverQuery, DeliveryPage, DeliveryQuery, DeliveryStore,
-    DestinationStore, DueEntry, EventStore, OrganizationStore, Page, ReplayPage, ReplayQuery, ReplayStep,
-    ReplayStore, RetentionStore, Settlement, Store, StoreError,
+    DestinationQuota, DestinationStore, DueEntry, EventStore, OrganizationStore, Page, ReplayPage,
+    ReplayQuery, ReplayStep, ReplayStore, RetentionStore, Settlement, Store, StoreError,
 };
 
 impl Store for SledStore {
@@ -51,7 +50,11 @@ impl Store for SledStore {
     }
 
     fn noting(&self, entry: AuditEntry) -> Arc<dyn Store> {
-        Arc::new(Self { trail: Some(Box::new(entry)), ..self.clone() })
+        Arc::new(Self { riders: self.riders.noting(entry), ..self.clone() })
+    }
+
+    fn telling(&self, events: Vec<NewEvent>) -> Arc<dyn Store> {
+        Arc::new(Self { riders: self.riders.telling(events), ..self.clone() })
     }
 }
 
@@ -59,11 +62,7 @@ impl Store for SledStore {
 impl EventStore for SledStore {
     async fn accept(&self, events: Vec<NewEvent>) -> Result<Vec<Acceptance>, StoreError> {
         // Hashed here, not on the writer's thread, which is the scarce one.
-        let submissions = events.into_iter().map(|event| {
-            let digest = event.event_id.is_some().then(|| content_digest(&event));
-            Submission { event, digest }
-        });
-        let submissions = submissions.collect();
+        let submissions = events.into_iter().map(Submission::from).collect();
         self.submit(Patience::Refuse, |reply| Command::Accept(submissions, reply)).await
     }
 
@@ -153,10 +152,10 @@ impl DestinationStore for SledStore {
     async fn create_destination(
         &self,
         destination: Destination,
-        limit: Option<u32>,
+        quota: Option<DestinationQuota>,
     ) -> Result<Arc<Destination>, StoreError> {
         let destination = Box::new(destination);
-        self.submit(Patience::Wait, |reply| Command::CreateDestination(destination, limit, reply)).await
+        self.submit(Patience::Wait, |reply| Command::CreateDestination(destination, quota, reply)).await
     }
 
     async fn update_destination(
