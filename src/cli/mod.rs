@@ -19,6 +19,7 @@ pub mod output;
 mod reference;
 mod rekey;
 mod runtime;
+mod schema;
 mod selection;
 mod serve;
 mod show;

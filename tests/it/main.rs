@@ -23,6 +23,8 @@ mod delivery;
 #[cfg(test)]
 mod destinations;
 #[cfg(test)]
+mod documents;
+#[cfg(test)]
 mod egress;
 #[cfg(test)]
 mod erase;
