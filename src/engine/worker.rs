@@ -14,7 +14,7 @@ use crate::engine::caught::caught;
 use crate::engine::item::Item;
 use crate::policy::host_rate::HostKey;
 use crate::policy::retry::{Facts, Verdict, judge};
-use crate::store::{Settlement, Stage, Store, StoreError};
+use crate::store::{Settlement, Store, StoreError};
 use crate::transport::courier::{Courier, Order};
 use crate::transport::turn::{HeldBack, Turn};
 

@@ -9,7 +9,7 @@ use crate::domain::delivery::{CycleCause, Delivery, DeliveryState, EndReason};
 use crate::domain::destination::DestinationState;
 use crate::domain::id::{DeliveryId, EventId};
 use crate::domain::settings::{DeliverySettings, Guarantee, RetryPolicy, RetrySchedule};
-use crate::store::{DeliveryStore, Store};
+use crate::store::DeliveryStore;
 use crate::transport::scripted::{ScriptedTransport, answered};
 
 const HOUR: Duration = Duration::from_secs(3600);
