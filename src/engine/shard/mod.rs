@@ -36,7 +36,7 @@ use crate::engine::rules::{Rules, ShardOptions};
 use crate::engine::worker::{Attempted, Worker};
 use crate::policy::host_rate::SharedRates;
 use crate::store::directory::DestinationEntry;
-use crate::store::{DueEntry, Page, StoreError};
+use crate::store::{DueEntry, Page, Settlement, StoreError};
 
 /// The loop looks at its timers at least this often, so that a clock that was set is noticed.
 const LONGEST_SLEEP: Duration = Duration::from_secs(60);
@@ -67,6 +67,7 @@ enum Done {
     Fresh(DestinationId, Result<Page<Arc<Event>>, StoreError>, OwnedSemaphorePermit),
     Due(DestinationId, Result<Page<DueEntry>, StoreError>),
     Settled(Group, Result<(), StoreError>),
+    Ended(Vec<Settlement>),
     Disabled(DestinationId, DisabledReason, Result<bool, StoreError>),
 }
 
@@ -239,6 +240,7 @@ impl Shard {
             }
             Done::Due(id, page) => self.loaded(id, page, Lane::loaded_due, Lane::load_due_failed),
             Done::Settled(group, result) => self.settled(group, result),
+            Done::Ended(settlements) => self.ledger.add(settlements),
             Done::Disabled(id, reason, result) => Self::disabled(id, reason, result),
         }
     }
@@ -256,6 +258,9 @@ mod tests;
 
 #[cfg(test)]
 mod isolation_tests;
+
+#[cfg(test)]
+mod ending_tests;
 
 #[cfg(test)]
 mod memory_tests;

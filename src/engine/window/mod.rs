@@ -250,11 +250,10 @@ impl Window {
         taken
     }
 
-    /// The key of the oldest delivery in memory.
-    #[must_use]
-    pub fn oldest(&self) -> Option<EventKey> {
-        let fresh = self.fresh.iter().next();
-        fresh.into_iter().chain(self.due.iter()).map(|item| item.key).min()
+    /// Those among which is whatever comes to its end by time first: fresh ones are in order of age, the others
+    /// are not.
+    pub fn candidates(&self) -> impl Iterator<Item = &Item> {
+        self.fresh.iter().take(1).chain(self.due.iter())
     }
 
     /// The first due time in memory.
