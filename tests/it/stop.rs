@@ -110,17 +110,18 @@ async fn callers_who_follow_health_have_no_failed_call_at_a_stop_and_nothing_is_
         let channel = process.channel.clone();
         callers.spawn(emit_while_serving(channel, serving.clone(), timeline.clone(), name));
     }
-    let follower = tokio::spawn(follow_health(process.channel.clone(), sender));
+    let mut follower = JoinSet::new();
+    follower.spawn(follow_health(process.channel.clone(), sender));
     eventually("the load runs", async || (timeline.acknowledged() > 200).then_some(())).await;
 
     let signal = Instant::now();
     let exit = process.terminate();
-    let (told, code) = tokio::join!(follower, exit);
+    let (told, code) = tokio::join!(follower.join_next(), exit);
     let exited = signal.elapsed();
     while let Some(caller) = callers.join_next().await {
         caller.unwrap();
     }
-    let told = told.unwrap().duration_since(signal);
+    let told = told.unwrap().unwrap().duration_since(signal);
     let last = timeline.acknowledged.lock().unwrap().iter().map(|(at, _)| *at).max().unwrap();
     let waiting = timeline.missing();
     println!(
