@@ -256,6 +256,13 @@ impl Window {
         self.fresh.iter().take(1).chain(self.due.iter())
     }
 
+    /// The key of the oldest delivery in memory.
+    #[must_use]
+    pub fn oldest(&self) -> Option<EventKey> {
+        let fresh = self.fresh.iter().next();
+        fresh.into_iter().chain(self.due.iter()).map(|item| item.key).min()
+    }
+
     /// The first due time in memory.
     #[must_use]
     pub fn first_due(&self) -> Option<Timestamp> {
