@@ -145,6 +145,14 @@ impl Running {
     }
 }
 
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It may be gone already; then there is nothing to do.
+        self.0.kill().ok();
+        self.0.wait().ok();
+    }
+}
+
 #[tokio::test]
 async fn a_tail_shows_changes_and_goes_on_behind_its_cursor_over_a_restart() {
     let receiver = Receiver::start().await;
