@@ -464,7 +464,12 @@ fn tls_files(tls: TlsConfig) -> TlsFiles {
     } else {
         ClientCertificates::Optional
     };
-    TlsFiles { certificate: tls.certificate, key: tls.key, clients: tls.client_ca.map(|path| (path, mode)) }
+    TlsFiles {
+        certificate: tls.certificate,
+        key: tls.key,
+        clients: tls.client_ca.map(|path| (path, mode)),
+        revocation_lists: tls.client_revocation_lists,
+    }
 }
 
 fn limits(config: &Config) -> Limits {

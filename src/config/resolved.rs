@@ -89,6 +89,8 @@ pub struct TlsConfig {
     pub key: PathBuf,
     /// The authorities of client certificates; default none, and then none are asked for.
     pub client_ca: Option<PathBuf>,
+    /// What they have revoked; default no lists, and then none are asked for.
+    pub client_revocation_lists: Vec<PathBuf>,
     /// Whether a client must show a certificate, where there are authorities; default `true`.
     pub client_certificates_required: bool,
 }

@@ -33,6 +33,7 @@ mod overdue;
 pub mod pick;
 pub mod replayer;
 pub mod room;
+mod rotations;
 pub mod rules;
 pub mod shard;
 pub mod turns;
