@@ -1,0 +1,102 @@
+//! Handing over what was accepted, to lanes that this replica owns: its own events out of memory, those of other
+//! replicas out of the store, all in order of their keys and each once.
+
+use std::sync::Arc;
+
+use tokio::sync::Mutex;
+
+use super::Core;
+use super::connect::query;
+use super::fault::Fault;
+use super::rows::{self, of_key};
+use crate::domain::event::Event;
+use crate::domain::id::EventKey;
+use crate::store::record::EventHead;
+
+/// How many events are read at once.
+const PAGE: i64 = 1000;
+
+/// Everything up to this key was handed over.
+pub(super) struct Conveyor {
+    seen: Mutex<EventKey>,
+}
+
+impl Conveyor {
+    pub(super) fn behind(key: EventKey) -> Self {
+        Self { seen: Mutex::new(key) }
+    }
+}
+
+impl Core {
+    /// Hands over a group of our own that was just committed; the last key before it was `before`.
+    pub(super) async fn hand_over(&self, before: EventKey, events: &[Arc<Event>]) {
+        let mut seen = self.conveyor.seen.lock().await;
+        if *seen < before
+            && let Err(fault) = self.read_up_to(&mut seen, before).await
+        {
+            tracing::warn!(?fault, "what others accepted could not be read; it is read again soon");
+            self.lease_call.notify_one();
+            return;
+        }
+        // What was read from the store meanwhile was handed over then.
+        let news: Vec<_> = events.iter().filter(|event| event.key > *seen).cloned().collect();
+        if let Some(last) = news.last() {
+            *seen = last.key;
+            self.tell(|listener| listener.accepted(&news));
+        }
+    }
+
+    /// Hands over what was committed up to this key.
+    pub(super) async fn catch_up(&self, to: EventKey) -> Result<(), Fault> {
+        let mut seen = self.conveyor.seen.lock().await;
+        self.read_up_to(&mut seen, to).await
+    }
+
+    /// Hands over whatever was committed.
+    pub(super) async fn catch_up_with_all(&self) -> Result<(), Fault> {
+        let client = self.reads.get().await?;
+        let rows = query(&client, "SELECT last_key FROM sequencer", &[]).await?;
+        let Some(row) = rows.first() else { return Ok(()) };
+        self.catch_up(rows::key(row.get(0))).await
+    }
+
+    /// Begins behind whatever was committed: what came before is read with the backlog of each lane.
+    pub(super) async fn skip_to_end(&self) -> Result<(), Fault> {
+        let mut seen = self.conveyor.seen.lock().await;
+        let client = self.reads.get().await?;
+        let rows = query(&client, "SELECT last_key FROM sequencer", &[]).await?;
+        if let Some(row) = rows.first() {
+            *seen = rows::key(row.get(0)).max(*seen);
+        }
+        Ok(())
+    }
+
+    async fn read_up_to(&self, seen: &mut EventKey, to: EventKey) -> Result<(), Fault> {
+        while *seen < to {
+            let owned = self.leases.owned_buckets();
+            let client = self.reads.get().await?;
+            let rows = query(&client, BETWEEN, &[&of_key(*seen), &of_key(to), &owned, &PAGE]).await?;
+            let mut events = Vec::with_capacity(rows.len());
+            for row in &rows {
+                let key = rows::key(row.get(0));
+                match rows::event(key, row.get(1)) {
+                    Ok(event) => events.push(Arc::new(event)),
+                    // Its lane finds it in the store, too, and says what becomes of it.
+                    Err(error) => tracing::error!(%error, "an accepted event can't be read"),
+                }
+            }
+            let is_last = rows.len() < usize::try_from(PAGE).unwrap_or(usize::MAX);
+            let last = rows.last().map(|row| rows::key(row.get(0)));
+            self.heads.add(events.iter().map(|event| EventHead::from(event.as_ref())));
+            if !events.is_empty() {
+                self.tell(|listener| listener.accepted(&events));
+            }
+            *seen = if is_last { to } else { last.unwrap_or(to) };
+        }
+        Ok(())
+    }
+}
+
+const BETWEEN: &str = "SELECT event_key, record FROM events
+    WHERE event_key > $1 AND event_key <= $2 AND (bucket IS NULL OR bucket = ANY($3::smallint[]))
+    ORDER BY event_key LIMIT $4";
