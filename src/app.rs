@@ -6,7 +6,7 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use anyhow::Context;
 use rustls::pki_types::CertificateDer;
@@ -33,6 +33,7 @@ use crate::grpc::server::{GrpcServer, serve_health};
 use crate::grpc::tls::{ClientCertificates, ServerTls, TlsFiles};
 use crate::metrics::{Metrics, StoreMetrics};
 use crate::policy::address::AddressPolicy;
+use crate::policy::host_rate::{HostRates, SharedRates};
 use crate::shutdown::{OnExit, Tasks};
 use crate::spans::Spans;
 use crate::store::keyring::Keyring;
@@ -191,6 +192,7 @@ struct Couriers {
     secrets: Arc<SecretReader>,
     clock: SharedClock,
     account: Account,
+    rates: Option<SharedRates>,
 }
 
 impl Couriers {
@@ -219,7 +221,9 @@ impl Couriers {
         };
         let secrets =
             SecretReader::new(allowed(&config.secrets.environment), allowed(&config.secrets.folders));
-        let couriers = Self { options, secrets: Arc::new(secrets), clock: Arc::clone(clock), account };
+        let rates = config.egress.per_host_rate.map(|rate| Arc::new(Mutex::new(HostRates::new(rate))));
+        let (secrets, clock) = (Arc::new(secrets), Arc::clone(clock));
+        let couriers = Self { options, secrets, clock, account, rates };
         // A mistake in the options shows here, before any thread has started.
         couriers.make()?;
         Ok(couriers)
@@ -238,6 +242,7 @@ impl Couriers {
             secrets: Arc::clone(&self.secrets),
             clock: Arc::clone(&self.clock),
             account: self.account.clone(),
+            rates: self.rates.clone(),
         }))
     }
 }
@@ -270,7 +275,6 @@ async fn start_engine(
         window: config.delivery.window,
         best_effort_window: config.delivery.best_effort_window,
         stop_deadline: config.delivery.shutdown_deadline,
-        per_host_rate: config.egress.per_host_rate,
         delivery_enabled: config.delivery.enabled,
         semaphor_enabled: config.delivery.enterprise_telemetry_enabled,
     };

@@ -1,6 +1,7 @@
 //! Testing a destination: the contract's test event, sent once.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::destination::under_destination;
 use super::{Control, Error, random};
@@ -10,6 +11,7 @@ use crate::domain::attempt::{Attempt, Trigger};
 use crate::domain::destination::{Destination, DestinationDraft};
 use crate::domain::id::{DestinationId, EventId, OrganizationId};
 use crate::transport::courier::Order;
+use crate::transport::turn::HeldBack;
 
 /// What to test.
 #[derive(Debug, Clone, PartialEq)]
@@ -41,7 +43,8 @@ impl Control {
     ///
     /// # Errors
     /// [`Error::Invalid`] with paths below `destination`, [`Error::NotFound`], [`Error::Precondition`]
-    /// where nothing is delivered on this installation.
+    /// where nothing is delivered on this installation, [`Error::HostRateExceeded`] where the organization sends
+    /// to the host as fast as it may.
     pub async fn test_destination(
         &self,
         caller: &Caller,
@@ -71,7 +74,13 @@ impl Control {
             number: 1,
             trigger: Trigger::Test,
         };
-        let attempt = self.courier.attempt(order).await;
+        let turn = self.courier.take_turn(&destination, &policy, &[]).await;
+        let turn = turn.map_err(|HeldBack { until, per_second }| Error::HostRateExceeded {
+            organization_id: id.clone(),
+            per_second,
+            retry_after: until.since(self.clock.now()).max(Duration::from_millis(1)),
+        })?;
+        let attempt = self.courier.attempt(turn, order).await;
         Ok(Tested { attempt, event_id })
     }
 

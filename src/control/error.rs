@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::auth::Denied;
 use crate::domain::contract::Contract;
 use crate::domain::delivery::StateKind;
-use crate::domain::id::ReplayId;
+use crate::domain::id::{OrganizationId, ReplayId};
 use crate::domain::replay::ReplayStateKind;
 use crate::domain::time::Timestamp;
 use crate::domain::violation::Violations;
@@ -175,6 +175,18 @@ pub enum Error {
         usage: u64,
         /// When to try again, where time alone helps.
         retry_after: Option<Duration>,
+    },
+    /// The organization sends to a host of somebody else as fast as it may.
+    #[error(
+        "{per_second} requests a second to this host is the limit, and others are ahead; wait and test again"
+    )]
+    HostRateExceeded {
+        /// Whose requests are counted.
+        organization_id: OrganizationId,
+        /// The limit.
+        per_second: u32,
+        /// When to try again.
+        retry_after: Duration,
     },
     /// Erasing an organization was not confirmed.
     #[error("erasing the organization `{id}` needs a confirmation: give its id once more, or its etag")]

@@ -70,6 +70,7 @@ fn house_with(change: impl FnOnce(&mut ControlSettings)) -> House {
         secrets: Arc::clone(&secrets),
         clock: Arc::clone(&clock),
         account: crate::transport::account::Account::default(),
+        rates: Some(Arc::new(std::sync::Mutex::new(crate::policy::host_rate::HostRates::new(1)))),
     };
     let store = Arc::new(MemoryStore::new(Arc::clone(&clock)));
     let control = Control::new(store, Arc::new(courier), secrets, clock, settings);
@@ -319,6 +320,25 @@ async fn a_test_sends_once_and_leaves_no_trace() {
     let refused = house.control.test_destination(&house.caller, ORG, form, None).await.unwrap_err();
     assert!(refused.to_string().starts_with("Webhook delivery is not available"));
     assert_eq!(house.transport.requests().len(), 1);
+}
+
+#[tokio::test]
+async fn tests_count_for_the_rate_of_a_host_and_are_told_when_to_come_back() {
+    let house = house();
+    let (mut sent, mut refused) = (0, Vec::new());
+    for _ in 0..20 {
+        let form = TestSubject::Form { draft: Box::new(draft(Contract::Observer)), destination_id: None };
+        match house.control.test_destination(&house.caller, ORG, form, None).await {
+            Ok(_) => sent += 1,
+            Err(error) => refused.push(error),
+        }
+    }
+    assert_eq!(house.transport.requests().len(), sent);
+    let told = |error: &Error| {
+        matches!(error, Error::HostRateExceeded { per_second: 1, retry_after, .. }
+            if !retry_after.is_zero() && *retry_after <= std::time::Duration::from_secs(1))
+    };
+    assert!(!refused.is_empty() && refused.iter().all(told), "{refused:?}");
 }
 
 #[tokio::test]

@@ -38,7 +38,7 @@ pub mod worker;
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use tokio::sync::{Notify, oneshot};
@@ -46,7 +46,6 @@ use tokio::sync::{Notify, oneshot};
 use crate::clock::SharedClock;
 use crate::domain::event::Event;
 use crate::domain::id::{DeliveryId, DestinationId, ReplayId};
-use crate::policy::host_rate::HostRates;
 use crate::store::{CommitListener, DueEntry, Store};
 use crate::transport::courier::Courier;
 use inbox::{Inbox, News};
@@ -91,11 +90,11 @@ impl Engine {
         couriers: Vec<Arc<Courier>>,
     ) -> Vec<Shard> {
         let mut shards = Vec::new();
-        let rates = options.per_host_rate.map(|rate| Arc::new(Mutex::new(HostRates::new(rate))));
         for (number, (inbox, courier)) in self.inboxes.iter().zip(couriers).enumerate() {
+            let rates = courier.rates.clone();
             let worker = Worker { store: Arc::clone(store), courier };
             let mut shard = Shard::new(worker, Arc::clone(clock), Arc::clone(inbox), options);
-            shard.share_hosts(rates.clone());
+            shard.share_hosts(rates);
             let mine = |id: &&DestinationId| shard_of(**id, self.inboxes.len()) == number;
             shard.open_backlog(backlog.iter().filter(mine).copied());
             shards.push(shard);

@@ -28,8 +28,6 @@ pub struct ShardOptions {
     pub best_effort_window: usize,
     /// How long a stop may take.
     pub stop_deadline: Duration,
-    /// The most requests a second of one organization to one host; `None` is any. All shards share it.
-    pub per_host_rate: Option<u32>,
     /// Whether anything is delivered at all.
     pub delivery_enabled: bool,
     /// Whether SEMAPHOR destinations are delivered to (seed 000).

@@ -12,9 +12,11 @@ use crate::domain::settings::EffectivePolicy;
 use crate::domain::time::Timestamp;
 use crate::engine::caught::caught;
 use crate::engine::item::Item;
+use crate::policy::host_rate::HostKey;
 use crate::policy::retry::{Facts, Verdict, judge};
 use crate::store::{Settlement, Stage, Store, StoreError};
 use crate::transport::courier::{Courier, Order};
+use crate::transport::turn::{HeldBack, Turn};
 
 /// What the record says of a fault of ours; the details are in the log.
 const FAULT: &str = "an internal error of Signalpost kept this event from being sent; its log says which";
@@ -35,14 +37,16 @@ pub struct Attempted {
     pub items: Vec<Item>,
     /// Items whose events are no longer stored.
     pub gone: Vec<Item>,
-    /// Items that could be sent, but shared the request with some that can't.
+    /// Items that were not sent: they shared the request with some that can't be, or their host has enough.
     pub spared: Vec<Item>,
+    /// Until when those wait; absent: they need not.
+    pub spared_until: Option<Timestamp>,
     /// The attempt; `None` when nothing was left to send.
     pub attempt: Option<Attempt>,
 }
 
 impl Worker {
-    /// Makes one attempt for all items together.
+    /// Makes one attempt for all items together. It counts for the hosts in `counted` already.
     ///
     /// # Errors
     /// [`StoreError`] when events could not be read; nothing was sent then, and the items come back.
@@ -51,6 +55,7 @@ impl Worker {
         destination: &Destination,
         policy: &EffectivePolicy,
         items: Vec<Item>,
+        counted: &[HostKey],
     ) -> Result<Attempted, (Vec<Item>, StoreError)> {
         let (items, gone) = match self.with_events(items).await {
             Ok(split) => split,
@@ -59,10 +64,22 @@ impl Worker {
         let Some(first) = items.first() else {
             return Ok(Attempted { gone, ..Attempted::default() });
         };
+        let turn = match self.courier.take_turn(destination, policy, counted).await {
+            Ok(turn) => turn,
+            // Where it leads was not known before; now it is, and the lane waits where it has to.
+            Err(HeldBack { until, .. }) => {
+                return Ok(Attempted {
+                    gone,
+                    spared: items,
+                    spared_until: Some(until),
+                    ..Attempted::default()
+                });
+            }
+        };
         let events: Vec<Arc<Event>> = items.iter().filter_map(|item| item.event.clone()).collect();
         let number = first.attempt_count.saturating_add(1);
         let order = Order { destination, policy, events: &events, number, trigger: trigger_of(first.cycle) };
-        let attempt = self.make(order).await;
+        let attempt = self.make(turn, order).await;
         // An ordered lane sends nothing past an event that can't be sent.
         let (items, spared) = match &attempt.outcome {
             Outcome::NotSent { refusal: Refusal::NotRenderable | Refusal::Fault, .. } if !policy.ordered => {
@@ -70,14 +87,14 @@ impl Worker {
             }
             _ => (items, Vec::new()),
         };
-        Ok(Attempted { items, gone, spared, attempt: Some(attempt) })
+        Ok(Attempted { items, gone, spared, spared_until: None, attempt: Some(attempt) })
     }
 
     /// Makes the attempt. A panic is a fault of ours that stays with these events: it is their outcome, on
     /// the record, and does not end the process, which would meet the same events again after each start.
-    async fn make(&self, order: Order<'_>) -> Attempt {
+    async fn make(&self, turn: Turn, order: Order<'_>) -> Attempt {
         let started_at = self.courier.clock.now();
-        caught(self.courier.attempt(order)).await.unwrap_or_else(|panic| {
+        caught(self.courier.attempt(turn, order)).await.unwrap_or_else(|panic| {
             tracing::error!(destination.id = %order.destination.id, panic, "an attempt has panicked");
             let attempt = Attempt {
                 number: order.number,

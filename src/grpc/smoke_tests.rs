@@ -62,6 +62,7 @@ fn control(max_events_per_second: Option<u32>) -> Arc<Control> {
         secrets: Arc::clone(&secrets),
         clock: Arc::clone(&clock),
         account: crate::transport::account::Account::default(),
+        rates: None,
     };
     let store = Arc::new(MemoryStore::new(Arc::clone(&clock)));
     Arc::new(Control::new(store, Arc::new(courier), secrets, clock, settings))

@@ -226,6 +226,13 @@ impl From<Error> for Problem {
             Error::QuotaExceeded { subject, plan, what, limit, usage, retry_after } => {
                 quota(what, message, (&plan, limit, usage)).of_quota(subject).after(retry_after)
             }
+            Error::HostRateExceeded { organization_id, per_second, retry_after } => {
+                Self::new(Code::ResourceExhausted, ErrorReason::RateLimitExceeded, message)
+                    .with("limit_per_second", per_second)
+                    .with("scope", "host")
+                    .of_quota(format!("organization:{organization_id}"))
+                    .after(Some(retry_after))
+            }
             Error::Unconfirmed { id } => {
                 Self::new(Code::InvalidArgument, ErrorReason::ConfirmationMissing, message)
                     .with("organization_id", id)

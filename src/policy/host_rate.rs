@@ -1,11 +1,13 @@
 //! How many requests a second an organization may send to one host that is somebody else's.
 //!
 //! An organization may have any number of destinations, and names cost nothing: without this bound they could
-//! all be aimed at one third party. So what counts is where names lead, as far as that is known.
+//! all be aimed at one third party. So each request counts for everybody whom it could hit: for its host's name,
+//! and for each address to which the name leads, or led while connections of that time may still be open.
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::{IpAddr, Ipv6Addr};
+use std::sync::{Arc, Mutex};
 
 use crate::domain::id::OrganizationId;
 use crate::domain::time::Timestamp;
@@ -21,7 +23,7 @@ const SITE_MASK: u128 = !(u64::MAX as u128);
 pub enum Host {
     /// By where it is.
     Address(IpAddr),
-    /// By its name, as long as nobody knows where it is.
+    /// By its name, wherever it is.
     Name(String),
 }
 
@@ -50,9 +52,13 @@ impl HostKey {
     }
 }
 
+/// The rates of hosts, for all who send.
+pub type SharedRates = Arc<Mutex<HostRates>>;
+
 /// The rates of all hosts: each has one second's worth at first, and never more.
 #[derive(Debug)]
 pub struct HostRates {
+    per_second: u32,
     /// Microseconds from one request to the next.
     gap: i64,
     /// When each host would have its whole rate again, in microseconds since 1970.
@@ -63,8 +69,34 @@ impl HostRates {
     /// So many requests a second to each host, at least one.
     #[must_use]
     pub fn new(per_second: u32) -> Self {
-        let per_second = i64::from(per_second.max(1));
-        Self { gap: (MICROS + per_second - 1) / per_second, full_at: HashMap::new() }
+        let per_second = per_second.max(1);
+        let gap = (MICROS + i64::from(per_second) - 1) / i64::from(per_second);
+        Self { per_second, gap, full_at: HashMap::new() }
+    }
+
+    /// How many requests a second there may be to each host.
+    #[must_use]
+    pub const fn per_second(&self) -> u32 {
+        self.per_second
+    }
+
+    /// From when on a request may begin that counts for all of these.
+    #[must_use]
+    pub fn all_free_at(&self, keys: &[HostKey], now: Timestamp) -> Timestamp {
+        keys.iter().map(|key| self.free_at(*key, now)).max().unwrap_or(now)
+    }
+
+    /// A request begins that counts for all of these, or for none of them.
+    ///
+    /// # Errors
+    /// From when on it may.
+    pub fn take_all(&mut self, keys: &[HostKey], now: Timestamp) -> Result<(), Timestamp> {
+        let free_at = self.all_free_at(keys, now);
+        if free_at > now {
+            return Err(free_at);
+        }
+        keys.iter().for_each(|key| self.take(*key, now));
+        Ok(())
     }
 
     /// How many requests may begin now.
@@ -154,6 +186,23 @@ mod tests {
         assert_eq!((rates.available(other, START), rates.free_at(other, START)), (1, START));
         assert_eq!(rates.available(key("acme", at("8.8.4.4")), START), 1);
         assert_eq!(rates.available(key("acme", Host::Name("dns.google".into())), START), 1);
+    }
+
+    #[test]
+    fn a_request_counts_for_everybody_whom_it_could_hit_or_for_nobody() {
+        let mut rates = HostRates::new(1);
+        let (name, victim, other) = (
+            key("acme", Host::Name("a.example".into())),
+            key("acme", at("8.8.8.8")),
+            key("acme", at("8.8.4.4")),
+        );
+        assert_eq!(rates.take_all(&[name, victim], START), Ok(()));
+        let second = START + Duration::from_secs(1);
+        // Another name of the victim, and another address of the name.
+        assert_eq!(rates.take_all(&[other, victim], START), Err(second));
+        assert_eq!(rates.take_all(&[other, name], START), Err(second));
+        assert_eq!(rates.take_all(&[other], START), Ok(()), "a refused request has counted for nobody");
+        assert_eq!(rates.take_all(&[], START), Ok(()));
     }
 
     #[test]

@@ -2,11 +2,10 @@
 
 use std::sync::Arc;
 
-use tokio::time::Instant;
-
 use super::account::{Account, AttemptTrace};
 use super::echo::without_secrets;
 use super::secrets::{SecretProblem, SecretReader};
+use super::turn::Turn;
 use super::{SendOptions, Sent, Transport};
 use crate::clock::SharedClock;
 use crate::contract::{self, RenderContext, RenderProblem, RenderedRequest, ResolvedSecrets};
@@ -17,6 +16,7 @@ use crate::domain::id::BatchId;
 use crate::domain::secret::HttpAuth;
 use crate::domain::settings::EffectivePolicy;
 use crate::domain::time::Timestamp;
+use crate::policy::host_rate::SharedRates;
 
 /// Makes attempts. It never fails: whatever goes wrong is the attempt's outcome.
 #[derive(Clone)]
@@ -29,6 +29,8 @@ pub struct Courier {
     pub clock: SharedClock,
     /// Where attempts are accounted for.
     pub account: Account,
+    /// How fast organizations may send to hosts of others; `None` is as fast as they like.
+    pub rates: Option<SharedRates>,
 }
 
 /// What to deliver in one request.
@@ -50,17 +52,18 @@ impl Courier {
     /// Reads the secrets, renders, sends and measures.
     ///
     /// A dropped future drops the request; the receiver may have got it nevertheless.
-    pub async fn attempt(&self, order: Order<'_>) -> Attempt {
-        let started_at = self.clock.now();
-        let begun = Instant::now();
+    pub async fn attempt(&self, turn: Turn, order: Order<'_>) -> Attempt {
+        let Turn { begun, begun_at: started_at, unreachable } = turn;
         let in_flight = self.account.metrics.begin();
         let trace = AttemptTrace::of(order, fastrand::u64(..));
-        let sent = match self.prepare(order, started_at, trace) {
-            Ok((request, secrets)) => {
-                let sent = self.transport.send(request, send_options(order.policy)).await;
+        let sent = match (self.prepare(order, started_at, trace), unreachable) {
+            (Ok(_), Some(sent)) => sent,
+            (Ok((request, secrets)), None) => {
+                let options = SendOptions { spent: begun.elapsed(), ..SendOptions::of(order.policy) };
+                let sent = self.transport.send(request, options).await;
                 without_echo(sent, order.destination, &secrets)
             }
-            Err(outcome) => Sent { outcome, remote_address: None },
+            (Err(outcome), _) => Sent { outcome, remote_address: None },
         };
         drop(in_flight);
         let attempt = Attempt {
@@ -147,8 +150,12 @@ fn batch_of(order: Order<'_>, now: Timestamp) -> Option<InBatch> {
     (order.events.len() > 1).then(|| InBatch { id: id(), position: 1 })
 }
 
-fn send_options(policy: &EffectivePolicy) -> SendOptions {
-    SendOptions { timeout: policy.timeout, allow_invalid_certificates: policy.allow_invalid_certificates }
+impl SendOptions {
+    /// At the beginning of an attempt.
+    pub(super) fn of(policy: &EffectivePolicy) -> Self {
+        let allow_invalid_certificates = policy.allow_invalid_certificates;
+        Self { timeout: policy.timeout, spent: std::time::Duration::ZERO, allow_invalid_certificates }
+    }
 }
 
 #[cfg(test)]
@@ -243,13 +250,17 @@ mod tests {
             secrets: Arc::default(),
             account: Account::default(),
             clock: Arc::new(TokioClock::starting_at(NOW)),
+            rates: None,
         }
     }
 
     async fn attempt(courier: &Courier, destination: &Destination) -> Attempt {
         let (policy, events) = (policy(), [event()]);
         let trigger = Trigger::Retry;
-        courier.attempt(Order { destination, policy: &policy, events: &events, number: 3, trigger }).await
+        let turn = courier.take_turn(destination, &policy, &[]).await.unwrap();
+        courier
+            .attempt(turn, Order { destination, policy: &policy, events: &events, number: 3, trigger })
+            .await
     }
 
     #[tokio::test(start_paused = true)]

@@ -4,7 +4,7 @@
 //! but the operator's, no second try by the client itself), within its time, and no answer can take memory.
 //! The engine alone decides on further attempts.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -126,12 +126,6 @@ impl HttpTransport {
         Ok(Self { options, clock, clients, resolver, beside_us })
     }
 
-    /// Looks a name up as a request would.
-    #[cfg(test)]
-    pub(super) async fn look_up(&self, name: &str) {
-        self.resolver.resolve(name).await.map(drop).unwrap_or_default();
-    }
-
     fn client_for(&self, url: &Url, allow_invalid_certificates: bool) -> &Client {
         let port = url.port_or_known_default().unwrap_or(0);
         let clients = self.beside_us.get(&port).map_or(&self.clients, |(clients, _)| clients);
@@ -139,11 +133,12 @@ impl HttpTransport {
     }
 
     /// What can be judged without a look-up: scheme, port, host and literal address.
-    fn vet(&self, request: &RenderedRequest) -> Result<(), String> {
-        if request.url().scheme() != "https" && !self.options.plain_http {
-            return Err("http:// is not allowed here; use https://".into());
+    fn vet(&self, url: &Url) -> Result<(), Sent> {
+        let refused = |detail| not_sent(Refusal::AddressNotAllowed, detail);
+        if url.scheme() != "https" && !self.options.plain_http {
+            return Err(refused("http:// is not allowed here; use https://".into()));
         }
-        resolve::vet(request.url(), &self.options.address_policy).map_err(|refused| refused.0)
+        resolve::vet(url, &self.options.address_policy).map_err(|error| refused(error.0))
     }
 
     async fn answered(&self, mut response: Response) -> Sent {
@@ -169,7 +164,25 @@ impl HttpTransport {
         }
     }
 
-    fn failed(&self, error: reqwest::Error, tls: bool, timeout: Duration) -> Sent {
+    fn note_answer(&self, url: &Url, sent: &Sent) {
+        if let (Some(UrlHost::Domain(name)), Some(address)) = (url.host(), sent.remote_address) {
+            self.resolver_of(url).note_answer(name, address.ip());
+        }
+    }
+
+    fn stage(&self, url: &Url, timeout: Duration) -> Stage {
+        Stage {
+            timed_out: false,
+            connecting: false,
+            resolving: false,
+            tls: url.scheme() == "https",
+            proxied: self.options.proxy.is_some(),
+            timeout,
+            connect_timeout: self.options.connect_timeout,
+        }
+    }
+
+    fn failed(&self, error: reqwest::Error, url: &Url, timeout: Duration) -> Sent {
         // The URL may carry a token of the receiver; nothing below may ever print it.
         let error = error.without_url();
         if error.is_builder() {
@@ -179,10 +192,7 @@ impl HttpTransport {
             timed_out: error.is_timeout(),
             connecting: error.is_connect(),
             resolving: error.is_dns(),
-            tls,
-            proxied: self.options.proxy.is_some(),
-            timeout,
-            connect_timeout: self.options.connect_timeout,
+            ..self.stage(url, timeout)
         };
         Sent { outcome: failure::classify(&error, stage), remote_address: None }
     }
@@ -197,29 +207,53 @@ impl HttpTransport {
 #[async_trait]
 impl Transport for HttpTransport {
     async fn send(&self, request: RenderedRequest, options: SendOptions) -> Sent {
-        if let Err(detail) = self.vet(&request) {
-            return not_sent(Refusal::AddressNotAllowed, detail);
+        let url = request.url();
+        if let Err(refused) = self.vet(url) {
+            return refused;
         }
-        let tls = request.url().scheme() == "https";
-        let client = self.client_for(request.url(), options.allow_invalid_certificates);
-        match client.execute(outgoing(&request, options.timeout)).await {
-            Ok(response) => self.answered(response).await,
-            Err(error) => self.failed(error, tls, options.timeout),
+        let client = self.client_for(url, options.allow_invalid_certificates);
+        match client.execute(outgoing(&request, options.timeout.saturating_sub(options.spent))).await {
+            Ok(response) => {
+                let sent = self.answered(response).await;
+                self.note_answer(url, &sent);
+                sent
+            }
+            Err(error) => self.failed(error, url, options.timeout),
         }
     }
 
-    fn third_party(&self, url: &Url) -> Option<Host> {
-        let ip = match url.host()? {
-            UrlHost::Ipv4(ip) => Some(IpAddr::V4(ip)),
-            UrlHost::Ipv6(ip) => Some(IpAddr::V6(ip)),
-            UrlHost::Domain(name) => self.resolver_of(url).last_known(name),
-        };
-        match ip {
-            // A network that the operator has opened is the operator's.
-            Some(ip) => is_public(ip).then(|| Host::at(ip)),
-            None => url.host_str().map(|name| Host::Name(name.to_owned())),
+    fn known_third_parties(&self, url: &Url) -> Vec<Host> {
+        match url.host() {
+            Some(UrlHost::Ipv4(ip)) => parties(None, &[ip.into()]),
+            Some(UrlHost::Ipv6(ip)) => parties(None, &[ip.into()]),
+            Some(UrlHost::Domain(name)) => parties(Some(name), &self.resolver_of(url).known(name)),
+            None => Vec::new(),
         }
     }
+
+    async fn find_third_parties(&self, url: &Url, options: SendOptions) -> Result<Vec<Host>, Sent> {
+        self.vet(url)?;
+        // Through a proxy, names are looked up there.
+        if let (Some(UrlHost::Domain(name)), None) = (url.host(), &self.options.proxy)
+            && let Err(error) = self.resolver_of(url).reach(name).await
+        {
+            let stage = Stage { connecting: true, resolving: true, ..self.stage(url, options.timeout) };
+            return Err(Sent { outcome: failure::classify(&error, stage), remote_address: None });
+        }
+        Ok(self.known_third_parties(url))
+    }
+}
+
+/// Whom a request could hit: the name, wherever it leads, and whoever is there. A network that the operator has
+/// opened is the operator's.
+fn parties(name: Option<&str>, addresses: &[IpAddr]) -> Vec<Host> {
+    let mut hosts: Vec<Host> =
+        addresses.iter().filter(|ip| is_public(**ip)).map(|ip| Host::at(*ip)).collect();
+    let is_third = addresses.is_empty() || !hosts.is_empty();
+    hosts.extend(name.filter(|_| is_third).map(|name| Host::Name(name.to_owned())));
+    let mut seen = HashSet::new();
+    hosts.retain(|host| seen.insert(host.clone()));
+    hosts
 }
 
 impl Clients {

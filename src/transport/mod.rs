@@ -14,6 +14,7 @@ pub mod resolve;
 pub mod scripted;
 pub mod secrets;
 pub mod tls;
+pub mod turn;
 
 #[cfg(test)]
 mod tests;
@@ -36,10 +37,19 @@ pub trait Transport: Send + Sync {
     /// Whatever the receiver does is an [`Outcome`]; there is no error.
     async fn send(&self, request: RenderedRequest, options: SendOptions) -> Sent;
 
-    /// Whose host a request to this URL would reach, as far as it is known without asking anybody; `None`
-    /// where it is the operator's own.
-    fn third_party(&self, url: &Url) -> Option<Host> {
-        url.host_str().map(|host| Host::Name(host.to_owned()))
+    /// Whom a request to this URL could hit, as far as it is known without asking anybody; nobody where all of it
+    /// is the operator's own.
+    fn known_third_parties(&self, url: &Url) -> Vec<Host> {
+        url.host_str().map(|host| Host::Name(host.to_owned())).into_iter().collect()
+    }
+
+    /// Whom a request to this URL, that is sent in the next moments, could hit.
+    ///
+    /// # Errors
+    /// What would become of the request, where it can't reach anybody.
+    async fn find_third_parties(&self, url: &Url, options: SendOptions) -> Result<Vec<Host>, Sent> {
+        let _ = options;
+        Ok(self.known_third_parties(url))
     }
 }
 
@@ -48,6 +58,8 @@ pub trait Transport: Send + Sync {
 pub struct SendOptions {
     /// From the start to the end of the response.
     pub timeout: Duration,
+    /// How much of it has passed already.
+    pub spent: Duration,
     /// Accept any certificate.
     pub allow_invalid_certificates: bool,
 }

@@ -34,6 +34,11 @@ const CACHE_TTL: Duration = Duration::from_secs(5);
 const CACHE_NAMES_MAX: usize = 10_000;
 /// The most addresses of one name that are handed on; more only make a failing connection slow.
 const ADDRESSES_MAX: usize = 16;
+/// What is left of an answer's time at least where somebody asks where a request will go.
+const FRESH_FOR: Duration = Duration::from_secs(1);
+/// How long an address counts for a name that has moved on: connections to it may still be in use. Longer than
+/// idle ones are kept.
+const EARLIER_FOR: Duration = Duration::from_secs(60);
 
 /// The policy does not allow to call there: a sentence for people, without the address.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -135,6 +140,18 @@ pub struct NameSource {
 struct Remembered {
     addresses: Arc<[SocketAddr]>,
     until: Instant,
+    /// Where it led before, or an answer came from, and when that was known last; the latest come last.
+    earlier: Vec<(IpAddr, Instant)>,
+}
+
+impl Remembered {
+    fn note(&mut self, ip: IpAddr, now: Instant) {
+        self.earlier.retain(|(known, seen_at)| *known != ip && now.duration_since(*seen_at) < EARLIER_FOR);
+        if self.earlier.len() >= ADDRESSES_MAX {
+            self.earlier.remove(0);
+        }
+        self.earlier.push((ip, now));
+    }
 }
 
 impl GuardedResolver {
@@ -157,9 +174,13 @@ impl GuardedResolver {
     /// # Errors
     /// [`ResolveError::Refused`] where none of them passes, the others where there is none.
     pub async fn resolve(&self, name: &str) -> Result<Arc<[SocketAddr]>, ResolveError> {
-        if let Some(addresses) = self.recall(name, Instant::now()) {
-            return Ok(addresses);
+        match self.recall(name, Instant::now()) {
+            Some(addresses) => Ok(addresses),
+            None => self.ask(name).await,
         }
+    }
+
+    async fn ask(&self, name: &str) -> Result<Arc<[SocketAddr]>, ResolveError> {
         let NameSource { look_up, timeout } = &self.source;
         let found = tokio::time::timeout(*timeout, look_up.look_up(name)).await;
         let found = found.map_err(|_| ResolveError::Slow(*timeout))?.map_err(ResolveError::Unresolved)?;
@@ -168,11 +189,34 @@ impl GuardedResolver {
         Ok(addresses)
     }
 
-    /// Where the name led when it was looked up last; of several addresses the lowest, whatever their order.
+    /// Every address that a request to the name may reach in the next moments: over a new connection, since what is
+    /// remembered now is used for that, or over one that is open.
+    ///
+    /// # Errors
+    /// As [`Self::resolve`].
+    pub async fn reach(&self, name: &str) -> Result<Vec<IpAddr>, ResolveError> {
+        if self.recall(name, Instant::now() + FRESH_FOR).is_none() {
+            self.ask(name).await?;
+        }
+        Ok(self.known(name))
+    }
+
+    /// The same as far as it is known without asking; empty where nothing is.
     #[must_use]
-    pub fn last_known(&self, name: &str) -> Option<IpAddr> {
-        let cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
-        cache.get(name).and_then(|known| known.addresses.iter().map(SocketAddr::ip).min())
+    pub fn known(&self, name: &str) -> Vec<IpAddr> {
+        let (cache, now) = (self.cache.lock().unwrap_or_else(PoisonError::into_inner), Instant::now());
+        let Some(known) = cache.get(name) else { return Vec::new() };
+        let earlier = known.earlier.iter().filter(|(_, seen_at)| now.duration_since(*seen_at) < EARLIER_FOR);
+        known.addresses.iter().map(SocketAddr::ip).chain(earlier.map(|(ip, _)| *ip)).collect()
+    }
+
+    /// An answer came from there: a connection may be open that is used again, wherever the name leads now.
+    pub fn note_answer(&self, name: &str, ip: IpAddr) {
+        let (mut cache, now) = (self.cache.lock().unwrap_or_else(PoisonError::into_inner), Instant::now());
+        let Some(known) = cache.get_mut(name) else { return };
+        if !known.addresses.iter().any(|address| address.ip() == ip) {
+            known.note(ip, now);
+        }
     }
 
     /// Keeps the addresses that pass. Which ones did not, and why, is for the operator alone.
@@ -204,13 +248,20 @@ impl GuardedResolver {
     fn remember(&self, name: &str, addresses: Arc<[SocketAddr]>, now: Instant) {
         let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
         if cache.len() >= CACHE_NAMES_MAX {
-            cache.retain(|_, known| known.until > now);
+            cache.retain(|_, known| known.until + EARLIER_FOR > now);
         }
         // Full of live names: start again, rather than to keep an order of age for so rare a case.
         if cache.len() >= CACHE_NAMES_MAX {
             cache.clear();
         }
-        cache.insert(name.to_owned(), Remembered { addresses, until: now + CACHE_TTL });
+        let entry = cache.entry(name.to_owned()).or_insert_with(|| Remembered {
+            addresses: Arc::from([]),
+            until: now,
+            earlier: Vec::new(),
+        });
+        let before = std::mem::replace(&mut entry.addresses, addresses);
+        entry.until = now + CACHE_TTL;
+        before.iter().for_each(|address| entry.note(address.ip(), now));
     }
 }
 

@@ -270,10 +270,7 @@ async fn many_destinations_at_one_host_together_are_as_fast_as_the_rate_of_the_h
  {
     let hosts = Arc::new(Hosts::default());
     let transport: Arc<dyn Transport> = Arc::<Hosts>::clone(&hosts);
-    let stage = Stage::with(transport, |options| {
-        options.max_in_flight = 256;
-        options.per_host_rate = Some(5);
-    });
+    let stage = Stage::with_host_rate(transport, 5);
     let begun = tokio::time::Instant::now();
     let mut aimed = Vec::new();
     for number in 0..50 {

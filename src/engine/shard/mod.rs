@@ -23,7 +23,7 @@ use crate::domain::event::Event;
 use crate::domain::id::DestinationId;
 use crate::domain::time::Timestamp;
 use crate::engine::agenda::Agenda;
-use crate::engine::hosts::{HostLines, SharedRates};
+use crate::engine::hosts::HostLines;
 use crate::engine::inbox::{Inbox, News};
 use crate::engine::item::Item;
 use crate::engine::lane::Lane;
@@ -31,6 +31,7 @@ use crate::engine::ledger::{GroupKeys, Ledger};
 use crate::engine::room::{Place, Room};
 use crate::engine::rules::{Rules, ShardOptions};
 use crate::engine::worker::{Attempted, Worker};
+use crate::policy::host_rate::SharedRates;
 use crate::store::directory::DestinationEntry;
 use crate::store::{DueEntry, Page, StoreError};
 

@@ -36,7 +36,7 @@ impl Shard {
         let mut finished: Vec<_> = attempted.gone.into_iter().map(|item| (item, None)).collect();
         let keys: Vec<EventKey> = attempted.spared.iter().map(|item| item.key).collect();
         self.end_flight(id, &keys);
-        self.slot(id).lane.spare(attempted.spared, now);
+        self.slot(id).lane.spare(attempted.spared, attempted.spared_until.unwrap_or(now));
         let Some(attempt) = attempted.attempt else {
             self.slot(id).lane.finished(finished, None);
             return;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::{Done, Shard, Slot};
 use crate::domain::id::DestinationId;
 use crate::domain::time::Timestamp;
+use crate::engine::hosts::Held;
 use crate::engine::item::Item;
 use crate::engine::lane::{Lane, Step};
 use crate::engine::window::Wanted;
@@ -44,13 +45,19 @@ impl Shard {
     /// Whether the organization sends to the lane's host as fast as it may. Then the lane stands in line, and
     /// callers can see it.
     fn is_held_by_its_host(&mut self, id: DestinationId, now: Timestamp) -> bool {
-        let Some(key) = self.host_of(id) else { return false };
+        let keys = self.hosts_of(id);
+        if keys.is_empty() {
+            return false;
+        }
         // Who has nothing to send takes nobody's turn.
         if !self.lanes.get(&id).is_some_and(|slot| slot.lane.may_start(now)) {
             self.pass_turn_on(id, now);
             return false;
         }
-        let Some(until) = self.hosts.hold_back(id, key, now) else { return false };
+        let Some(Held { until, next }) = self.hosts.hold_back(id, &keys, now) else { return false };
+        if let Some(next) = next {
+            self.queue(next);
+        }
         if let Some(Slot { lane, entry: Some(entry) }) = self.lanes.get(&id) {
             entry.status.set_lane(LaneStatus { host_turn_at: Some(until), ..lane.status() });
         }
@@ -63,11 +70,12 @@ impl Shard {
         }
     }
 
-    /// Whose rate the lane's requests count against, if anybody's.
-    fn host_of(&self, id: DestinationId) -> Option<HostKey> {
-        let entry = self.lanes.get(&id)?.entry.as_ref().filter(|_| self.hosts.are_limited())?;
-        let host = self.worker.courier.transport.third_party(entry.destination.url.as_url())?;
-        Some(HostKey::new(&entry.destination.organization_id, &host))
+    /// Whose rates the lane's requests count against, as far as it is known where they go.
+    fn hosts_of(&self, id: DestinationId) -> Vec<HostKey> {
+        let entry = self.lanes.get(&id).and_then(|slot| slot.entry.as_ref());
+        let Some(entry) = entry.filter(|_| self.hosts.are_limited()) else { return Vec::new() };
+        let hosts = self.worker.courier.transport.known_third_parties(entry.destination.url.as_url());
+        hosts.iter().map(|host| HostKey::new(&entry.destination.organization_id, host)).collect()
     }
 
     /// Whether outcomes pile up faster than the store takes them.
@@ -133,7 +141,7 @@ impl Shard {
     }
 
     fn start_attempt(&mut self, id: DestinationId, standing: Standing, items: Vec<Item>) {
-        let host = self.host_of(id);
+        let hosts = self.hosts_of(id);
         let Some(slot) = self.lanes.get_mut(&id) else { return };
         let Some(entry) = slot.entry.clone() else {
             slot.lane.put_back(items, Timestamp::default());
@@ -141,14 +149,12 @@ impl Shard {
         };
         let policy = Arc::clone(slot.lane.policy());
         entry.status.begin_flight(items.iter().map(|item| (item.key, item.attempt_count)));
-        if let Some(key) = host {
-            self.hosts.take(key, self.clock.now());
-        }
+        self.hosts.take(&hosts, self.clock.now());
         let worker = self.worker.clone();
         let bytes = items.iter().map(Item::bytes_in_flight).sum();
         let place = self.room.take(standing, bytes, policy.timeout, self.clock.now());
         self.running.spawn(async move {
-            let result = worker.attempt(&entry.destination, &policy, items).await;
+            let result = worker.attempt(&entry.destination, &policy, items, &hosts).await;
             Done::Attempted { id, place, result }
         });
     }

@@ -17,6 +17,7 @@ use crate::domain::secret::{HttpAuth, SigningSecrets};
 use crate::domain::settings::{DeliverySettings, RetryPolicy, RetrySchedule};
 use crate::domain::subscription::Subscription;
 use crate::engine::Engine;
+use crate::policy::host_rate::HostRates;
 use crate::store::memory::MemoryStore;
 use crate::store::{CommitListener, DeliveryStore, DestinationStore, EventStore, Store};
 use crate::transport::Transport;
@@ -82,8 +83,27 @@ impl Stage {
         let clock: SharedClock = Arc::new(TokioClock::starting_at(START));
         let store = Arc::new(MemoryStore::new(Arc::clone(&clock)));
         let secrets = Arc::new(SecretReader::new(Vec::new(), Vec::new()));
-        let courier =
-            Arc::new(Courier { transport, secrets, clock: Arc::clone(&clock), account: Account::default() });
+        let (account, rates) = (Account::default(), None);
+        let courier = Courier { transport, secrets, clock: Arc::clone(&clock), account, rates };
+        Self::with_courier((store, clock), courier, change)
+    }
+
+    /// A stage whose organizations send so many requests a second to one host.
+    pub(super) fn with_host_rate(transport: Arc<dyn Transport>, per_second: u32) -> Self {
+        let clock: SharedClock = Arc::new(TokioClock::starting_at(START));
+        let store = Arc::new(MemoryStore::new(Arc::clone(&clock)));
+        let rates = Some(Arc::new(Mutex::new(HostRates::new(per_second))));
+        let (secrets, account) = (Arc::default(), Account::default());
+        let courier = Courier { transport, secrets, clock: Arc::clone(&clock), account, rates };
+        Self::with_courier((store, clock), courier, |options| options.max_in_flight = 256)
+    }
+
+    fn with_courier(
+        (store, clock): (Arc<MemoryStore>, SharedClock),
+        courier: Courier,
+        change: impl FnOnce(&mut ShardOptions),
+    ) -> Self {
+        let courier = Arc::new(courier);
         let mut options = ShardOptions {
             max_in_flight: 16,
             max_bytes_in_flight: 64 << 20,
@@ -91,7 +111,6 @@ impl Stage {
             window: 8,
             best_effort_window: 8,
             stop_deadline: Duration::from_secs(25),
-            per_host_rate: None,
             delivery_enabled: true,
             semaphor_enabled: true,
         };

@@ -10,7 +10,15 @@ use std::sync::Mutex;
 use async_trait::async_trait;
 
 use super::*;
-use crate::policy::host_rate::Host;
+use crate::domain::contract::Contract;
+use crate::domain::destination::{Destination, DestinationState, DestinationUrl};
+use crate::domain::id::{DestinationId, OrganizationId};
+use crate::domain::secret::{HttpAuth, SigningSecrets};
+use crate::domain::settings::DeliverySettings;
+use crate::domain::subscription::Subscription;
+use crate::policy::host_rate::{Host, HostRates};
+use crate::transport::account::Account;
+use crate::transport::courier::Courier;
 use crate::transport::resolve::{LookUp, NameSource};
 
 /// Answers the questions for IPv4 addresses, one list after the other; the last one again and again.
@@ -260,24 +268,105 @@ async fn a_denied_host_is_not_even_looked_up() {
     assert_eq!(*dns.asked.lock().unwrap(), ["localhost"]);
 }
 
+fn destination(organization: &str, url: &str) -> Destination {
+    let now = Timestamp::from_millis(784_111_777_000);
+    Destination {
+        id: DestinationId::make(now, [7; 10]),
+        organization_id: OrganizationId::parse(organization).unwrap(),
+        display_name: String::new(),
+        url: DestinationUrl::parse(url, false).unwrap(),
+        contract: Contract::Observer,
+        subscription: Subscription::default(),
+        settings: DeliverySettings::default(),
+        signing: SigningSecrets { current: None, retiring: None },
+        http_auth: HttpAuth::Unauthenticated,
+        headers: Vec::new(),
+        state: DestinationState::Active,
+        created_at: now,
+        updated_at: now,
+        revision: 1,
+    }
+}
+
+fn named(name: &str) -> Host {
+    Host::Name(name.into())
+}
+
+fn hosts_at<const N: usize>(name: &str, addresses: [&str; N]) -> Vec<Host> {
+    let at = addresses.map(|text| Host::at(text.parse().unwrap()));
+    at.into_iter().chain([named(name)]).collect()
+}
+
 #[tokio::test]
-async fn names_that_lead_to_one_host_share_its_rate_and_the_operators_own_hosts_have_none() {
+async fn a_request_counts_for_its_name_and_every_address_behind_it_and_the_operators_own_hosts_have_no_rate()
+{
     // Public addresses behind two names, in any order; nothing is sent there.
-    let dns = DnsServer::answering(&[&["9.9.9.9", "9.9.9.8"], &["9.9.9.8", "9.9.9.9"], &["127.0.0.1"]]);
+    let dns = DnsServer::answering(&[&["9.9.9.9", "9.9.9.8"], &["9.9.9.8", "1.1.1.1"], &["127.0.0.1"]]);
     let transport = dns.transport(loopback_allowed());
-    let host = |text: &str| transport.third_party(&Url::parse(text).unwrap());
-    let by_name = |name: &str| Some(Host::Name(name.into()));
+    let url = |name: &str| Url::parse(&format!("http://{name}:8443/")).unwrap();
+    let found = async |name: &str| transport.find_third_parties(&url(name), within(LONG)).await.unwrap();
     let names = ["a.example", "b.example", "own.example"];
     for name in names {
-        assert_eq!(host(&format!("https://{name}/")), by_name(name), "nobody knows yet");
-        transport.look_up(name).await;
+        assert_eq!(transport.known_third_parties(&url(name)), [named(name)], "nobody knows yet");
     }
-    let by_address = Some(Host::at("9.9.9.8".parse().unwrap()));
-    assert_eq!(
-        names.map(|name| host(&format!("https://{name}/"))),
-        [by_address.clone(), by_address.clone(), None]
-    );
-    assert_eq!(host("https://[::ffff:9.9.9.8]:8443/"), by_address);
-    assert_eq!(host("https://127.0.0.1/"), None);
+    let wanted = [
+        hosts_at("a.example", ["9.9.9.9", "9.9.9.8"]),
+        hosts_at("b.example", ["9.9.9.8", "1.1.1.1"]),
+        vec![],
+    ];
+    for (name, wanted) in names.into_iter().zip(&wanted) {
+        assert_eq!(found(name).await, *wanted);
+        assert_eq!(transport.known_third_parties(&url(name)), *wanted, "it is known without asking now");
+    }
+    let literal = vec![Host::at("9.9.9.8".parse().unwrap())];
+    assert_eq!(found("[::ffff:9.9.9.8]").await, literal);
+    assert_eq!(found("127.0.0.1").await, []);
     assert_eq!(dns.asked(), 3);
+}
+
+#[tokio::test]
+async fn a_name_server_that_points_elsewhere_for_each_request_saves_nobody_a_rate() {
+    let dns = DnsServer::answering(&[&["9.9.9.9"], &["1.1.1.1"], &["8.8.8.8"]]);
+    let transport = dns.transport(AddressPolicy::default());
+    let url = Url::parse("https://moving.example/").unwrap();
+    let found = async || transport.find_third_parties(&url, within(LONG)).await.unwrap();
+    let later = async |seconds: u64| {
+        tokio::time::pause();
+        tokio::time::advance(Duration::from_secs(seconds)).await;
+        tokio::time::resume();
+    };
+    assert_eq!(found().await, hosts_at("moving.example", ["9.9.9.9"]));
+    later(6).await;
+    // A connection to the first one may be open.
+    assert_eq!(found().await, hosts_at("moving.example", ["1.1.1.1", "9.9.9.9"]));
+    // What is almost too old to be used for the connection is asked for anew.
+    later(4).await;
+    let all = hosts_at("moving.example", ["8.8.8.8", "9.9.9.9", "1.1.1.1"]);
+    assert_eq!((found().await, dns.asked()), (all, 3));
+    later(61).await;
+    assert_eq!(found().await, hosts_at("moving.example", ["8.8.8.8"]));
+}
+
+#[tokio::test]
+async fn an_attempt_gets_no_turn_where_any_of_its_hosts_has_enough() {
+    let dns = DnsServer::answering(&[&["9.9.9.9"], &["9.9.9.9", "1.1.1.1"], &["8.8.8.8"]]);
+    let courier = Courier {
+        transport: Arc::new(dns.transport(AddressPolicy::default())),
+        secrets: Arc::default(),
+        clock: Arc::new(TokioClock::starting_at(Timestamp::from_millis(784_111_777_000))),
+        account: Account::default(),
+        rates: Some(Arc::new(Mutex::new(HostRates::new(1)))),
+    };
+    let turn = async |organization: &str, host: &str| {
+        let destination = destination(organization, &format!("https://{host}/"));
+        let policy = crate::contract::effective_policy(&destination);
+        courier.take_turn(&destination, &policy, &[]).await.map(drop).map_err(|held| held.per_second)
+    };
+    assert_eq!(turn("acme", "one.example").await, Ok(()));
+    assert_eq!(turn("acme", "two.example").await, Err(1), "it leads to the same address");
+    assert_eq!(turn("acme", "9.9.9.9").await, Err(1), "the address itself");
+    assert_eq!(turn("acme", "1.1.1.1").await, Ok(()), "who got no turn has counted for nobody");
+    assert_eq!(turn("acme", "one.example").await, Err(1));
+    assert_eq!(turn("globex", "two.example").await, Ok(()), "another organization");
+    assert_eq!(turn("acme", "three.example").await, Ok(()));
 }

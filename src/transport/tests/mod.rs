@@ -140,7 +140,7 @@ fn request(url: &str) -> RenderedRequest {
 }
 
 const fn within(timeout: Duration) -> SendOptions {
-    SendOptions { timeout, allow_invalid_certificates: false }
+    SendOptions { timeout, spent: Duration::ZERO, allow_invalid_certificates: false }
 }
 
 async fn send(url: &str, timeout: Duration) -> Sent {

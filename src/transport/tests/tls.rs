@@ -57,7 +57,7 @@ async fn exchange(identity: &Identity, trusted: bool, allow_invalid_certificates
     let roots = if trusted { vec![identity.root.clone()] } else { Vec::new() };
     let transport = transport(HttpOptions { extra_root_certificates: roots, ..options() });
     let url = format!("https://localhost:{}/hook?token=planted", receiver.address.port());
-    transport.send(request(&url), SendOptions { timeout: LONG, allow_invalid_certificates }).await
+    transport.send(request(&url), SendOptions { allow_invalid_certificates, ..within(LONG) }).await
 }
 
 #[tokio::test]
