@@ -46,7 +46,7 @@ pub(super) fn run(arguments: &RekeyArguments) -> Exit {
 
 async fn rekey(config: &Config) -> anyhow::Result<Exit> {
     let mut signals = Signals::of_process()?;
-    let store = app::open_store(config, &(Arc::new(SystemClock) as _), StoreMetrics::default()).await?;
+    let store = app::open_embedded(config, &(Arc::new(SystemClock) as _), StoreMetrics::default()).await?;
     let resealed = until_interrupted(&store, &mut signals).await;
     let (key, seals) = (store.sealing_key(), store.seals().await);
     store.close().await?;

@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 use crate::domain::event::Event;
 use crate::domain::id::{DeliveryId, DestinationId, EventKey};
 use crate::domain::settings::Guarantee;
-use crate::store::DueEntry;
+use crate::store::{DueEntry, LostLanes};
 
 /// From so many handed-over deliveries on, only their keys are kept.
 const HANDED_OVER_MAX: usize = 16_384;
@@ -28,6 +28,10 @@ pub enum News {
     Ended(DeliveryId),
     /// A destination was created, changed or deleted.
     DestinationChanged(DestinationId),
+    /// The lane of this destination is ours from here on, and something waits for it in the store.
+    LaneGained(DestinationId),
+    /// Some lanes are not ours any more.
+    LanesLost(LostLanes),
 }
 
 #[derive(Debug, Default)]

@@ -85,6 +85,29 @@ pub trait Store:
     }
 }
 
+/// Which lanes were lost.
+#[derive(Clone)]
+pub struct LostLanes(Arc<dyn Fn(DestinationId) -> bool + Send + Sync>);
+
+impl LostLanes {
+    /// The lanes of the destinations for which this is true.
+    pub fn of(is_lost: impl Fn(DestinationId) -> bool + Send + Sync + 'static) -> Self {
+        Self(Arc::new(is_lost))
+    }
+
+    /// Whether the lane of a destination was lost.
+    #[must_use]
+    pub fn has(&self, id: DestinationId) -> bool {
+        (self.0)(id)
+    }
+}
+
+impl std::fmt::Debug for LostLanes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("LostLanes(…)")
+    }
+}
+
 /// Who is told of commits, after they are durable.
 pub trait CommitListener: Send + Sync {
     /// These events are new and durable, in order of their keys.
@@ -99,8 +122,8 @@ pub trait CommitListener: Send + Sync {
     fn replay_changed(&self, _id: ReplayId) {}
     /// Lanes are this process's from here on; these destinations have deliveries that wait in the store.
     fn lanes_gained(&self, _ids: &[DestinationId]) {}
-    /// Some lanes are no longer this process's: [`Store::owns`] says which.
-    fn lanes_lost(&self) {}
+    /// These lanes are no longer this process's.
+    fn lanes_lost(&self, _lost: &LostLanes) {}
 }
 
 /// Events: accepted once, never changed.

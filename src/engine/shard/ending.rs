@@ -21,7 +21,10 @@ impl Shard {
 
     pub(super) fn settled(&mut self, keys: &GroupKeys, result: Result<(), StoreError>) {
         self.ledger.stored();
-        if let Err(error) = result {
+        if let Err(StoreError::LeaseLost) = result {
+            // Whoever has the lane now makes these deliveries again.
+            tracing::warn!(lanes = keys.len(), "outcomes came after their lanes were lost");
+        } else if let Err(error) = result {
             // What was delivered will be delivered again after the restart that a failed store brings.
             tracing::error!(%error, "outcomes could not be recorded");
         }

@@ -6,6 +6,7 @@
 //! stop.
 
 mod ending;
+mod losing;
 mod outcomes;
 mod serving;
 
@@ -51,6 +52,8 @@ pub struct StopSignals {
 struct Slot {
     lane: Lane,
     entry: Option<Arc<DestinationEntry>>,
+    /// Another replica has it, and it goes with the last request that is under way.
+    lost: bool,
 }
 
 /// What a task of the shard comes back with.
@@ -105,7 +108,7 @@ impl Shard {
     pub fn open_backlog(&mut self, destination_ids: impl IntoIterator<Item = DestinationId>) {
         for id in destination_ids {
             let (lane, entry) = self.rules.open_lane(id, true);
-            self.lanes.insert(id, Slot { lane, entry });
+            self.lanes.insert(id, Slot { lane, entry, lost: false });
             self.queue(id);
         }
     }
@@ -148,30 +151,36 @@ impl Shard {
     fn take_inbox(&mut self) {
         let (news, missed) = self.inbox.take();
         for item in news {
-            let id = match item {
-                News::Accepted(id, event, guarantee) => {
-                    self.slot(id).lane.accepted(event, guarantee);
-                    id
-                }
-                News::Requeued(entry) => {
-                    self.slot(entry.id.destination_id).lane.requeued(entry);
-                    entry.id.destination_id
-                }
-                News::Ended(delivery) => {
-                    self.slot(delivery.destination_id).lane.ended(delivery.event_key);
-                    delivery.destination_id
-                }
-                News::DestinationChanged(id) => {
-                    self.reconfigure(id);
-                    id
-                }
-            };
-            self.queue(id);
+            self.take_news(item);
         }
         for (id, key) in missed {
-            self.slot(id).lane.missed(key);
-            self.queue(id);
+            if self.rules.store.owns(id) {
+                self.slot(id).lane.missed(key);
+                self.queue(id);
+            }
         }
+    }
+
+    fn take_news(&mut self, news: News) {
+        let id = match &news {
+            News::Accepted(id, ..) | News::DestinationChanged(id) | News::LaneGained(id) => *id,
+            News::Requeued(entry) => entry.id.destination_id,
+            News::Ended(delivery) => delivery.destination_id,
+            News::LanesLost(lost) => return self.lose_lanes(lost),
+        };
+        // Another replica hears of it, too, and does what is to be done.
+        if !self.rules.store.owns(id) {
+            return;
+        }
+        match news {
+            News::Accepted(_, event, guarantee) => self.slot(id).lane.accepted(event, guarantee),
+            News::Requeued(entry) => self.slot(id).lane.requeued(entry),
+            News::Ended(delivery) => self.slot(id).lane.ended(delivery.event_key),
+            News::DestinationChanged(_) => self.reconfigure(id),
+            News::LaneGained(_) => self.open_backlog([id]),
+            News::LanesLost(_) => {}
+        }
+        self.queue(id);
     }
 
     /// The lane of a destination, made where there is none.
@@ -180,7 +189,7 @@ impl Shard {
             Entry::Occupied(slot) => slot.into_mut(),
             Entry::Vacant(place) => {
                 let (lane, entry) = self.rules.open_lane(id, false);
-                place.insert(Slot { lane, entry })
+                place.insert(Slot { lane, entry, lost: false })
             }
         }
     }

@@ -174,7 +174,8 @@ impl Core {
             let (_, row) = tokio::try_join!(biased; tx.begin(), tx.run(&lock, &[]))?;
             (row, Vec::new(), Vec::new())
         } else {
-            let (ids, keys): ([&(dyn ToSql + Sync); 2], [&(dyn ToSql + Sync); 1]) = ([&organizations, &ids], [&keys]);
+            let (ids, keys): ([&(dyn ToSql + Sync); 2], [&(dyn ToSql + Sync); 1]) =
+                ([&organizations, &ids], [&keys]);
             let (_, row, known, keyed) = tokio::try_join!(biased;
                 tx.begin(),
                 tx.run(&lock, &[]),
@@ -250,7 +251,8 @@ impl Core {
         let last_key = of_key(last);
         let (destinations, waiting_keys) = &written.waiting;
         let (organizations, ids, id_keys, digests) = &written.ids;
-        let news = if self.leases.has_company() { listen::accepted(&self.leases, last) } else { String::new() };
+        let news =
+            if self.leases.has_company() { listen::accepted(&self.leases, last) } else { String::new() };
         let events: [&(dyn ToSql + Sync); 3] = [&written.keys, &written.buckets, &written.records];
         let waiting: [&(dyn ToSql + Sync); 2] = [destinations, waiting_keys];
         let names: [&(dyn ToSql + Sync); 4] = [organizations, ids, id_keys, digests];
@@ -270,7 +272,10 @@ impl Core {
 }
 
 /// The work, where there is any.
-async fn some(there_is: bool, work: impl Future<Output = Result<Vec<Row>, Fault>>) -> Result<Vec<Row>, Fault> {
+async fn some(
+    there_is: bool,
+    work: impl Future<Output = Result<Vec<Row>, Fault>>,
+) -> Result<Vec<Row>, Fault> {
     if there_is { work.await } else { Ok(Vec::new()) }
 }
 
@@ -342,7 +347,8 @@ const BY_ID: &str = "SELECT i.event_key, e.record, i.digest
 const BY_KEY: &str = "SELECT event_key, record FROM events WHERE event_key = ANY($1::uuid[])";
 const PUT_EVENTS: &str = "INSERT INTO events (event_key, bucket, record)
     SELECT * FROM unnest($1::uuid[], $2::smallint[], $3::bytea[])";
-const PUT_WAITING: &str = "INSERT INTO waiting (destination_id, event_key) SELECT * FROM unnest($1::uuid[], $2::uuid[])";
+const PUT_WAITING: &str =
+    "INSERT INTO waiting (destination_id, event_key) SELECT * FROM unnest($1::uuid[], $2::uuid[])";
 // An id whose event is gone is free again; its row may still be there.
 const PUT_IDS: &str = "INSERT INTO event_ids (organization_id, event_id, event_key, digest)
     SELECT * FROM unnest($1::text[], $2::text[], $3::uuid[], $4::bytea[])

@@ -32,7 +32,8 @@ impl Core {
 
     async fn read_audit(&self, asked: &AuditQuery) -> Result<AuditPage, Fault> {
         let client = self.reads.get().await?;
-        let (of, after) = (asked.organization_id.as_ref().map(OrganizationId::as_str), asked.after.map(of_id));
+        let (of, after) =
+            (asked.organization_id.as_ref().map(OrganizationId::as_str), asked.after.map(of_id));
         let sql = if of.is_some() { LIST_OF } else { LIST };
         let scanned = limit(ROWS_SCANNED);
         let rows = match of {
@@ -132,12 +133,14 @@ impl AuditStore for PostgresStore {
 
 const PUT: &str = "INSERT INTO audit (id, organization_id, record) VALUES ($1, $2, $3)
     ON CONFLICT (id) DO UPDATE SET record = excluded.record";
-const LIST: &str = "SELECT id, record FROM audit WHERE id < coalesce($1, 'ffffffff-ffff-ffff-ffff-ffffffffffff'::uuid)
+const LIST: &str =
+    "SELECT id, record FROM audit WHERE id < coalesce($1, 'ffffffff-ffff-ffff-ffff-ffffffffffff'::uuid)
     ORDER BY id DESC LIMIT $2";
 const LIST_OF: &str = "SELECT id, record FROM audit
     WHERE organization_id = $3 AND id < coalesce($1, 'ffffffff-ffff-ffff-ffff-ffffffffffff'::uuid)
     ORDER BY id DESC LIMIT $2";
-const EXPIRE: &str = "DELETE FROM audit WHERE id IN (SELECT id FROM audit WHERE id < $1 ORDER BY id LIMIT $2) RETURNING id";
+const EXPIRE: &str =
+    "DELETE FROM audit WHERE id IN (SELECT id FROM audit WHERE id < $1 ORDER BY id LIMIT $2) RETURNING id";
 const FORGET: &str = "SELECT id, record FROM audit
     WHERE organization_id = $1 AND id > coalesce($2, '00000000-0000-0000-0000-000000000000'::uuid)
     ORDER BY id LIMIT $3 FOR UPDATE";

@@ -112,7 +112,7 @@ impl Core {
         self.notify(&tx, listen::requeued(&self.leases, &entries)).await?;
         tx.commit().await?;
         self.publish(&placed, bytes);
-        self.tell(|listener| listener.requeued(&entries));
+        self.tell_in_order(|listener| listener.requeued(&entries)).await;
         Ok(entries)
     }
 
@@ -135,7 +135,7 @@ impl Core {
         self.notify(&tx, listen::ended(&self.leases, &ended)).await?;
         tx.commit().await?;
         self.publish(&placed, bytes);
-        self.tell(|listener| listener.ended(&ended));
+        self.tell_in_order(|listener| listener.ended(&ended)).await;
         Ok(ended)
     }
 }
@@ -148,7 +148,9 @@ pub(super) fn ending(
 ) -> (Vec<DeliveryId>, Vec<Placed>) {
     let (mut ended, mut placed) = (Vec::new(), Vec::new());
     for id in ids {
-        let Some(mut one) = present.remove(id).filter(|one| one.delivery.state.kind() == from) else { continue };
+        let Some(mut one) = present.remove(id).filter(|one| one.delivery.state.kind() == from) else {
+            continue;
+        };
         one.delivery.state = into.clone();
         placed.push(one.placed());
         ended.push(*id);

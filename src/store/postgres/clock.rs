@@ -37,7 +37,10 @@ impl FollowingClock {
         let uncertain = (after.as_millis() - before.as_millis()) / 2 + TOLERANCE_MILLIS;
         if (offset - known).abs() > uncertain {
             if (offset - known).abs() > WORTH_TELLING_MILLIS {
-                tracing::warn!(milliseconds = offset, "this machine's clock differs from the database's, which counts");
+                tracing::warn!(
+                    milliseconds = offset,
+                    "this machine's clock differs from the database's, which counts"
+                );
             }
             self.offset.store(offset, Ordering::Relaxed);
         }

@@ -77,8 +77,7 @@ impl Core {
     ) -> Result<Arc<Destination>, Fault> {
         let mut config = self.change_config().await?;
         let sql = "SELECT revision FROM destinations WHERE id = $1 AND organization_id = $2";
-        let rows =
-            config.tx.query(sql, &[&of_destination(new.id), &new.organization_id.as_str()]).await?;
+        let rows = config.tx.query(sql, &[&of_destination(new.id), &new.organization_id.as_str()]).await?;
         let revision = next_revision(rows.first(), Some(expected))?;
         let new = Destination { revision, ..new.clone() };
         self.put_destination_row(&mut config, &new, SET_DESTINATION).await?;
@@ -158,7 +157,8 @@ impl Core {
         if config.is_erasing(id).await? {
             return Ok(Vec::new());
         }
-        let rows = config.tx.query("SELECT revision FROM organizations WHERE id = $1", &[&id.as_str()]).await?;
+        let rows =
+            config.tx.query("SELECT revision FROM organizations WHERE id = $1", &[&id.as_str()]).await?;
         next_revision(rows.first(), expected)?;
         let sql = "SELECT id FROM destinations WHERE organization_id = $1 ORDER BY id";
         let rows = config.tx.query(sql, &[&id.as_str()]).await?;

@@ -8,9 +8,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use deadpool_postgres::{
-    Connect, Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime, Timeouts,
-};
+use deadpool_postgres::{Connect, Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime, Timeouts};
 use rustls::pki_types::CertificateDer;
 use rustls::{ClientConfig, RootCertStore};
 use tokio::runtime::Handle;
@@ -76,8 +74,11 @@ impl Connector {
     pub(super) fn pool(&self, connections: usize) -> Result<Pool, StoreError> {
         let manager = ManagerConfig { recycling_method: RecyclingMethod::Fast };
         let manager = Manager::from_connect(self.config.clone(), self.clone(), manager);
-        let timeouts =
-            Timeouts { wait: Some(CONNECT_TIMEOUT), create: Some(CONNECT_TIMEOUT), recycle: Some(CONNECT_TIMEOUT) };
+        let timeouts = Timeouts {
+            wait: Some(CONNECT_TIMEOUT),
+            create: Some(CONNECT_TIMEOUT),
+            recycle: Some(CONNECT_TIMEOUT),
+        };
         let pool = Pool::builder(manager).max_size(connections).timeouts(timeouts).runtime(Runtime::Tokio1);
         pool.build().map_err(|error| StoreError::CannotOpen(error.to_string()))
     }
@@ -104,7 +105,8 @@ impl Connect for Connector {
     fn connect(
         &self,
         config: &Config,
-    ) -> Pin<Box<dyn Future<Output = Result<(Client, JoinHandle<()>), tokio_postgres::Error>> + Send + '_>> {
+    ) -> Pin<Box<dyn Future<Output = Result<(Client, JoinHandle<()>), tokio_postgres::Error>> + Send + '_>>
+    {
         let (config, tls, runtime) = (config.clone(), self.tls.clone(), self.runtime.clone());
         Box::pin(async move {
             let inner = runtime.clone();
@@ -128,9 +130,9 @@ impl Connect for Connector {
 
 /// Reads a connection string, and says what TLS it means: required, but for a database on this machine.
 pub(super) fn parse(url: &str) -> Result<Config, String> {
-    let mut config: Config = url.parse().map_err(|_| {
-        "is no connection string; write postgres://user:password@host/database".to_owned()
-    })?;
+    let mut config: Config = url
+        .parse()
+        .map_err(|_| "is no connection string; write postgres://user:password@host/database".to_owned())?;
     if config.get_hosts().is_empty() {
         return Err("names no host; write postgres://user:password@host/database".to_owned());
     }

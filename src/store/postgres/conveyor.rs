@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, MutexGuard};
 
 use super::Core;
 use super::connect::query;
@@ -11,6 +11,7 @@ use super::fault::Fault;
 use super::rows::{self, of_key};
 use crate::domain::event::Event;
 use crate::domain::id::EventKey;
+use crate::store::CommitListener;
 use crate::store::record::EventHead;
 
 /// How many events are read at once.
@@ -25,9 +26,20 @@ impl Conveyor {
     pub(super) fn behind(key: EventKey) -> Self {
         Self { seen: Mutex::new(key) }
     }
+
+    /// Hands nothing over for as long as this is held.
+    pub(super) async fn stop(&self) -> MutexGuard<'_, EventKey> {
+        self.seen.lock().await
+    }
 }
 
 impl Core {
+    /// Tells what else lanes must hear in its order.
+    pub(super) async fn tell_in_order(&self, what: impl FnOnce(&dyn CommitListener)) {
+        let _still = self.conveyor.stop().await;
+        self.tell(what);
+    }
+
     /// Hands over a group of our own that was just committed; the last key before it was `before`.
     pub(super) async fn hand_over(&self, before: EventKey, events: &[Arc<Event>]) {
         let mut seen = self.conveyor.seen.lock().await;

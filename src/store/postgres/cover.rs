@@ -57,7 +57,8 @@ impl Core {
                 let (delivery, covered) = is_covered(asked, id, row)?;
                 scan.look(delivery, covered);
             }
-            let Some(next) = rows.last().map(|row| rows::key(row.get(1))).and_then(|key| shifted(key, 1)) else {
+            let Some(next) = rows.last().map(|row| rows::key(row.get(1))).and_then(|key| shifted(key, 1))
+            else {
                 return Ok(true);
             };
             if rows.len() < CHUNK || next > last {
@@ -119,12 +120,15 @@ fn is_covered(asked: &CoverQuery, id: DestinationId, row: &Row) -> Result<(Deliv
     let record: Option<&[u8]> = row.get(2);
     if asked.scope.kind != ReplayKind::Missed {
         let delivery = record.map(|record| rows::delivery(delivery_id(row), record));
-        return Ok((id, match delivery {
-            Some(Ok(delivery)) => covers(asked, &delivery),
-            // The step that would put it back passes over it and counts it.
-            Some(Err(_)) => true,
-            None => false,
-        }));
+        return Ok((
+            id,
+            match delivery {
+                Some(Ok(delivery)) => covers(asked, &delivery),
+                // The step that would put it back passes over it and counts it.
+                Some(Err(_)) => true,
+                None => false,
+            },
+        ));
     }
     match is_missed(asked, id, row) {
         Ok(missed) => Ok((id, missed)),

@@ -29,7 +29,8 @@ impl Core {
         trail: Option<&AuditEntry>,
     ) -> Result<Option<ErasedEvent>, Fault> {
         let tx = Tx::begun(&self.writes).await?;
-        let rows = tx.query("SELECT record FROM events WHERE event_key = $1 FOR UPDATE", &[&of_key(key)]).await?;
+        let rows =
+            tx.query("SELECT record FROM events WHERE event_key = $1 FOR UPDATE", &[&of_key(key)]).await?;
         let Some(stored) = rows.first().map(|row| row.get::<_, &[u8]>(0)) else {
             tx.roll_back().await;
             return Ok(None);
@@ -50,7 +51,7 @@ impl Core {
         tx.commit().await?;
         self.publish(&placed, bytes);
         if !ended.is_empty() {
-            self.tell(|listener| listener.ended(&ended));
+            self.tell_in_order(|listener| listener.ended(&ended)).await;
         }
         Ok(Some(ErasedEvent { at: now, ended }))
     }

@@ -15,6 +15,7 @@ use super::rows::{bucket_of, limit};
 use super::{Core, LeaseOptions, listen};
 use crate::domain::id::DestinationId;
 use crate::domain::time::Timestamp;
+use crate::store::LostLanes;
 
 /// How often whatever was not notified is looked for.
 const POLL: Duration = Duration::from_millis(800);
@@ -34,6 +35,10 @@ struct State {
     leaving: BTreeSet<u8>,
     polled_at: Option<Instant>,
     renewed_at: Option<Instant>,
+    /// Nothing is counted before this moment.
+    count_at: Option<Instant>,
+    /// What was counted last: deliveries that wait, and dead letters.
+    counted: (i64, i64),
 }
 
 /// Looks after the leases until the store is closed.
@@ -71,8 +76,9 @@ impl Core {
             self.catch_up_with_all().await?;
             self.write_size().await?;
             state.polled_at = Some(Instant::now());
+            self.count(state).await?;
         }
-        Ok(if state.leaving.is_empty() { self.pause() } else { DRAIN })
+        Ok(if state.leaving.is_empty() && state.to_open.is_empty() { self.pause() } else { DRAIN })
     }
 
     fn pause(&self) -> Duration {
@@ -102,7 +108,7 @@ impl Core {
 
     /// Becomes a member, once nothing of an earlier membership is under way any more.
     async fn join(&self, state: &mut State, options: &LeaseOptions) -> Result<(), Fault> {
-        if (0..=u8::MAX).any(|bucket| self.is_busy(bucket)) {
+        if !self.busy().is_empty() {
             return Ok(());
         }
         let asked_at = Instant::now();
@@ -137,9 +143,10 @@ impl Core {
         self.leases.renewed(asked_at, options.duration);
         state.renewed_at = Some(asked_at);
         if had_lapsed {
-            // Nobody took the lanes meanwhile; they go on from what is stored.
+            // Nobody took the lanes meanwhile. Each goes on from what is stored, once nothing of it is under way.
             let owned = self.leases.owned();
-            state.to_open.extend(owned.difference(&state.leaving));
+            self.lose(owned.clone());
+            state.to_open.extend(owned);
         }
         Ok(true)
     }
@@ -161,10 +168,16 @@ impl Core {
             tracing::warn!("the leases of this replica have lapsed and were taken over");
         }
         self.leases.expire();
-        self.leases.remove(0..=u8::MAX);
-        self.tell(|listener| listener.lanes_lost());
+        self.lose((0..=u8::MAX).collect());
         self.leases.rename();
-        *state = State::default();
+        *state = State { counted: state.counted, ..State::default() };
+    }
+
+    /// The lanes of these buckets are not ours from here on.
+    fn lose(&self, buckets: BTreeSet<u8>) {
+        self.leases.remove(buckets.iter().copied());
+        let lost = LostLanes::of(move |id| buckets.contains(&bucket_of(id)));
+        self.tell(|listener| listener.lanes_lost(&lost));
     }
 
     /// Removes members that have not renewed in time, and frees what they owned.
@@ -182,7 +195,11 @@ impl Core {
             let freed = tx.query(FREE, &[&id]).await?.len();
             self.notify(&tx, vec![listen::buckets_moved(&self.leases)]).await?;
             tx.commit().await?;
-            tracing::warn!(replica = name, lanes_of = freed, "a replica gave no sign of life; its lanes are taken over");
+            tracing::warn!(
+                replica = name,
+                lanes_of = freed,
+                "a replica gave no sign of life; its lanes are taken over"
+            );
             self.abandon(id).await?;
         }
         Ok(())
@@ -197,27 +214,27 @@ impl Core {
         let free: i64 = row.get(1);
         self.leases.set_company(members > 1);
         let share = share(members);
-        let mine = self.leases.owned().len();
-        if free > 0 && mine < share {
-            let wanted = limit(share - mine);
+        let mine: BTreeSet<u8> = self.leases.owned().union(&state.to_open).copied().collect();
+        if free > 0 && mine.len() < share {
+            let wanted = limit(share - mine.len());
             let rows = query(&client, CLAIM, &[&self.leases.holder(), &wanted]).await?;
-            let gained: BTreeSet<u8> = rows.iter().filter_map(|row| u8::try_from(row.get::<_, i16>(0)).ok()).collect();
-            self.leases.add(gained.iter().copied());
-            state.to_open.extend(gained);
-        } else if mine > share {
+            state.to_open.extend(rows.iter().filter_map(|row| u8::try_from(row.get::<_, i16>(0)).ok()));
+        } else if mine.len() > share {
             // Those with the highest numbers: the first one stays where it is as long as it can.
-            let surplus: BTreeSet<u8> = self.leases.owned().into_iter().rev().take(mine - share).collect();
-            self.leases.remove(surplus.iter().copied());
+            let surplus: BTreeSet<u8> = mine.iter().rev().take(mine.len() - share).copied().collect();
             state.to_open.retain(|bucket| !surplus.contains(bucket));
+            self.lose(surplus.clone());
             state.leaving.extend(surplus);
-            self.tell(|listener| listener.lanes_lost());
         }
         Ok(())
     }
 
     /// Frees buckets that are given away, as soon as nothing of them is under way.
     async fn let_go(&self, state: &mut State) -> Result<(), Fault> {
-        let drained: Vec<u8> = state.leaving.iter().copied().filter(|bucket| !self.is_busy(*bucket)).collect();
+        if state.leaving.is_empty() {
+            return Ok(());
+        }
+        let drained: BTreeSet<u8> = state.leaving.difference(&self.busy()).copied().collect();
         if drained.is_empty() {
             return Ok(());
         }
@@ -229,27 +246,59 @@ impl Core {
         if state.leaving.is_empty() { self.call_others().await } else { Ok(()) }
     }
 
-    /// Whether a request for a destination of the bucket is under way, or its outcome not stored yet.
-    fn is_busy(&self, bucket: u8) -> bool {
+    /// The buckets of destinations that have requests under way, or outcomes that are not stored yet.
+    fn busy(&self) -> BTreeSet<u8> {
         let entries = self.directory.entries();
-        let mine = entries.iter().filter(|entry| bucket_of(entry.destination.id) == bucket);
-        mine.into_iter().any(|entry| entry.status.has_flights())
+        let busy = entries.iter().filter(|entry| entry.status.has_flights());
+        busy.map(|entry| bucket_of(entry.destination.id)).collect()
     }
 
-    /// Begins the lanes of buckets that were gained.
+    /// Begins the lanes of buckets that are ours, where nothing of an earlier lease is under way.
     async fn open(&self, state: &mut State) -> Result<(), Fault> {
         if state.to_open.is_empty() {
             return Ok(());
         }
-        let is_new = |id: &DestinationId| state.to_open.contains(&bucket_of(*id));
-        // What was committed before this look is found here; what comes later is handed over.
         self.refresh().await?;
+        let free: BTreeSet<u8> = state.to_open.difference(&self.busy()).copied().collect();
+        let is_new = |id: &DestinationId| free.contains(&bucket_of(*id));
         let known: Vec<DestinationId> = self.directory.destination_ids().into_iter().filter(is_new).collect();
         self.refresh_health(&known).await?;
-        let work: Vec<DestinationId> = self.destinations_with_work().await?.into_iter().filter(is_new).collect();
-        tracing::debug!(buckets = state.to_open.len(), lanes = work.len(), "lanes are ours from here on");
+        if free.is_empty() {
+            return Ok(());
+        }
+        // Nothing is handed over meanwhile: what was committed before the look at what waits is found by it, and what
+        // comes later reaches lanes that know of it.
+        let _still = self.conveyor.stop().await;
+        self.leases.add(free.iter().copied());
+        let work = match self.destinations_with_work().await {
+            Ok(work) => work.into_iter().filter(is_new).collect::<Vec<_>>(),
+            Err(fault) => {
+                self.lose(free);
+                return Err(fault);
+            }
+        };
+        state.to_open.retain(|bucket| !free.contains(bucket));
+        tracing::debug!(buckets = free.len(), lanes = work.len(), "lanes are ours from here on");
         self.tell(|listener| listener.lanes_gained(&work));
-        state.to_open.clear();
+        Ok(())
+    }
+
+    /// Counts what waits, for the metrics of the replica that leads; those of the others show none. It takes a
+    /// twentieth of the time at most.
+    async fn count(&self, state: &mut State) -> Result<(), Fault> {
+        let begun = Instant::now();
+        if state.count_at.is_some_and(|at| begun < at) {
+            return Ok(());
+        }
+        let mut counted = (0, 0);
+        if self.leases.leads() {
+            let client = self.reads.get().await?;
+            let rows = query(&client, COUNT, &[]).await?;
+            counted = rows.first().map_or((0, 0), |row| (row.get(0), row.get(1)));
+        }
+        self.metrics.moved(counted.0 - state.counted.0, counted.1 - state.counted.1);
+        state.counted = counted;
+        state.count_at = Some(Instant::now() + begun.elapsed() * 20);
         Ok(())
     }
 
@@ -275,10 +324,13 @@ impl Core {
     }
 }
 
+const COUNT: &str = "SELECT (SELECT count(*) FROM waiting) + (SELECT count(*) FROM due),
+    (SELECT count(*) FROM deliveries WHERE state = 3)";
 const JOIN: &str = "INSERT INTO members (id, name, expires_at)
     VALUES ($1, $2, clock_timestamp() + make_interval(secs => $3))
     ON CONFLICT (id) DO UPDATE SET expires_at = excluded.expires_at";
-const RENEW: &str = "UPDATE members SET expires_at = clock_timestamp() + make_interval(secs => $2) WHERE id = $1
+const RENEW: &str =
+    "UPDATE members SET expires_at = clock_timestamp() + make_interval(secs => $2) WHERE id = $1
     RETURNING floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint";
 const TIME: &str = "SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint";
 const DEAD: &str = "SELECT id, name FROM members WHERE expires_at < clock_timestamp()";

@@ -121,7 +121,7 @@ impl Core {
         if let Some(moment) = deaf_since {
             let entries = self.requeued_since(moment - OVERLAP).await?;
             if !entries.is_empty() {
-                self.tell(|listener| listener.requeued(&entries));
+                self.tell_in_order(|listener| listener.requeued(&entries)).await;
             }
         }
         self.lease_call.notify_one();
@@ -159,12 +159,12 @@ impl Core {
         }
         if !ended.is_empty() {
             let ended: Vec<DeliveryId> = ended.into_iter().collect();
-            self.tell(|listener| listener.ended(&ended));
+            self.tell_in_order(|listener| listener.ended(&ended)).await;
         }
         if !requeued.is_empty() {
             // What is stored counts: one that was ended since does not wait.
             let entries = self.due_entries(&requeued).await?;
-            self.tell(|listener| listener.requeued(&entries));
+            self.tell_in_order(|listener| listener.requeued(&entries)).await;
         }
         Ok(())
     }

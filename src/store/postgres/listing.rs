@@ -77,7 +77,11 @@ async fn merged(
     }
     // Fresh ones first: one that gets its record in between is then seen twice, and not missed.
     let wants_fresh = asked.states.is_empty() || asked.states.contains(&StateKind::Waiting);
-    let fresh = if wants_fresh { fresh(client, &bounds, chunk).await? } else { Source { rows: Vec::new(), until: None } };
+    let fresh = if wants_fresh {
+        fresh(client, &bounds, chunk).await?
+    } else {
+        Source { rows: Vec::new(), until: None }
+    };
     let recorded = recorded(client, asked, &bounds, chunk).await?;
     let until = fresh.until.into_iter().chain(recorded.until).min();
     let mut rows = recorded.rows;
@@ -156,7 +160,8 @@ fn bounds(asked: &DeliveryQuery, after: Option<DeliveryId>, id: DestinationId) -
     };
     if let Some(after) = after {
         // Of the event listed last, destinations with larger ids are still to come.
-        let behind = if id > after.destination_id { Some(after.event_key) } else { shifted(after.event_key, -1) };
+        let behind =
+            if id > after.destination_id { Some(after.event_key) } else { shifted(after.event_key, -1) };
         last = last.min(behind?);
     }
     (first <= last).then(|| (of_destination(id), of_key(first), of_key(last)))

@@ -50,7 +50,8 @@ impl Partitions {
         if self.has(day) {
             return Ok(());
         }
-        let mut sql = format!("SET client_min_messages = warning; BEGIN; SELECT pg_advisory_xact_lock({LOCK});");
+        let mut sql =
+            format!("SET client_min_messages = warning; BEGIN; SELECT pg_advisory_xact_lock({LOCK});");
         let (from, to) = (uuid_text(first_key(day)), uuid_text(first_key(day + 1)));
         let there = query(client, EXISTS, &[&name(TABLES[0], day)]).await?;
         if there.is_empty() {

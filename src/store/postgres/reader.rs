@@ -159,7 +159,8 @@ impl Core {
     }
 }
 
-pub(super) const FRESH: &str = "SELECT w.event_key, e.record FROM waiting w JOIN events e ON e.event_key = w.event_key
+pub(super) const FRESH: &str =
+    "SELECT w.event_key, e.record FROM waiting w JOIN events e ON e.event_key = w.event_key
     WHERE w.destination_id = $1 AND w.event_key > coalesce($2, '00000000-0000-0000-0000-000000000000'::uuid)
     ORDER BY w.event_key LIMIT $3";
 pub(super) const DUE: &str = "SELECT event_key, due_at, record FROM due

@@ -110,7 +110,11 @@ impl Core {
         let begun: BTreeSet<String> = rows.iter().map(|row| row.get(0)).collect();
         for text in ids {
             let id = organization_id(text)?;
-            if begun.contains(text) { self.directory.begin_erasure(id) } else { self.directory.end_erasure(&id) }
+            if begun.contains(text) {
+                self.directory.begin_erasure(id)
+            } else {
+                self.directory.end_erasure(&id)
+            }
         }
         Ok(())
     }

@@ -26,7 +26,11 @@ use crate::store::{DueEntry, ReplayAction, ReplayPage, ReplayQuery, ReplayStep, 
 const REPLAYS_SCANNED: i64 = 2000;
 
 impl Core {
-    pub(super) async fn create_replay(&self, replay: &Replay, trail: Option<&AuditEntry>) -> Result<Replay, Fault> {
+    pub(super) async fn create_replay(
+        &self,
+        replay: &Replay,
+        trail: Option<&AuditEntry>,
+    ) -> Result<Replay, Fault> {
         let tx = Tx::begun(&self.writes).await?;
         // One after the other, over all replicas.
         tx.query("SELECT 1 FROM sequencer FOR UPDATE", &[]).await?;
@@ -114,13 +118,19 @@ impl Core {
         tx.commit().await?;
         self.publish(&sent.placed, bytes);
         if !entries.is_empty() {
-            self.tell(|listener| listener.requeued(&entries));
+            self.tell_in_order(|listener| listener.requeued(&entries)).await;
         }
         Ok(replay)
     }
 
     /// Begins a cycle for those that the replay takes; each comes back once, however often it is named.
-    async fn send(&self, tx: &Tx, replay: &Replay, ids: &[DeliveryId], now: Timestamp) -> Result<Sent, Fault> {
+    async fn send(
+        &self,
+        tx: &Tx,
+        replay: &Replay,
+        ids: &[DeliveryId],
+        now: Timestamp,
+    ) -> Result<Sent, Fault> {
         let ids: Vec<DeliveryId> = lifecycle::distinct(ids).collect();
         let kind = replay.scope.kind;
         // Only missed events get another route.
@@ -129,7 +139,9 @@ impl Core {
         let mut present = self.present(tx, &ids).await?;
         let mut sent = Sent::default();
         for id in &ids {
-            let Some(event) = events.get(&id.event_key).filter(|event| event.erased_at.is_none()) else { continue };
+            let Some(event) = events.get(&id.event_key).filter(|event| event.erased_at.is_none()) else {
+                continue;
+            };
             let one = match present.remove(id) {
                 Some(one) if !kind.takes(one.delivery.state.kind()) => continue,
                 Some(one) if one.delivery.organization_id != replay.organization_id => continue,
@@ -239,4 +251,5 @@ const RUNNING: &str = "SELECT r.id, r.record, n.succeeded, n.failed FROM replays
     JOIN replay_ends n ON n.replay_id = r.id WHERE r.running ORDER BY r.id";
 const RUNNING_OF: &str = "SELECT r.id, r.record, n.succeeded, n.failed FROM replays r
     JOIN replay_ends n ON n.replay_id = r.id WHERE r.running AND r.organization_id = $1";
-const LOCK_EVENTS: &str = "SELECT event_key, record FROM events WHERE event_key = ANY($1::uuid[]) ORDER BY event_key FOR UPDATE";
+const LOCK_EVENTS: &str =
+    "SELECT event_key, record FROM events WHERE event_key = ANY($1::uuid[]) ORDER BY event_key FOR UPDATE";

@@ -82,7 +82,12 @@ impl Core {
 
     // === Events ===
 
-    async fn sweep_events(&self, cuts: &Cuts, after: Option<EventKey>, budget: usize) -> Result<Swept, Fault> {
+    async fn sweep_events(
+        &self,
+        cuts: &Cuts,
+        after: Option<EventKey>,
+        budget: usize,
+    ) -> Result<Swept, Fault> {
         let mut swept = Swept { next: Some(SweepFrom::Replays(None)), ..Swept::default() };
         let end = Timestamp::from_millis(self.single_cuts(cuts).latest().as_millis().saturating_add(1));
         let (after, end) = (after.map_or(Uuid::nil(), of_key), of_key(EventKey::lower_bound(end)));
@@ -137,7 +142,8 @@ impl Core {
             tx.roll_back().await;
             return Ok((0, 0));
         }
-        let letters: Vec<DeliveryId> = doomed.iter().flat_map(|(_, remains)| remains.dead_letters.clone()).collect();
+        let letters: Vec<DeliveryId> =
+            doomed.iter().flat_map(|(_, remains)| remains.dead_letters.clone()).collect();
         present.retain(|id, _| letters.contains(id));
         let (expired, placed) = ending(&letters, present, (StateKind::DeadLettered, &expired_at(cuts.now)));
         let events: Vec<&Event> = doomed.iter().map(|(event, _)| *event).collect();
@@ -149,7 +155,7 @@ impl Core {
         self.heads.forget(&events.iter().map(|event| event.key).collect::<Vec<_>>());
         self.publish(&placed, -bytes);
         if !expired.is_empty() {
-            self.tell(|listener| listener.ended(&expired));
+            self.tell_in_order(|listener| listener.ended(&expired)).await;
         }
         Ok((events.len(), expired.len()))
     }
@@ -209,7 +215,12 @@ impl Core {
 
     // === Replays ===
 
-    async fn sweep_replays(&self, cuts: &Cuts, after: Option<ReplayId>, budget: usize) -> Result<Swept, Fault> {
+    async fn sweep_replays(
+        &self,
+        cuts: &Cuts,
+        after: Option<ReplayId>,
+        budget: usize,
+    ) -> Result<Swept, Fault> {
         let client = self.writes.get().await?;
         let after = after.map_or(Uuid::nil(), of_id);
         let rows = query(&client, ENDED_REPLAYS, &[&after, &limit(ROWS_LOOKED_AT)]).await?;
@@ -220,7 +231,12 @@ impl Core {
                 break;
             }
             swept.next = Some(SweepFrom::Replays(Some(id_of(row.get(0)))));
-            over.extend(replay_of(row).ok().filter(|replay| is_replay_over(replay, cuts)).map(|replay| of_id(replay.id)));
+            over.extend(
+                replay_of(row)
+                    .ok()
+                    .filter(|replay| is_replay_over(replay, cuts))
+                    .map(|replay| of_id(replay.id)),
+            );
         }
         if rows.len() < ROWS_LOOKED_AT && over.len() < budget {
             swept.next = None;
@@ -255,7 +271,8 @@ pub(super) async fn remove_events(tx: &Tx, events: &[&Event]) -> Result<i64, Fau
     tx.query(REMOVE_WAITING, &[&owners, &of]).await?;
     tx.query(REMOVE_DUE, &[&owners, &of]).await?;
     bytes += weight(&tx.query(REMOVE_EVENTS, &[&keys]).await?);
-    let ids = tx.query("DELETE FROM event_ids WHERE event_key = ANY($1::uuid[]) RETURNING 0", &[&keys]).await?;
+    let ids =
+        tx.query("DELETE FROM event_ids WHERE event_key = ANY($1::uuid[]) RETURNING 0", &[&keys]).await?;
     Ok(bytes + limit(ids.len()) * ROW_BYTES)
 }
 
@@ -290,7 +307,8 @@ const DROP_IDS: &str = "DELETE FROM event_ids WHERE (organization_id, event_id) 
 const ENDED_REPLAYS: &str = "SELECT r.id, r.record, n.succeeded, n.failed FROM replays r
     JOIN replay_ends n ON n.replay_id = r.id WHERE r.id > $1 ORDER BY r.id LIMIT $2";
 const REMOVE_REPLAYS: &str = "DELETE FROM replays WHERE id = ANY($1::uuid[]) AND NOT running RETURNING 0";
-const REMOVE_EVENTS: &str = "DELETE FROM events WHERE event_key = ANY($1::uuid[]) RETURNING octet_length(record)";
+const REMOVE_EVENTS: &str =
+    "DELETE FROM events WHERE event_key = ANY($1::uuid[]) RETURNING octet_length(record)";
 const REMOVE_DELIVERIES: &str = "DELETE FROM deliveries d USING unnest($1::uuid[], $2::uuid[]) AS gone (d, k)
     WHERE d.destination_id = gone.d AND d.event_key = gone.k RETURNING octet_length(d.record)";
 const REMOVE_WAITING: &str = "DELETE FROM waiting w USING unnest($1::uuid[], $2::uuid[]) AS gone (d, k)

@@ -25,7 +25,11 @@ pub(super) fn newest() -> i32 {
 
 /// Brings the schema to the newest version, and answers from which.
 pub(super) async fn migrate(client: &Object) -> Result<i32, Fault> {
-    client.batch_execute(&format!("SET statement_timeout = 0; SET lock_timeout = 0; SELECT pg_advisory_lock({LOCK})")).await?;
+    client
+        .batch_execute(&format!(
+            "SET statement_timeout = 0; SET lock_timeout = 0; SELECT pg_advisory_lock({LOCK})"
+        ))
+        .await?;
     let migrated = migrate_locked(client).await;
     let unlock = format!("SELECT pg_advisory_unlock({LOCK}); RESET statement_timeout; RESET lock_timeout");
     client.batch_execute(&unlock).await?;
@@ -33,7 +37,8 @@ pub(super) async fn migrate(client: &Object) -> Result<i32, Fault> {
 }
 
 async fn migrate_locked(client: &Object) -> Result<i32, Fault> {
-    let table = "CREATE TABLE IF NOT EXISTS signalpost_schema (version int NOT NULL, oldest_reader int NOT NULL)";
+    let table =
+        "CREATE TABLE IF NOT EXISTS signalpost_schema (version int NOT NULL, oldest_reader int NOT NULL)";
     client.batch_execute(&format!("SET client_min_messages = warning; {table}")).await?;
     let found = check(client).await?;
     for (number, migration) in (1..).zip(MIGRATIONS) {

@@ -9,17 +9,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
-use tokio_postgres::error::SqlState;
 use tokio_postgres::Row;
+use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
+use super::Core;
 use super::change::LOCK_DELIVERIES;
 use super::connect::Tx;
 use super::fault::{Fault, again};
 use super::rows::{self, bucket_number, delivery_id, of_destination, split};
 use super::write::Placed;
-use super::Core;
 use crate::domain::delivery::Delivery;
 use crate::domain::destination::DestinationHealth;
 use crate::domain::id::{DeliveryId, DestinationId, EventKey};
@@ -64,7 +64,8 @@ struct Outcomes {
 
 impl Core {
     async fn settle_calls(&self, calls: Vec<Submitted>) {
-        let (mut replies, mut outcomes) = (Vec::new(), Outcomes { settlements: Vec::new(), health: Vec::new() });
+        let (mut replies, mut outcomes) =
+            (Vec::new(), Outcomes { settlements: Vec::new(), health: Vec::new() });
         for call in calls {
             let buckets: BTreeSet<i16> = buckets_of(&call.settlements, &call.health).into_iter().collect();
             replies.push((call.reply, buckets));
@@ -146,7 +147,8 @@ impl Core {
         let (take, lock) = (tx.prepare(TAKE_WAITING).await?, tx.prepare(LOCK_DELIVERIES).await?);
         let holder = self.leases.holder();
         let leased = self.leases.are_shared();
-        let (me, mine): ([&(dyn ToSql + Sync); 1], [&(dyn ToSql + Sync); 2]) = ([&holder], [&holder, &buckets]);
+        let (me, mine): ([&(dyn ToSql + Sync); 1], [&(dyn ToSql + Sync); 2]) =
+            ([&holder], [&holder, &buckets]);
         let takes: [&(dyn ToSql + Sync); 2] = [&fresh_columns.0, &fresh_columns.1];
         let locks: [&(dyn ToSql + Sync); 2] = [&other_columns.0, &other_columns.1];
         let (_, member, owned, taken, locked) = tokio::try_join!(biased;
@@ -274,13 +276,17 @@ fn buckets_of(settlements: &[Settlement], health: &Health) -> Vec<i16> {
     ids.map(bucket_number).collect::<BTreeSet<_>>().into_iter().collect()
 }
 
-async fn some(there_is: bool, work: impl Future<Output = Result<Vec<Row>, Fault>>) -> Result<Vec<Row>, Fault> {
+async fn some(
+    there_is: bool,
+    work: impl Future<Output = Result<Vec<Row>, Fault>>,
+) -> Result<Vec<Row>, Fault> {
     if there_is { work.await } else { Ok(Vec::new()) }
 }
 
 async fn write_health(tx: &Tx, health: &Health) -> Result<(), Fault> {
     // The last one of a destination counts.
-    let latest: HashMap<DestinationId, &DestinationHealth> = health.iter().map(|(id, one)| (*id, one)).collect();
+    let latest: HashMap<DestinationId, &DestinationHealth> =
+        health.iter().map(|(id, one)| (*id, one)).collect();
     let mut latest: Vec<_> = latest.into_iter().collect();
     latest.sort_unstable_by_key(|(id, _)| *id);
     if latest.is_empty() {
@@ -301,7 +307,9 @@ fn is_passing(fault: &Fault) -> bool {
             None => true,
             // Connection, resources, intervention, conflict, a transaction that was ended, read-only after a failover.
             Some(code) => {
-                ["08", "53", "57", "40", "25", "55", "28", "3D"].iter().any(|class| code.code().starts_with(class))
+                ["08", "53", "57", "40", "25", "55", "28", "3D"]
+                    .iter()
+                    .any(|class| code.code().starts_with(class))
                     || *code == SqlState::IO_ERROR
             }
         },

@@ -112,7 +112,8 @@ impl PostgresStore {
             Err(_) => Err(closed()),
         };
         let left = self.core.in_time(self.core.leave()).await.map_err(|fault| self.core.failed(fault));
-        let written = self.core.in_time(self.core.write_size()).await.map_err(|fault| self.core.failed(fault));
+        let written =
+            self.core.in_time(self.core.write_size()).await.map_err(|fault| self.core.failed(fault));
         self.core.closed.cancel();
         settled.and(left).and(written)
     }
@@ -135,7 +136,8 @@ fn explain(fault: Fault) -> StoreError {
 }
 
 fn start_thread() -> Result<(Thread, Handle), StoreError> {
-    let runtime = Builder::new_current_thread().enable_all().build().map_err(|error| cannot(&error.to_string()))?;
+    let runtime =
+        Builder::new_current_thread().enable_all().build().map_err(|error| cannot(&error.to_string()))?;
     let handle = runtime.handle().clone();
     let closed = CancellationToken::new();
     let until = closed.clone();

@@ -122,7 +122,8 @@ fn programs() -> PathBuf {
     let known = folders.chain(std::env!("PATH").split(':').map(PathBuf::from));
     let found = known.filter(|folder: &PathBuf| Path::new(&folder.join("initdb")).exists());
     let newest = found.max_by_key(|folder| {
-        let version = folder.parent().and_then(Path::file_name).map(|name| name.to_string_lossy().into_owned());
+        let version =
+            folder.parent().and_then(Path::file_name).map(|name| name.to_string_lossy().into_owned());
         version.and_then(|version| version.parse::<u32>().ok())
     });
     newest.expect("these tests need PostgreSQL's server programs (Debian: apt-get install postgresql)")

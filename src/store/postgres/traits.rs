@@ -30,7 +30,11 @@ impl PostgresStore {
         self.trail.as_deref()
     }
 
-    async fn submit(&self, events: Vec<NewEvent>, routed_at: Option<u64>) -> Result<Vec<Acceptance>, StoreError> {
+    async fn submit(
+        &self,
+        events: Vec<NewEvent>,
+        routed_at: Option<u64>,
+    ) -> Result<Vec<Acceptance>, StoreError> {
         if self.core.closed.is_cancelled() {
             return Err(closed());
         }

@@ -169,4 +169,5 @@ const PUT_DELIVERIES: &str = "INSERT INTO deliveries (destination_id, event_key,
     SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::smallint[], $4::bigint[], $5::uuid[], $6::bytea[])
     ON CONFLICT (destination_id, event_key) DO UPDATE
     SET state = excluded.state, ended_at = excluded.ended_at, holder = excluded.holder, record = excluded.record";
-const COUNT_ENDS: &str = "UPDATE replay_ends SET succeeded = succeeded + $2, failed = failed + $3 WHERE replay_id = $1";
+const COUNT_ENDS: &str =
+    "UPDATE replay_ends SET succeeded = succeeded + $2, failed = failed + $3 WHERE replay_id = $1";

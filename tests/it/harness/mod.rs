@@ -3,6 +3,9 @@
 mod callers;
 mod certificates;
 mod drafts;
+mod postgres;
+#[path = "../../../src/store/postgres/test_server.rs"]
+mod postgres_server;
 mod receiver;
 mod refusal;
 mod scrape;
@@ -11,6 +14,8 @@ mod server;
 pub use callers::{Raw, TokenFile, call_any, naming, swap, with_token};
 pub use certificates::{Authority, Pair, TlsFolder, secure_endpoint};
 pub use drafts::{DestinationDraft, EventDraft, destination, event, millis, number_of};
+pub use postgres::{database, is_store_shared};
+pub use postgres_server::{FAST, TestServer};
 pub use receiver::{Receiver, TestIdentity, event_ids, genuine, header};
 pub use refusal::Refusal;
 pub use scrape::{Page, Scrape};
