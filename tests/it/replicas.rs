@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use signalpost::domain::contract::Contract;
 use signalpost::grpc::proto::v1;
 use signalpost::grpc::proto::v1::event_ingest_client::EventIngestClient;
+use tokio::task::JoinSet;
 use tonic::transport::Channel;
 use tonic_types::StatusExt;
 
@@ -276,8 +277,7 @@ async fn killing_replicas_under_load_loses_nothing_and_keeps_the_order() {
         fleet.create(0, ordered(&receiver, path)).await;
     }
     let load = Load::new(&fleet);
-    let emitters: Vec<_> =
-        paths.iter().map(|path| tokio::spawn(Arc::clone(&load).emit(path.clone()))).collect();
+    let emitters: JoinSet<()> = paths.iter().map(|path| Arc::clone(&load).emit(path.clone())).collect();
     let mut longest = Duration::ZERO;
     for round in 0..6 {
         let victim = round % 3;
@@ -298,9 +298,7 @@ async fn killing_replicas_under_load_loses_nothing_and_keeps_the_order() {
         fleet.balanced().await;
     }
     load.stop.store(true, Ordering::Relaxed);
-    for emitter in emitters {
-        emitter.await.unwrap();
-    }
+    emitters.join_all().await;
     let account = account(&load, &receiver).await;
     println!("{account:?}, longest take-over {longest:?}, refused {}", load.refused.load(Ordering::Relaxed));
     assert_eq!((account.lost, account.out_of_order), (0, 0), "{account:?}\n{}", fleet.logs());
@@ -317,8 +315,7 @@ async fn a_replica_that_stood_still_for_longer_than_its_lease_settles_nothing_an
         fleet.create(0, ordered(&receiver, path)).await;
     }
     let load = Load::new(&fleet);
-    let emitters: Vec<_> =
-        paths.iter().map(|path| tokio::spawn(Arc::clone(&load).emit(path.clone()))).collect();
+    let emitters: JoinSet<()> = paths.iter().map(|path| Arc::clone(&load).emit(path.clone())).collect();
     eventually("events are accepted", async || (load.count() > 200).then_some(())).await;
     for _ in 0..3 {
         fleet.process(1).send("-STOP");
@@ -331,9 +328,7 @@ async fn a_replica_that_stood_still_for_longer_than_its_lease_settles_nothing_an
         fleet.balanced().await;
     }
     load.stop.store(true, Ordering::Relaxed);
-    for emitter in emitters {
-        emitter.await.unwrap();
-    }
+    emitters.join_all().await;
     let account = account(&load, &receiver).await;
     println!("{account:?}");
     assert_eq!((account.lost, account.out_of_order), (0, 0), "{account:?}\n{}", fleet.logs());
@@ -350,8 +345,7 @@ async fn a_database_that_goes_away_is_an_error_for_callers_and_a_pause_for_lanes
         fleet.create(0, ordered(&receiver, path)).await;
     }
     let load = Load::new(&fleet);
-    let emitters: Vec<_> =
-        paths.iter().map(|path| tokio::spawn(Arc::clone(&load).emit(path.clone()))).collect();
+    let emitters: JoinSet<()> = paths.iter().map(|path| Arc::clone(&load).emit(path.clone())).collect();
     let go_on = async || {
         let before = load.count();
         eventually("events are accepted", async || (load.count() > before + 100).then_some(())).await;
@@ -384,9 +378,7 @@ async fn a_database_that_goes_away_is_an_error_for_callers_and_a_pause_for_lanes
     fleet.sql(held).await;
     go_on().await;
     load.stop.store(true, Ordering::Relaxed);
-    for emitter in emitters {
-        emitter.await.unwrap();
-    }
+    emitters.join_all().await;
     let account = account(&load, &receiver).await;
     println!("{account:?}, refused {}", load.refused.load(Ordering::Relaxed));
     assert_eq!((account.lost, account.out_of_order), (0, 0), "{account:?}\n{}", fleet.logs());

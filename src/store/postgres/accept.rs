@@ -31,6 +31,9 @@ const GROUP_BYTES: usize = 4 * 1024 * 1024;
 /// An event, and the digest of its content if its caller gave it an id.
 type Submission = (NewEvent, Option<[u8; 16]>);
 
+/// Events by the ids that they have taken, with the digests of their contents.
+type Known = HashMap<(OrganizationId, EventId), (Arc<Event>, Option<[u8; 16]>)>;
+
 /// A call that waits for the next group.
 pub(super) struct Submitted {
     events: Vec<Submission>,
@@ -86,7 +89,7 @@ struct Turn {
     last_key: EventKey,
     config_version: u64,
     /// Events that took ids of this group before, with their digests.
-    by_id: HashMap<(OrganizationId, EventId), (Arc<Event>, Option<[u8; 16]>)>,
+    by_id: Known,
 }
 
 /// What is to be written for a group.
@@ -208,7 +211,7 @@ impl Core {
     fn judge(&self, group: &[Submitted], turn: &Turn, now: Timestamp) -> (Answers, Written) {
         let mut written = Written::default();
         let mut last_key = turn.last_key;
-        let mut new: HashMap<(OrganizationId, EventId), (Arc<Event>, Option<[u8; 16]>)> = HashMap::new();
+        let mut new = Known::new();
         let mut answers = Vec::with_capacity(group.len());
         for call in group {
             if call.routed_at.is_some_and(|routed_at| routed_at != turn.config_version) {
@@ -341,7 +344,7 @@ fn copy(error: &StoreError) -> StoreError {
 }
 
 const LOCK: &str = "SELECT last_key, config_version FROM sequencer FOR UPDATE";
-const BY_ID: &str = "SELECT i.event_key, e.record, i.digest
+pub(super) const BY_ID: &str = "SELECT i.event_key, e.record, i.digest
     FROM unnest($1::text[], $2::text[]) AS asked (organization_id, event_id)
     JOIN event_ids i USING (organization_id, event_id) JOIN events e ON e.event_key = i.event_key";
 const BY_KEY: &str = "SELECT event_key, record FROM events WHERE event_key = ANY($1::uuid[])";

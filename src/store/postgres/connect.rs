@@ -31,6 +31,10 @@ const IDLE_IN_TRANSACTION: Duration = Duration::from_secs(2);
 const LOCK_TIMEOUT: Duration = Duration::from_secs(4);
 /// A peer that has vanished is noticed within this time.
 const KEEPALIVE: Duration = Duration::from_secs(10);
+/// Every statement of ours finds its rows by an index, however large a table is and whatever its statistics say. Plans
+/// are made once on each connection: with partitions, planning costs more than most of the statements.
+const PLANNING: &str = "-c plan_cache_mode=force_generic_plan -c enable_seqscan=off -c enable_hashjoin=off \
+    -c enable_mergejoin=off -c jit=off";
 /// How many notifications may wait to be read; where there are more, the replica looks for itself.
 const NOTIFICATIONS: usize = 4096;
 
@@ -55,7 +59,7 @@ impl Connector {
     ) -> Result<Self, StoreError> {
         let mut config = parse(url).map_err(StoreError::CannotOpen)?;
         let options = format!(
-            "{} -c statement_timeout={} -c lock_timeout={} -c idle_in_transaction_session_timeout={}",
+            "{} {PLANNING} -c statement_timeout={} -c lock_timeout={} -c idle_in_transaction_session_timeout={}",
             config.get_options().unwrap_or_default(),
             statement_timeout.as_millis(),
             LOCK_TIMEOUT.min(statement_timeout).as_millis(),

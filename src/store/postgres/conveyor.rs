@@ -109,6 +109,6 @@ impl Core {
     }
 }
 
-const BETWEEN: &str = "SELECT event_key, record FROM events
+pub(super) const BETWEEN: &str = "SELECT event_key, record FROM events
     WHERE event_key > $1 AND event_key <= $2 AND (bucket IS NULL OR bucket = ANY($3::smallint[]))
     ORDER BY event_key LIMIT $4";

@@ -180,7 +180,7 @@ pub(super) const DEAD_LETTERS: &str = "SELECT x.destination_id, x.event_key, x.r
         WHERE destination_id = asked.d AND event_key >= asked.first AND event_key <= asked.last AND state = 3
         ORDER BY event_key DESC LIMIT $4) AS x
     ORDER BY x.event_key DESC, x.destination_id LIMIT $4";
-const FRESH: &str = "SELECT x.destination_id, x.event_key, e.record
+pub(super) const FRESH: &str = "SELECT x.destination_id, x.event_key, e.record
     FROM (SELECT y.destination_id, y.event_key
           FROM unnest($1::uuid[], $2::uuid[], $3::uuid[]) AS asked (d, first, last)
           CROSS JOIN LATERAL (SELECT destination_id, event_key FROM waiting

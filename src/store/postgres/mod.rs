@@ -30,6 +30,8 @@ mod lease;
 mod listen;
 mod listing;
 mod partitions;
+#[cfg(test)]
+mod plan_tests;
 mod reader;
 mod refresh;
 mod replay;
@@ -68,14 +70,6 @@ use heads::Heads;
 use lease::Leases;
 use partitions::Partitions;
 use size::Size;
-
-/// What is wrong with a connection string, if anything is.
-///
-/// # Errors
-/// A sentence with the form, which repeats nothing of the string: it may hold a password.
-pub fn check_url(url: &str) -> Result<(), String> {
-    connect::parse(url).map(drop)
-}
 
 /// How the shared store is run.
 #[derive(Clone)]

@@ -169,7 +169,7 @@ const REQUEUED: &str = "SELECT destination_id, event_key, due_at, record FROM du
 const DUE_OF: &str = "SELECT due.destination_id, due.event_key, due.due_at, due.record FROM due
     JOIN unnest($1::uuid[], $2::uuid[]) AS asked (d, k) ON due.destination_id = asked.d AND due.event_key = asked.k";
 const BY_ID: &str = "SELECT event_key FROM event_ids WHERE organization_id = $1 AND event_id = $2";
-const DELIVERY: &str = "SELECT d.record, e.record FROM (SELECT 1) AS one
+pub(super) const DELIVERY: &str = "SELECT d.record, e.record FROM (SELECT 1) AS one
     LEFT JOIN deliveries d ON d.destination_id = $1 AND d.event_key = $2
     LEFT JOIN waiting w ON w.destination_id = $1 AND w.event_key = $2
     LEFT JOIN events e ON e.event_key = w.event_key";

@@ -318,7 +318,8 @@ fn is_passing(fault: &Fault) -> bool {
 
 const PROVE: &str = "SELECT 1 FROM members WHERE id = $1 FOR KEY SHARE";
 const OWN: &str = "SELECT bucket FROM buckets WHERE owner = $1 AND bucket = ANY($2::smallint[])";
-const TAKE_WAITING: &str = "DELETE FROM waiting w USING unnest($1::uuid[], $2::uuid[]) AS taken (d, k)
+pub(super) const TAKE_WAITING: &str =
+    "DELETE FROM waiting w USING unnest($1::uuid[], $2::uuid[]) AS taken (d, k)
     WHERE w.destination_id = taken.d AND w.event_key = taken.k RETURNING w.destination_id, w.event_key";
 // A lane may settle its last attempts after its destination was deleted.
 const PUT_HEALTH: &str = "INSERT INTO health (destination_id, record)

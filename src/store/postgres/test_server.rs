@@ -23,8 +23,8 @@ pg_ctl -D "$folder/data" -m immediate -w stop >/dev/null 2>&1 || true
 rm -rf "$folder"
 "#;
 
-/// Settings of a server that is fast, and whose data may be lost with the machine.
-pub const FAST: &str = "fsync = off\nsynchronous_commit = off\nfull_page_writes = off\nshared_buffers = 64MB";
+/// Settings of a server that is fast: its data outlives a crash of the server, but not one of the machine.
+pub const FAST: &str = "fsync = off\nfull_page_writes = off\nshared_buffers = 64MB";
 
 /// A server that runs for as long as this lives.
 pub struct TestServer {

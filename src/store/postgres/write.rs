@@ -159,7 +159,7 @@ fn ends(placed: &[Placed]) -> BTreeMap<ReplayId, (usize, usize)> {
 
 const REMOVE_WAITING: &str = "DELETE FROM waiting w USING unnest($1::uuid[], $2::uuid[]) AS gone (d, k)
     WHERE w.destination_id = gone.d AND w.event_key = gone.k";
-const REMOVE_DUE: &str = "DELETE FROM due USING unnest($1::uuid[], $2::uuid[]) AS gone (d, k)
+pub(super) const REMOVE_DUE: &str = "DELETE FROM due USING unnest($1::uuid[], $2::uuid[]) AS gone (d, k)
     WHERE due.destination_id = gone.d AND due.event_key = gone.k";
 const PUT_DUE: &str = "INSERT INTO due (destination_id, event_key, due_at, requeued_at, record)
     SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::bigint[], $4::bigint[], $5::bytea[])
