@@ -9,6 +9,7 @@ mod demo;
 pub mod exit;
 mod key;
 mod listen;
+mod migrate;
 pub mod output;
 mod rekey;
 mod runtime;
@@ -48,6 +49,8 @@ enum Command {
     Key(key::Command),
     /// Seal all stored secrets anew, under the first of the configured keys. The server must be stopped.
     Rekey(rekey::RekeyArguments),
+    /// Bring the database of a shared store to this version, and end. `serve` does the same when it starts.
+    Migrate(migrate::MigrateArguments),
     /// Check, show or explain the configuration.
     #[command(subcommand)]
     Config(config::Command),
@@ -76,6 +79,7 @@ fn execute(command: Command) -> Exit {
         Command::BenchSink(arguments) => block_on(bench::sink::run(arguments)),
         Command::Key(command) => key::run(&command),
         Command::Rekey(arguments) => rekey::run(&arguments),
+        Command::Migrate(arguments) => migrate::run(&arguments),
         Command::Config(command) => config::run(&command),
         Command::Token(command) => token::run(&command),
     }

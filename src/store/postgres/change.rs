@@ -112,7 +112,7 @@ impl Core {
         self.notify(&tx, listen::requeued(&self.leases, &entries)).await?;
         tx.commit().await?;
         self.publish(&placed, bytes);
-        self.tell_in_order(|listener| listener.requeued(&entries)).await;
+        self.tell_requeued(&entries).await;
         Ok(entries)
     }
 
@@ -135,7 +135,7 @@ impl Core {
         self.notify(&tx, listen::ended(&self.leases, &ended)).await?;
         tx.commit().await?;
         self.publish(&placed, bytes);
-        self.tell_in_order(|listener| listener.ended(&ended)).await;
+        self.tell_ended(&ended).await;
         Ok(ended)
     }
 }

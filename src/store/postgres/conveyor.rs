@@ -9,9 +9,9 @@ use super::Core;
 use super::connect::query;
 use super::fault::Fault;
 use super::rows::{self, of_key};
-use crate::domain::event::Event;
-use crate::domain::id::EventKey;
-use crate::store::CommitListener;
+use crate::domain::event::{Event, Route};
+use crate::domain::id::{DeliveryId, EventKey};
+use crate::store::DueEntry;
 use crate::store::record::EventHead;
 
 /// How many events are read at once.
@@ -34,10 +34,44 @@ impl Conveyor {
 }
 
 impl Core {
-    /// Tells what else lanes must hear in its order.
-    pub(super) async fn tell_in_order(&self, what: impl FnOnce(&dyn CommitListener)) {
+    /// Tells of deliveries that wait again, in their order among what is handed over.
+    pub(super) async fn tell_requeued(&self, entries: &[DueEntry]) {
         let _still = self.conveyor.stop().await;
-        self.tell(what);
+        let is_mine = |entry: &&DueEntry| self.leases.runs(entry.id.destination_id);
+        let mine: Vec<DueEntry> = entries.iter().filter(is_mine).copied().collect();
+        if !mine.is_empty() {
+            self.tell(|listener| listener.requeued(&mine));
+        }
+    }
+
+    /// Tells of deliveries that have ended.
+    pub(super) async fn tell_ended(&self, ids: &[DeliveryId]) {
+        let _still = self.conveyor.stop().await;
+        let is_mine = |id: &&DeliveryId| self.leases.runs(id.destination_id);
+        let mine: Vec<DeliveryId> = ids.iter().filter(is_mine).copied().collect();
+        if !mine.is_empty() {
+            self.tell(|listener| listener.ended(&mine));
+        }
+    }
+
+    /// Tells of accepted events, as far as they concern lanes that are ours at this moment. It is decided here and not
+    /// when a lane hears of it: a lane that is gained meanwhile begins with what waits in the store, in order.
+    fn tell_accepted(&self, events: &[Arc<Event>]) {
+        let mine: Vec<Arc<Event>> = events.iter().filter_map(|event| self.for_our_lanes(event)).collect();
+        if !mine.is_empty() {
+            self.tell(|listener| listener.accepted(&mine));
+        }
+    }
+
+    /// The event with those of its routes that lead to our lanes, if any do.
+    fn for_our_lanes(&self, event: &Arc<Event>) -> Option<Arc<Event>> {
+        let runs = |route: &&Route| self.leases.runs(route.destination_id);
+        let ours = event.routes.iter().filter(runs).count();
+        if ours == event.routes.len() {
+            return Some(Arc::clone(event));
+        }
+        let routes = event.routes.iter().filter(runs).copied().collect();
+        (ours > 0).then(|| Arc::new(Event { routes, ..event.as_ref().clone() }))
     }
 
     /// Hands over a group of our own that was just committed; the last key before it was `before`.
@@ -54,7 +88,7 @@ impl Core {
         let news: Vec<_> = events.iter().filter(|event| event.key > *seen).cloned().collect();
         if let Some(last) = news.last() {
             *seen = last.key;
-            self.tell(|listener| listener.accepted(&news));
+            self.tell_accepted(&news);
         }
     }
 
@@ -100,9 +134,7 @@ impl Core {
             let is_last = rows.len() < usize::try_from(PAGE).unwrap_or(usize::MAX);
             let last = rows.last().map(|row| rows::key(row.get(0)));
             self.heads.add(events.iter().map(|event| EventHead::from(event.as_ref())));
-            if !events.is_empty() {
-                self.tell(|listener| listener.accepted(&events));
-            }
+            self.tell_accepted(&events);
             *seen = if is_last { to } else { last.unwrap_or(to) };
         }
         Ok(())

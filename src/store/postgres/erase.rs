@@ -50,9 +50,7 @@ impl Core {
         self.notify(&tx, listen::ended(&self.leases, &ended)).await?;
         tx.commit().await?;
         self.publish(&placed, bytes);
-        if !ended.is_empty() {
-            self.tell_in_order(|listener| listener.ended(&ended)).await;
-        }
+        self.tell_ended(&ended).await;
         Ok(Some(ErasedEvent { at: now, ended }))
     }
 

@@ -76,6 +76,11 @@ impl Leases {
         !self.are_shared() || (self.has(bucket_of(id)) && self.are_valid())
     }
 
+    /// Whether the lane of a destination is this replica's, even where the lease is about to lapse.
+    pub(super) fn runs(&self, id: DestinationId) -> bool {
+        !self.are_shared() || self.has(bucket_of(id))
+    }
+
     /// Whether this replica does what one of all must do.
     pub(super) fn leads(&self) -> bool {
         !self.are_shared() || (self.has(0) && self.are_valid())

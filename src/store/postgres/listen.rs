@@ -120,9 +120,7 @@ impl Core {
         client.batch_execute(&format!("LISTEN \"{}\"", self.channel)).await?;
         if let Some(moment) = deaf_since {
             let entries = self.requeued_since(moment - OVERLAP).await?;
-            if !entries.is_empty() {
-                self.tell_in_order(|listener| listener.requeued(&entries)).await;
-            }
+            self.tell_requeued(&entries).await;
         }
         self.lease_call.notify_one();
         while let Some(first) = notifications.recv().await {
@@ -159,12 +157,12 @@ impl Core {
         }
         if !ended.is_empty() {
             let ended: Vec<DeliveryId> = ended.into_iter().collect();
-            self.tell_in_order(|listener| listener.ended(&ended)).await;
+            self.tell_ended(&ended).await;
         }
         if !requeued.is_empty() {
             // What is stored counts: one that was ended since does not wait.
             let entries = self.due_entries(&requeued).await?;
-            self.tell_in_order(|listener| listener.requeued(&entries)).await;
+            self.tell_requeued(&entries).await;
         }
         Ok(())
     }

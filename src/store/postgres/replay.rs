@@ -117,9 +117,7 @@ impl Core {
         self.notify(&tx, listen::requeued(&self.leases, &entries)).await?;
         tx.commit().await?;
         self.publish(&sent.placed, bytes);
-        if !entries.is_empty() {
-            self.tell_in_order(|listener| listener.requeued(&entries)).await;
-        }
+        self.tell_requeued(&entries).await;
         Ok(replay)
     }
 

@@ -154,9 +154,7 @@ impl Core {
         self.size.note_removed(early);
         self.heads.forget(&events.iter().map(|event| event.key).collect::<Vec<_>>());
         self.publish(&placed, -bytes);
-        if !expired.is_empty() {
-            self.tell_in_order(|listener| listener.ended(&expired)).await;
-        }
+        self.tell_ended(&expired).await;
         Ok((events.len(), expired.len()))
     }
 
