@@ -462,13 +462,14 @@ fn serve(
         .with_authenticator(entrance.authenticator)
         .with_tls(entrance.tls);
     let (stop, ended, drain) = (tasks.soft(), stages.calls_ended.clone(), health.clone());
-    let tasks_to_fail = tasks.clone();
+    let (notice, tasks_to_fail) = (config.listen.stop_notice, tasks.clone());
     let hard = tasks.hard();
     tasks.spawn("grpc", OnExit::StopProcess, async move {
-        // Probes learn of the stop before calls are refused.
+        // Whoever asks for health learns of the stop before calls are refused.
         let stopping = async move {
             stop.cancelled().await;
             drain.set_ready(false);
+            tokio::time::sleep(notice).await;
         };
         tokio::select! {
             served = server.serve(grpc_listener, stopping) => if let Err(error) = served {

@@ -20,6 +20,8 @@ pub(super) fn listen_and_auth(reader: &mut Reader<'_>) -> (Option<ListenConfig>,
     let unauthenticated = reader.one("listen.allow_unauthenticated_network", "false", flag);
     let open_metrics = reader.one("listen.allow_metrics_network", "false", flag);
     let reflection = reader.one("listen.reflection", "authenticated", reflection);
+    let notice = duration(Duration::ZERO, Duration::from_secs(60));
+    let notice = reader.one("listen.stop_notice", "500ms", notice);
     let has_clients = matches!(&tls, Some(Some(TlsConfig { client_ca: Some(_), .. })));
     let auth = auth(reader, has_clients);
     let listeners = [("listen.grpc", grpc), ("listen.health", health), ("listen.metrics", metrics.flatten())];
@@ -46,6 +48,7 @@ pub(super) fn listen_and_auth(reader: &mut Reader<'_>) -> (Option<ListenConfig>,
             allow_unauthenticated_network: unauthenticated?,
             allow_metrics_network: open_metrics?,
             reflection: reflection?,
+            stop_notice: notice?,
         })
     };
     (listen(), auth)

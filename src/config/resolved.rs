@@ -66,6 +66,8 @@ pub struct ListenConfig {
     pub allow_metrics_network: bool,
     /// Who may use server reflection; default those with valid credentials.
     pub reflection: ReflectionAccess,
+    /// How long calls are still taken after health has said that a stop begins; default 500 ms.
+    pub stop_notice: Duration,
 }
 
 /// Who may use server reflection.

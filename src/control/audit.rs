@@ -4,6 +4,7 @@ use super::{Control, Error, Listing, PageRequest, random};
 use crate::auth::{Caller, Role};
 use crate::domain::audit::{AuditChange, AuditEntry, AuditOutcome};
 use crate::domain::id::{AuditEntryId, OrganizationId};
+use crate::domain::operational::OperationalEvent;
 use crate::domain::time::Timestamp;
 use crate::domain::violation::{Rule, Violations};
 use crate::store::{AuditQuery, Store};
@@ -70,11 +71,18 @@ actions! {
 pub(super) struct Act<'a> {
     pub(super) caller: &'a Caller,
     pub(super) action: Action,
+    /// What the organization is told of it.
+    told: Option<&'a OperationalEvent>,
 }
 
 impl<'a> Act<'a> {
     pub(super) const fn new(caller: &'a Caller, action: Action) -> Self {
-        Self { caller, action }
+        Self { caller, action, told: None }
+    }
+
+    /// The organization is told of it, together with the change.
+    pub(super) const fn telling(self, told: Option<&'a OperationalEvent>) -> Self {
+        Self { told, ..self }
     }
 }
 
@@ -96,7 +104,7 @@ pub struct AuditFilter {
 }
 
 impl Control {
-    /// The store, whose next change leaves an entry.
+    /// The store, whose next change leaves an entry, and tells of itself where it is to.
     pub(super) fn noting(
         &self,
         act: Act<'_>,
@@ -104,9 +112,9 @@ impl Control {
         resource_id: impl ToString,
         change: AuditChange,
     ) -> Result<std::sync::Arc<dyn Store>, Error> {
-        let Act { caller, action } = act;
+        let Act { caller, action, told } = act;
         let at = self.clock.now();
-        Ok(self.store.noting(AuditEntry {
+        let noting = self.store.noting(AuditEntry {
             id: AuditEntryId::make(at, random()?),
             at,
             organization_id: organization_id.to_string(),
@@ -119,7 +127,9 @@ impl Control {
             change,
             count: 1,
             description: action.description().to_owned(),
-        }))
+        });
+        let told = told.and_then(|told| self.routed(organization_id, told));
+        Ok(if told.is_some() { noting.telling(Vec::from_iter(told)) } else { noting })
     }
 
     /// Lists the audit log, the latest entry first: of an organization, or, for operators, of all.

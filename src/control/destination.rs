@@ -23,7 +23,7 @@ use crate::domain::settings::EffectivePolicy;
 use crate::domain::time::Timestamp;
 use crate::domain::violation::Violations;
 use crate::store::directory::{DestinationEntry, LaneStatus};
-use crate::store::{Backlog, StoreError};
+use crate::store::{Backlog, DestinationQuota, StoreError};
 use crate::transport::resolve::vet;
 
 /// Counting what waits for a destination stops here, so that reading a destination stays cheap.
@@ -110,7 +110,7 @@ impl Control {
         let usage = self.directory().destinations(&organization_id).len();
         let usage = u32::try_from(usage).unwrap_or(u32::MAX);
         if let Some(limit) = limit.filter(|limit| usage >= *limit) {
-            return Err(destination_quota(&organization_id, plan, limit, usage));
+            return Err(quota_exceeded(&organization_id, plan, limit, usage));
         }
         let now = self.clock.now();
         let destination_id = DestinationId::make(now, random()?);
@@ -121,25 +121,29 @@ impl Control {
         self.used(act, &organization_id).await?;
         let created = facts::change(None, Some(&facts::of_destination(&destination)));
         let store = self.noting(act, &organization_id, destination_id, created)?;
-        match store.create_destination(destination, limit).await {
-            Ok(created) => {
-                self.announce_quota(&organization_id, limit).await;
-                Ok(DestinationView::unknown(created))
-            }
+        let quota = limit.map(|most| self.destination_quota(&organization_id, most, now));
+        match store.create_destination(destination, quota).await {
+            Ok(created) => Ok(DestinationView::unknown(created)),
             Err(StoreError::LimitReached { limit, usage }) => {
-                Err(destination_quota(&organization_id, plan, limit, usage))
+                Err(quota_exceeded(&organization_id, plan, limit, usage))
             }
             Err(error) => Err(Error::about(Resource::Destination, destination_id)(error)),
         }
     }
 
-    /// Says that the plan's destinations are nearly used up: from four fifths on, with each new one.
-    async fn announce_quota(&self, organization_id: &OrganizationId, limit: Option<u32>) {
-        let usage = self.directory().destinations(organization_id).len();
-        let usage = u32::try_from(usage).unwrap_or(u32::MAX);
-        if let Some(limit) = limit.filter(|limit| usage.saturating_mul(5) >= limit.saturating_mul(4)) {
-            self.announce(organization_id, &OperationalEvent::QuotaNear { limit, usage }).await;
-        }
+    /// The plan's quota of destinations, and what the organization is told when it is nearly used up: once each
+    /// time that the number of destinations rises to four fifths.
+    fn destination_quota(
+        &self,
+        organization_id: &OrganizationId,
+        most: u32,
+        now: Timestamp,
+    ) -> DestinationQuota {
+        let near = Quota::near(most);
+        let told =
+            OperationalEvent::QuotaNear { quota: Quota::Destinations, limit: most, usage: near, at: now };
+        let near = self.routed(organization_id, &told).map(|event| (near, Box::new(event)));
+        DestinationQuota { most, near }
     }
 
     /// Reads a destination with its effective policy, its health and what waits for it.
@@ -368,7 +372,7 @@ pub(super) fn under_destination(violations: Violations) -> Error {
     Error::Invalid(found)
 }
 
-fn destination_quota(id: &OrganizationId, plan: Option<&Plan>, limit: u32, usage: u32) -> Error {
+fn quota_exceeded(id: &OrganizationId, plan: Option<&Plan>, limit: u32, usage: u32) -> Error {
     Error::QuotaExceeded {
         subject: format!("organization:{id}"),
         plan: plan.map(|plan| plan.name.clone()).unwrap_or_default(),

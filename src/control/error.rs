@@ -8,6 +8,7 @@ use crate::auth::Denied;
 use crate::domain::contract::Contract;
 use crate::domain::delivery::StateKind;
 use crate::domain::id::{OrganizationId, ReplayId};
+pub use crate::domain::plan::Quota;
 use crate::domain::replay::ReplayStateKind;
 use crate::domain::time::Timestamp;
 use crate::domain::violation::Violations;
@@ -51,33 +52,11 @@ impl std::fmt::Display for Resource {
     }
 }
 
-/// A limit of a plan.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Quota {
-    /// How many destinations an organization has.
-    Destinations,
-    /// How many events a second it emits.
-    EventsPerSecond,
-    /// How many calls a second are about it.
-    CallsPerSecond,
-}
-
-impl Quota {
-    /// What the limit counts, in words.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Quota::Destinations => "destinations",
-            Quota::EventsPerSecond => "events per second",
-            Quota::CallsPerSecond => "calls per second",
-        }
-    }
-
-    const fn remedy(self) -> &'static str {
-        match self {
-            Quota::Destinations => "delete a destination, or get a larger plan",
-            Quota::EventsPerSecond | Quota::CallsPerSecond => "wait and send it again, or get a larger plan",
-        }
+/// What a caller may do when a quota is used up.
+const fn remedy(quota: Quota) -> &'static str {
+    match quota {
+        Quota::Destinations => "delete a destination, or get a larger plan",
+        Quota::EventsPerSecond | Quota::CallsPerSecond => "wait and send it again, or get a larger plan",
     }
 }
 
@@ -161,7 +140,7 @@ pub enum Error {
         id: String,
     },
     /// The organization's plan does not allow more.
-    #[error("the plan `{plan}` of {subject} allows {limit} {what}, and {usage} are in use; {}", what.remedy())]
+    #[error("the plan `{plan}` of {subject} allows {limit} {what}, and {usage} are in use; {}", remedy(*what))]
     QuotaExceeded {
         /// Whose limit: `organization:<id>`.
         subject: String,

@@ -42,6 +42,7 @@ use crate::auth::{Caller, Role};
 use crate::clock::SharedClock;
 use crate::contract;
 use crate::domain::contract::Contract;
+use crate::domain::event::NewEvent;
 use crate::domain::facts;
 use crate::domain::id::OrganizationId;
 use crate::domain::operational::OperationalEvent;
@@ -241,16 +242,10 @@ impl Control {
         }
     }
 
-    /// Tells the organization of something by an operational event, where a destination listens for it. The
-    /// call that it comes from is done either way.
-    async fn announce(&self, id: &OrganizationId, told: &OperationalEvent) {
+    /// The event that tells the organization of something; `None` where no destination listens for it.
+    fn routed(&self, id: &OrganizationId, told: &OperationalEvent) -> Option<NewEvent> {
         let destinations = self.directory().destinations(id);
-        let listed = destinations.iter().map(|entry| entry.destination.as_ref());
-        if let Some(event) = contract::operational_event(id, told, listed)
-            && let Err(error) = self.store.accept(vec![event]).await
-        {
-            tracing::warn!(%error, event.type = told.event_type(), "an operational event was not accepted");
-        }
+        contract::operational_event(id, told, destinations.iter().map(|entry| entry.destination.as_ref()))
     }
 
     /// Refuses a call that would deliver to a destination to which nothing is delivered.

@@ -6,10 +6,11 @@ use std::time::Duration;
 use super::audit::{Act, Action};
 use super::destination_draft::check_display_name;
 use super::event_draft::payload_limits;
-use super::{Control, Error, Listing, PageRequest, Resource};
+use super::{Control, Error, Listing, PageRequest, Quota, Resource};
 use crate::auth::{Caller, Role};
 use crate::domain::facts;
 use crate::domain::id::OrganizationId;
+use crate::domain::operational::OperationalEvent;
 use crate::domain::organization::Organization;
 use crate::domain::time::Timestamp;
 use crate::domain::violation::{Rule, Violations};
@@ -136,10 +137,23 @@ impl Control {
             ..stored.clone()
         };
         let (before, after) = (facts::of_organization(&stored), facts::of_organization(&changed));
-        let act = Act::new(caller, Action::UpdateOrganization);
+        let told = self.told_of_plan(&stored, &changed);
+        let act = Act::new(caller, Action::UpdateOrganization).telling(told.as_ref());
         let store = self.noting(act, &id, &id, facts::change(Some(&before), Some(&after)))?;
         let updated = store.update_organization(changed, expected).await;
         updated.map_err(Error::about(Resource::Organization, id))
+    }
+
+    /// What a change of plan means for the quota of destinations: told, where it is nearly used up now and was
+    /// not before.
+    fn told_of_plan(&self, before: &Organization, after: &Organization) -> Option<OperationalEvent> {
+        let usage = u32::try_from(self.directory().destinations(&after.id).len()).unwrap_or(u32::MAX);
+        let limit_of = |one| self.settings.plan_of(Some(one)).and_then(|plan| plan.max_destinations);
+        let is_near = |limit: &u32| usage >= Quota::near(*limit);
+        let limit = limit_of(after).filter(is_near)?;
+        let told =
+            OperationalEvent::QuotaNear { quota: Quota::Destinations, limit, usage, at: after.updated_at };
+        limit_of(before).filter(is_near).is_none().then_some(told)
     }
 
     /// Reads what an organization uses of what its plan allows.

@@ -63,13 +63,13 @@ impl Control {
         let now = self.clock.now();
         let signing = rotate(&stored, current, overlap, now);
         let changed = Destination { signing, updated_at: now, ..stored };
-        let act = Act::new(caller, Action::RotateSecret);
-        let view = self.store_changed(act, &entry, changed, false).await?;
         let told = OperationalEvent::SecretRotated {
-            destination_id: view.destination.id,
+            destination_id: changed.id,
+            rotated_at: now,
             overlap_ends: now + overlap,
         };
-        self.announce(&view.destination.organization_id, &told).await;
+        let act = Act::new(caller, Action::RotateSecret).telling(Some(&told));
+        let view = self.store_changed(act, &entry, changed, false).await?;
         Ok(Rotated { view, generated })
     }
 

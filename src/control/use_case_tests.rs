@@ -122,6 +122,7 @@ impl House {
             guarantee: Guarantee::AtLeastOnce,
             attempt: None,
             cycle: Cycle { cause: CycleCause::Routed, started_at: at, attempts: 1 },
+            told: None,
             state: DeliveryState::DeadLettered { at, reason: EndReason::AttemptsExhausted },
         };
         self.control.store.settle(ids.iter().map(give_up).collect(), Vec::new()).await.unwrap();

@@ -239,8 +239,12 @@ impl Delivery {
         self.attempts.last().and_then(|attempt| attempt.outcome.error())
     }
 
-    /// Adds an attempt to the record and drops the oldest beyond [`ATTEMPTS_KEPT`].
+    /// Adds an attempt to the record, unless it is there, and drops the oldest beyond [`ATTEMPTS_KEPT`].
     pub fn record(&mut self, attempt: Attempt) {
+        let same = |known: &Attempt| (known.number, known.started_at) == (attempt.number, attempt.started_at);
+        if self.attempts.iter().any(same) {
+            return;
+        }
         self.attempt_count = self.attempt_count.max(attempt.number);
         self.attempts.push(attempt);
         if self.attempts.len() > ATTEMPTS_KEPT {

@@ -287,7 +287,10 @@ pub struct DestinationHealth {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CircuitChange {
     /// It is open, and was closed before.
-    Opened,
+    Opened {
+        /// When it opened.
+        at: Timestamp,
+    },
     /// It is closed again.
     Recovered {
         /// When it had opened.
@@ -316,7 +319,7 @@ impl DestinationHealth {
         match (circuit, self.circuit_opened_at) {
             (CircuitState::Open, None) => {
                 self.circuit_opened_at = Some(at);
-                Some(CircuitChange::Opened)
+                Some(CircuitChange::Opened { at })
             }
             (CircuitState::Closed, Some(opened_at)) if self.consecutive_failures == 0 => {
                 self.circuit_opened_at = None;
@@ -403,7 +406,7 @@ mod tests {
             health.circuit_became(circuit, at(moment))
         };
         assert_eq!(became(CircuitState::Closed, false, 1), None);
-        assert_eq!(became(CircuitState::Open, false, 2), Some(CircuitChange::Opened));
+        assert_eq!(became(CircuitState::Open, false, 2), Some(CircuitChange::Opened { at: at(2) }));
         assert_eq!(became(CircuitState::Open, false, 3), None);
         assert_eq!(became(CircuitState::HalfOpen, true, 4), None);
         assert_eq!(became(CircuitState::Open, false, 5), None, "the same outage");

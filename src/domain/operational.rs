@@ -10,6 +10,7 @@ use super::delivery::EndReason;
 use super::destination::DisabledReason;
 use super::event::Level;
 use super::id::{DeliveryId, DestinationId, EventId};
+use super::plan::Quota;
 use super::time::Timestamp;
 
 /// What the types of all operational events begin with.
@@ -30,6 +31,8 @@ pub enum OperationalEvent {
         attempt_count: u32,
         /// What went wrong last.
         last_error: String,
+        /// When the cycle of attempts began that ended so; there is one event for each.
+        cycle_started_at: Timestamp,
     },
     /// A destination was disabled because of what its receiver does.
     DestinationDisabled {
@@ -37,6 +40,8 @@ pub enum OperationalEvent {
         destination_id: DestinationId,
         /// Why.
         reason: DisabledReason,
+        /// When.
+        since: Timestamp,
     },
     /// The circuit of a destination opened: its requests fail, and deliveries are held.
     DestinationCircuitOpened {
@@ -46,6 +51,8 @@ pub enum OperationalEvent {
         consecutive_failures: u32,
         /// What went wrong last.
         last_error: String,
+        /// When it opened.
+        opened_at: Timestamp,
     },
     /// The circuit of a destination closed again.
     DestinationRecovered {
@@ -58,6 +65,8 @@ pub enum OperationalEvent {
     SecretRotated {
         /// Whose.
         destination_id: DestinationId,
+        /// When.
+        rotated_at: Timestamp,
         /// Until when the old one is still used.
         overlap_ends: Timestamp,
     },
@@ -74,12 +83,16 @@ pub enum OperationalEvent {
         /// The beginning of the stretch of time in which they expire; there is one event for each.
         period: Timestamp,
     },
-    /// The organization has nearly as many destinations as its plan allows.
+    /// The organization nearly has or does as much as its plan allows.
     QuotaNear {
+        /// Of what.
+        quota: Quota,
         /// The plan's limit.
         limit: u32,
-        /// How many there are.
+        /// How much of it is used.
         usage: u32,
+        /// When its usage came so near.
+        at: Timestamp,
     },
 }
 
@@ -138,11 +151,34 @@ impl OperationalEvent {
         }
     }
 
-    /// Its id, where telling it once more is to be recognised, also after a restart.
+    /// Its id, by which telling it once more is recognised, also after a restart: by what it tells of, and
+    /// since when.
     #[must_use]
     pub fn event_id(&self) -> Option<EventId> {
-        let OperationalEvent::DeadLettersExpiring { destination_id, period, .. } = self else { return None };
-        EventId::parse(&format!("expiring:{destination_id}:{}", period.as_seconds())).ok()
+        let (what, subject, moment) = match self {
+            OperationalEvent::DeliveryDeadLettered { delivery_id, cycle_started_at, .. } => {
+                ("dead_lettered", delivery_id.to_string(), cycle_started_at.as_millis())
+            }
+            OperationalEvent::DeadLettersExpiring { destination_id, period, .. } => {
+                ("expiring", destination_id.to_string(), period.as_seconds())
+            }
+            OperationalEvent::DestinationDisabled { destination_id, since, .. } => {
+                ("disabled", destination_id.to_string(), since.as_millis())
+            }
+            OperationalEvent::DestinationCircuitOpened { destination_id, opened_at, .. } => {
+                ("circuit_opened", destination_id.to_string(), opened_at.as_millis())
+            }
+            OperationalEvent::DestinationRecovered { destination_id, opened_at } => {
+                ("recovered", destination_id.to_string(), opened_at.as_millis())
+            }
+            OperationalEvent::SecretRotated { destination_id, rotated_at, .. } => {
+                ("rotated", destination_id.to_string(), rotated_at.as_millis())
+            }
+            OperationalEvent::QuotaNear { quota, at, .. } => {
+                ("quota_near", quota.name().to_owned(), at.as_millis())
+            }
+        };
+        EventId::parse(&format!("{what}:{subject}:{moment}")).ok()
     }
 
     /// Its data: a JSON object without secrets, URLs or data of events.
@@ -159,6 +195,7 @@ impl OperationalEvent {
                 reason,
                 attempt_count,
                 last_error,
+                ..
             } => json!({
                 "deliveryId": delivery_id.to_string(),
                 "destinationId": delivery_id.destination_id.to_string(),
@@ -173,7 +210,7 @@ impl OperationalEvent {
                 "firstExpires": first.to_rfc3339_millis(),
                 "lastExpires": last.to_rfc3339_millis(),
             }),
-            OperationalEvent::DestinationDisabled { destination_id, reason } => json!({
+            OperationalEvent::DestinationDisabled { destination_id, reason, .. } => json!({
                 "destinationId": destination_id.to_string(),
                 "reason": reason.as_sentence(),
             }),
@@ -181,21 +218,23 @@ impl OperationalEvent {
                 destination_id,
                 consecutive_failures,
                 last_error,
+                opened_at,
             } => json!({
                 "destinationId": destination_id.to_string(),
                 "consecutiveFailures": consecutive_failures,
                 "lastError": last_error,
+                "circuitOpenedAt": opened_at.to_rfc3339_millis(),
             }),
             OperationalEvent::DestinationRecovered { destination_id, opened_at } => json!({
                 "destinationId": destination_id.to_string(),
                 "circuitOpenedAt": opened_at.to_rfc3339_millis(),
             }),
-            OperationalEvent::SecretRotated { destination_id, overlap_ends } => json!({
+            OperationalEvent::SecretRotated { destination_id, overlap_ends, .. } => json!({
                 "destinationId": destination_id.to_string(),
                 "overlapEnds": overlap_ends.to_rfc3339_millis(),
             }),
-            OperationalEvent::QuotaNear { limit, usage } => json!({
-                "quota": "destinations",
+            OperationalEvent::QuotaNear { quota, limit, usage, .. } => json!({
+                "quota": quota.name(),
                 "limit": limit,
                 "usage": usage,
             }),

@@ -18,3 +18,43 @@ pub struct Plan {
     /// How long finished deliveries and their events are kept, instead of the server's own time.
     pub retention: Option<Duration>,
 }
+
+/// A limit of a plan that usage may come near to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Quota {
+    /// How many destinations an organization has.
+    Destinations,
+    /// How many events a second it emits.
+    EventsPerSecond,
+    /// How many calls a second are about it.
+    CallsPerSecond,
+}
+
+impl Quota {
+    /// What the limit counts, in words.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Quota::Destinations => "destinations",
+            Quota::EventsPerSecond => "events per second",
+            Quota::CallsPerSecond => "calls per second",
+        }
+    }
+
+    /// What programs know it by.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Quota::Destinations => "destinations",
+            Quota::EventsPerSecond => "events_per_second",
+            Quota::CallsPerSecond => "calls_per_second",
+        }
+    }
+
+    /// From how much on so much is nearly used up: four fifths, and at least one.
+    #[must_use]
+    pub const fn near(limit: u32) -> u32 {
+        let near = limit - limit / 5;
+        if near == 0 { 1 } else { near }
+    }
+}

@@ -1,26 +1,22 @@
 //! Telling an organization what happened to its deliveries, by events of our own.
+//!
+//! What tells of a change is committed together with it: so it is told if and only if it happened.
 
 use crate::contract::operational_event;
-use crate::domain::event::Event;
+use crate::domain::event::{Event, NewEvent};
 use crate::domain::id::OrganizationId;
 use crate::domain::operational::{OPERATIONAL_PREFIX, OperationalEvent};
-use crate::store::{Store, StoreError};
+use crate::store::directory::Directory;
 
-/// Accepts the operational event, where a destination of the organization listens for it.
-///
-/// # Errors
-/// What the store says; the organization is not told then.
-pub async fn announce(
-    store: &dyn Store,
+/// The event for those destinations of the organization that listen for it; `None` where there is none.
+#[must_use]
+pub fn routed(
+    directory: &Directory,
     organization_id: &OrganizationId,
     told: &OperationalEvent,
-) -> Result<(), StoreError> {
-    let destinations = store.directory().destinations(organization_id);
-    let listed = destinations.iter().map(|entry| entry.destination.as_ref());
-    match operational_event(organization_id, told, listed) {
-        Some(event) => store.accept(vec![event]).await.map(drop),
-        None => Ok(()),
-    }
+) -> Option<NewEvent> {
+    let destinations = directory.destinations(organization_id);
+    operational_event(organization_id, told, destinations.iter().map(|entry| entry.destination.as_ref()))
 }
 
 /// Whether an event told something itself. What becomes of it is told to nobody, or there would be no end.

@@ -4,7 +4,9 @@ use crate::domain::audit::{AuditEntry, AuditOutcome, SERVER_PRINCIPAL};
 use crate::domain::destination::{Destination, DestinationState, DisabledReason};
 use crate::domain::facts;
 use crate::domain::id::{AuditEntryId, DestinationId};
+use crate::domain::operational::OperationalEvent;
 use crate::domain::time::Timestamp;
+use crate::engine::announce::routed;
 use crate::store::{Store, StoreError};
 
 /// What the audit log is to say of it.
@@ -30,8 +32,8 @@ fn noted(before: &Destination, after: &Destination) -> AuditEntry {
 /// How often the change is tried against concurrent changes by callers.
 const TRIES: u32 = 5;
 
-/// Disables a destination that is active, and answers whether it did; one that is gone or not active any
-/// more stays as it is.
+/// Disables a destination that is active, tells its organization in the same commit, and answers whether it
+/// did; one that is gone or not active any more stays as it is.
 ///
 /// # Errors
 /// [`StoreError::Stale`] when callers change it all the time, or what the store says.
@@ -48,8 +50,10 @@ pub async fn disable_destination(
         }
         let state = DestinationState::Disabled { since, reason };
         let changed = Destination { state, updated_at: since, ..Destination::clone(&entry.destination) };
-        let noting = store.noting(noted(&entry.destination, &changed));
-        match noting.update_destination(changed, entry.destination.revision).await {
+        let told = OperationalEvent::DestinationDisabled { destination_id: id, reason, since };
+        let told = routed(store.directory(), &changed.organization_id, &told);
+        let store = store.noting(noted(&entry.destination, &changed)).telling(Vec::from_iter(told));
+        match store.update_destination(changed, entry.destination.revision).await {
             Err(StoreError::Stale { .. }) if remaining > 0 => {}
             Err(error) => return Err(error),
             Ok(_) => return Ok(true),

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::SharedClock;
 use crate::domain::id::OrganizationId;
-use crate::engine::announce::announce;
+use crate::engine::announce::routed;
 pub use crate::engine::keeping::JanitorOptions;
 use crate::engine::notices::{Notice, Notices};
 use crate::store::retention::{Cuts, SweepFrom, Swept};
@@ -137,8 +137,9 @@ impl Janitor {
             if self.store.directory().destination(subject.1).is_none() {
                 continue;
             }
-            match announce(&*self.store, &organization_id, &event).await {
-                Ok(()) => self.notices.told(subject),
+            let told = Vec::from_iter(routed(self.store.directory(), &organization_id, &event));
+            match self.store.accept(told).await {
+                Ok(_) => self.notices.told(subject),
                 Err(error) => note(&error, "dead letters that expire were not told of"),
             }
         }

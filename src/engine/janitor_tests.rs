@@ -67,7 +67,8 @@ impl House {
         let id = DeliveryId::new(event.key, event.routes[0].destination_id);
         let cycle = Cycle { cause: CycleCause::Routed, started_at: event.accepted_at, attempts: 1 };
         let guarantee = Guarantee::AtLeastOnce;
-        let settlement = Settlement { id, stage: Stage::Fresh, guarantee, attempt: None, cycle, state };
+        let settlement =
+            Settlement { id, stage: Stage::Fresh, guarantee, attempt: None, cycle, state, told: None };
         self.store.settle(vec![settlement], Vec::new()).await.unwrap();
         id
     }

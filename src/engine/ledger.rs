@@ -5,10 +5,13 @@
 //! in many groups, between which others have their turn.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 use crate::domain::destination::DestinationHealth;
+use crate::domain::event::NewEvent;
 use crate::domain::id::{DestinationId, EventKey};
-use crate::store::Settlement;
+use crate::domain::time::Timestamp;
+use crate::store::{Settlement, Store, StoreError};
 
 /// Outcomes of one group, and destinations whose health goes with them; about 2 ms of writing.
 const GROUP_MAX: usize = 64;
@@ -17,12 +20,18 @@ const GROUP_MAX: usize = 64;
 pub type GroupKeys = HashMap<DestinationId, Vec<EventKey>>;
 
 /// Outcomes that go to the store together.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Group {
-    /// What became of deliveries.
-    pub settlements: Vec<Settlement>,
-    /// What became of destinations.
-    pub health: Vec<(DestinationId, DestinationHealth)>,
+    settlements: Vec<Settlement>,
+    health: Vec<(DestinationId, Note)>,
+}
+
+/// What became of a destination.
+#[derive(Debug, Clone, PartialEq)]
+struct Note {
+    health: DestinationHealth,
+    /// Events that tell of it.
+    told: Vec<NewEvent>,
 }
 
 impl Group {
@@ -35,14 +44,33 @@ impl Group {
         }
         keys
     }
+
+    /// Records all of it, in one step.
+    ///
+    /// # Errors
+    /// As [`DeliveryStore::settle`](crate::store::DeliveryStore::settle).
+    pub async fn store(self, store: &dyn Store) -> Result<(), StoreError> {
+        let mut told = Vec::new();
+        let mut health = Vec::with_capacity(self.health.len());
+        for (id, note) in self.health {
+            told.extend(note.told);
+            health.push((id, note.health));
+        }
+        if told.is_empty() {
+            return store.settle(self.settlements, health).await;
+        }
+        store.telling(told).settle(self.settlements, health).await
+    }
 }
 
 /// Outcomes that the store does not have yet.
 #[derive(Debug, Default)]
 pub struct Ledger {
     settlements: Vec<Settlement>,
-    health: HashMap<DestinationId, DestinationHealth>,
+    health: HashMap<DestinationId, Note>,
     is_storing: bool,
+    /// The store could not take a group, and is asked again then.
+    again_at: Option<Timestamp>,
 }
 
 impl Ledger {
@@ -51,9 +79,11 @@ impl Ledger {
         self.settlements.extend(settlements);
     }
 
-    /// The health of a destination, instead of what was noted of it before.
-    pub fn note_health(&mut self, id: DestinationId, health: DestinationHealth) {
-        self.health.insert(id, health);
+    /// The health of a destination, instead of what was noted of it before; and what tells of it, besides.
+    pub fn note_health(&mut self, id: DestinationId, health: DestinationHealth, told: Option<NewEvent>) {
+        let before = self.health.remove(&id).map(|note| note.told).unwrap_or_default();
+        let told = before.into_iter().chain(told).collect();
+        self.health.insert(id, Note { health, told });
     }
 
     /// Outcomes of deliveries that wait for their group.
@@ -74,21 +104,45 @@ impl Ledger {
         self.is_storing
     }
 
-    /// The group to store now, until [`Ledger::stored`]; none while another one is on its way.
-    pub fn next_group(&mut self) -> Option<Group> {
-        if self.is_storing || self.is_empty() {
+    /// When the store is asked again that could not take a group.
+    #[must_use]
+    pub fn again_at(&self) -> Option<Timestamp> {
+        self.again_at
+    }
+
+    /// The group to store now, until [`Ledger::stored`] or [`Ledger::not_stored`]; none while another one is
+    /// on its way.
+    pub fn next_group(&mut self, now: Timestamp) -> Option<Group> {
+        if self.is_storing || self.is_empty() || self.again_at.is_some_and(|moment| now < moment) {
             return None;
         }
-        self.is_storing = true;
+        (self.is_storing, self.again_at) = (true, None);
         let settlements = self.settlements.drain(..self.settlements.len().min(GROUP_MAX)).collect();
         let ids: Vec<DestinationId> = self.health.keys().copied().take(GROUP_MAX).collect();
         let health = ids.into_iter().filter_map(|id| self.health.remove_entry(&id)).collect();
         Some(Group { settlements, health })
     }
 
-    /// The store has answered for the group that was on its way.
+    /// The store has the group that was on its way.
     pub fn stored(&mut self) {
         self.is_storing = false;
+    }
+
+    /// The store could not take it: it goes again before all others, at this time.
+    pub fn not_stored(&mut self, group: Group, again_at: Timestamp) {
+        (self.is_storing, self.again_at) = (false, Some(again_at));
+        self.settlements.splice(..0, group.settlements);
+        for (id, note) in group.health {
+            match self.health.entry(id) {
+                // Its health is older than what came since; what tells of it is not told yet.
+                Entry::Occupied(mut later) => {
+                    later.get_mut().told.splice(..0, note.told);
+                }
+                Entry::Vacant(place) => {
+                    place.insert(note);
+                }
+            }
+        }
     }
 
     /// All that is left, at the end.
@@ -104,16 +158,28 @@ impl Ledger {
 mod tests {
     use super::*;
 
+    fn health(consecutive_failures: u32) -> DestinationHealth {
+        DestinationHealth { consecutive_failures, ..Default::default() }
+    }
+
+    fn told(name: &str) -> NewEvent {
+        crate::store::conformance::new_event(name, &[])
+    }
+
+    fn at(millis: i64) -> Timestamp {
+        Timestamp::from_millis(millis)
+    }
+
     #[test]
     fn a_thousand_at_once_go_in_groups_that_hold_up_nobody_for_long() {
         let mut ledger = Ledger::default();
         for number in 0..1000_u32 {
             let mut bytes = [0; 16];
             bytes[..4].copy_from_slice(&number.to_be_bytes());
-            ledger.note_health(DestinationId::from_bytes(bytes), DestinationHealth::default());
+            ledger.note_health(DestinationId::from_bytes(bytes), DestinationHealth::default(), None);
         }
         let mut seen = std::collections::HashSet::new();
-        while let Some(group) = ledger.next_group() {
+        while let Some(group) = ledger.next_group(at(0)) {
             assert!(group.health.len() <= GROUP_MAX);
             seen.extend(group.health.into_iter().map(|(id, _)| id));
             ledger.stored();
@@ -124,15 +190,36 @@ mod tests {
     #[test]
     fn one_group_at_a_time_is_on_its_way_and_the_next_one_has_what_came_meanwhile() {
         let id = DestinationId::from_bytes([1; 16]);
-        let health = |consecutive_failures| DestinationHealth { consecutive_failures, ..Default::default() };
         let mut ledger = Ledger::default();
-        assert!(ledger.next_group().is_none());
-        ledger.note_health(id, health(1));
-        assert_eq!(ledger.next_group().unwrap().health, [(id, health(1))]);
-        ledger.note_health(id, health(2));
-        ledger.note_health(id, health(3));
-        assert!(ledger.is_storing() && ledger.next_group().is_none());
+        assert!(ledger.next_group(at(0)).is_none());
+        ledger.note_health(id, health(1), None);
+        assert_eq!(
+            ledger.next_group(at(0)).unwrap().health,
+            [(id, Note { health: health(1), told: vec![] })]
+        );
+        ledger.note_health(id, health(2), Some(told("a")));
+        ledger.note_health(id, health(3), Some(told("b")));
+        assert!(ledger.is_storing() && ledger.next_group(at(0)).is_none());
         ledger.stored();
-        assert_eq!(ledger.next_group().unwrap().health, [(id, health(3))]);
+        let both = Note { health: health(3), told: vec![told("a"), told("b")] };
+        assert_eq!(ledger.next_group(at(0)).unwrap().health, [(id, both)]);
+    }
+
+    #[test]
+    fn what_the_store_could_not_take_goes_again_with_what_came_since_and_nothing_is_told_less() {
+        let (id, other) = (DestinationId::from_bytes([1; 16]), DestinationId::from_bytes([2; 16]));
+        let mut ledger = Ledger::default();
+        ledger.note_health(id, health(1), Some(told("a")));
+        ledger.note_health(other, health(7), Some(told("c")));
+        let group = ledger.next_group(at(0)).unwrap();
+        ledger.note_health(id, health(2), Some(told("b")));
+        ledger.not_stored(group, at(500));
+        assert!(!ledger.is_storing() && ledger.next_group(at(499)).is_none());
+        assert_eq!(ledger.again_at(), Some(at(500)));
+        let mut again = ledger.next_group(at(500)).unwrap().health;
+        again.sort_by_key(|(id, _)| *id);
+        let both = Note { health: health(2), told: vec![told("a"), told("b")] };
+        assert_eq!(again, [(id, both), (other, Note { health: health(7), told: vec![told("c")] })]);
+        assert_eq!(ledger.again_at(), None);
     }
 }

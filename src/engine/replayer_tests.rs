@@ -87,6 +87,7 @@ impl Theatre {
                 guarantee: Guarantee::AtLeastOnce,
                 attempt: None,
                 cycle: Cycle { cause: CycleCause::Routed, started_at: now, attempts: 1 },
+                told: None,
                 state: DeliveryState::DeadLettered { at: now, reason: EndReason::AttemptsExhausted },
             };
             self.store.settle(vec![settlement], Vec::new()).await.unwrap();

@@ -219,5 +219,6 @@ fn settlement(
         attempt,
         cycle: item.cycle,
         state,
+        told: None,
     }
 }

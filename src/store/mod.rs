@@ -22,9 +22,11 @@ mod lifecycle;
 pub mod memory;
 pub mod postgres;
 mod query;
+mod quota;
 pub mod record;
 mod replay;
 pub mod retention;
+mod riders;
 mod settlement;
 pub mod sled;
 pub mod survey;
@@ -45,6 +47,7 @@ use changes::ChangeFeed;
 use directory::Directory;
 pub use error::StoreError;
 pub use query::{Backlog, DeliveryPage, DeliveryQuery, Page};
+pub use quota::DestinationQuota;
 pub use replay::{
     CoverPage, CoverQuery, ReplayAction, ReplayPage, ReplayQuery, ReplayStep, ReplayStore, Wants,
 };
@@ -68,6 +71,12 @@ pub trait Store:
     /// there after a crash, or neither. A call that changes nothing leaves no entry. Where the change is of
     /// several things, the entry says of how many.
     fn noting(&self, entry: AuditEntry) -> Arc<dyn Store>;
+
+    /// The same store, whose next change accepts these events together with itself: all of them are there
+    /// after a crash, or nothing. They tell of the change. A call that changes nothing accepts none; an event
+    /// whose id is taken is passed over, so that telling something once more does no harm. The free-space
+    /// watermark does not count for them: what they tell of happens in any case.
+    fn telling(&self, events: Vec<NewEvent>) -> Arc<dyn Store>;
 
     /// Names the one who is told of commits. It is called on the store's own thread, in commit order,
     /// and may block to hold ingest back. May be set once, before the first write.
@@ -199,14 +208,16 @@ pub trait DeliveryStore: Send + Sync {
         limit: usize,
     ) -> Result<Page<DueEntry>, StoreError>;
 
-    /// Records outcomes: state, attempt, due order, dead letters and health change together.
+    /// Records outcomes: state, attempt, due order, dead letters, health and what is told of them change
+    /// together.
     ///
     /// A delivery that was finished meanwhile by a caller (cancelled, say) keeps that state and gets the
     /// attempt on its record; only a success overrides it. Visible to reads when the call returns;
-    /// durable with the next commit, at the latest half a second later.
+    /// durable with the next commit, at the latest half a second later, and on return where something is
+    /// told. The same outcomes once more change nothing.
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`]; the outcomes were not recorded then.
+    /// [`StoreError::Unavailable`]; the outcomes were not recorded then, or nobody heard that they were.
     async fn settle(
         &self,
         settlements: Vec<Settlement>,
@@ -276,14 +287,14 @@ pub trait DeliveryStore: Send + Sync {
 /// Destinations. Reads go to the [`Directory`].
 #[async_trait]
 pub trait DestinationStore: Send + Sync {
-    /// Stores a new destination, durable on return, unless the organization has `limit` of them already.
+    /// Stores a new destination, durable on return, unless the organization has as many as its quota allows.
     ///
     /// # Errors
     /// [`StoreError::LimitReached`], [`StoreError::Full`], [`StoreError::Unavailable`].
     async fn create_destination(
         &self,
         destination: Destination,
-        limit: Option<u32>,
+        quota: Option<DestinationQuota>,
     ) -> Result<Arc<Destination>, StoreError>;
 
     /// Replaces a destination whose revision is `expected`; the new one has the next revision.

@@ -2,6 +2,7 @@
 
 use crate::domain::attempt::Attempt;
 use crate::domain::delivery::{Cycle, DeliveryState};
+use crate::domain::event::NewEvent;
 use crate::domain::id::DeliveryId;
 use crate::domain::settings::Guarantee;
 use crate::domain::time::Timestamp;
@@ -45,4 +46,6 @@ pub struct Settlement {
     pub cycle: Cycle,
     /// The state from now on.
     pub state: DeliveryState,
+    /// An event that tells of it: accepted together with the state, and only if that is taken.
+    pub told: Option<Box<NewEvent>>,
 }

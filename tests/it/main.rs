@@ -55,6 +55,8 @@ mod sealing;
 #[cfg(test)]
 mod secure;
 #[cfg(test)]
+mod stop;
+#[cfg(test)]
 mod traces;
 #[cfg(test)]
 mod watch;

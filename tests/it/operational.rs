@@ -1,12 +1,15 @@
 //! Operational events: what Signalpost itself tells an organization, and whom it does not tell.
 
+use std::collections::{BTreeSet, HashMap};
+
 use http::StatusCode;
 use signalpost::domain::contract::Contract;
 use signalpost::domain::time::Timestamp;
 use signalpost::grpc::proto::v1;
 use tonic::Code;
 
-use crate::harness::{DestinationDraft, ORGANIZATION, Receiver, Server, destination, event};
+use crate::binary::Home;
+use crate::harness::{DestinationDraft, ORGANIZATION, Receiver, Server, destination, event, header};
 
 const DEAD_LETTERED: &str = "signalpost.delivery.dead_lettered";
 const EXPIRING: &str = "signalpost.dead_letter.expiring";
@@ -113,6 +116,41 @@ async fn dead_letters_are_told_of_before_they_expire_all_of_a_destination_togeth
     crate::harness::eventually("they expired", async || server.dead_letters().await.is_empty().then_some(()))
         .await;
     assert_eq!(receiver.got("/broken").len(), 3, "it heard of its own dead letters");
+}
+
+#[tokio::test]
+async fn what_happened_before_a_kill_is_told_after_it_and_each_thing_under_one_id() {
+    const LETTERS: usize = 40;
+    let receiver = Receiver::start().await;
+    let home = Home::with(&[("delivery.circuit_opens_after", "1000")]);
+    let mut process = home.start().await;
+    process.create(listener(&receiver, "/ops", &[DEAD_LETTERED])).await;
+    receiver.always_answers("/broken", StatusCode::INTERNAL_SERVER_ERROR);
+    let broken = destination(Contract::StandardWebhooks).url(receiver.url("/broken")).one_attempt();
+    process.create(broken).await;
+    for number in 0..LETTERS {
+        process.emit(event("agent.offline").id(&format!("evt-{number}"))).await;
+        if number % 10 == 9 {
+            // Some are dead letters by now, some are under way, and of some it is being told.
+            process.kill();
+            process = home.start().await;
+        }
+    }
+    let mut told: HashMap<String, BTreeSet<String>> = HashMap::new();
+    crate::harness::eventually("all of them are told", async || {
+        told.clear();
+        for request in receiver.got("/ops") {
+            let body: serde_json::Value = serde_json::from_slice(&request.body).unwrap();
+            let about = body["data"]["eventId"].as_str().unwrap().to_owned();
+            told.entry(about).or_default().insert(header(&request, "webhook-id").to_owned());
+        }
+        (told.len() == LETTERS).then_some(())
+    })
+    .await;
+    for (about, ids) in told {
+        assert_eq!(ids.len(), 1, "{about} was told as {ids:?}");
+    }
+    assert_eq!(process.terminate().await, Some(0));
 }
 
 #[tokio::test]

@@ -282,6 +282,7 @@ fn settings(store: &Path, setup: &Setup, grpc: SocketAddr) -> String {
         r#"
         [listen]
         grpc = "{grpc}"
+        stop_notice = "0s"
         health = "127.0.0.1:0"
         metrics = "127.0.0.1:0"
         [store]

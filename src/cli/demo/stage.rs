@@ -171,6 +171,7 @@ fn settings(store: &str, certificate: &Path) -> String {
         r#"
         [listen]
         grpc = "127.0.0.1:0"
+        stop_notice = "0s"
         health = "127.0.0.1:0"
         metrics = "127.0.0.1:0"
         [store]

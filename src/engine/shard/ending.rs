@@ -2,37 +2,42 @@
 
 use std::sync::Arc;
 
+use super::serving::STORE_RETRY;
 use super::{Done, Shard};
 use crate::domain::delivery::EndReason;
 use crate::domain::id::{DestinationId, EventKey};
 use crate::engine::lane::Hold;
-use crate::engine::ledger::{Group, GroupKeys};
+use crate::engine::ledger::Group;
 use crate::engine::worker::give_up;
 use crate::store::StoreError;
 
 impl Shard {
     /// Hands all outcomes to the store, one group at a time.
     pub(super) fn settle(&mut self) {
-        let Some(group) = self.ledger.next_group() else { return };
-        let (keys, store) = (group.keys(), Arc::clone(&self.worker.store));
-        let Group { settlements, health } = group;
-        self.running.spawn(async move { Done::Settled(keys, store.settle(settlements, health).await) });
+        let Some(group) = self.ledger.next_group(self.clock.now()) else { return };
+        let store = Arc::clone(&self.worker.store);
+        self.running.spawn(async move {
+            let result = group.clone().store(&*store).await;
+            Done::Settled(group, result)
+        });
     }
 
-    pub(super) fn settled(&mut self, keys: &GroupKeys, result: Result<(), StoreError>) {
-        self.ledger.stored();
+    pub(super) fn settled(&mut self, group: Group, result: Result<(), StoreError>) {
         if let Err(StoreError::LeaseLost) = result {
             // Whoever has the lane now makes these deliveries again.
-            tracing::warn!(lanes = keys.len(), "outcomes came after their lanes were lost");
+            tracing::warn!("outcomes came after their lanes were lost");
         } else if let Err(error) = result {
-            // What was delivered will be delivered again after the restart that a failed store brings.
-            tracing::error!(%error, "outcomes could not be recorded");
+            // Where the store has failed for good, what was delivered will be delivered again after the restart.
+            tracing::error!(%error, "outcomes could not be recorded, and will be once more");
+            self.ledger.not_stored(group, self.clock.now() + STORE_RETRY);
+            return;
         }
-        for (id, keys) in keys {
-            self.end_flight(*id, keys);
-            if let Some(slot) = self.lanes.get_mut(id) {
-                slot.lane.settled(keys);
-                self.queue(*id);
+        self.ledger.stored();
+        for (id, keys) in group.keys() {
+            self.end_flight(id, &keys);
+            if let Some(slot) = self.lanes.get_mut(&id) {
+                slot.lane.settled(&keys);
+                self.queue(id);
             }
         }
     }
@@ -83,8 +88,7 @@ impl Shard {
             let lost = slot.lane.give_up_memory();
             self.ledger.add(lost.iter().map(|item| give_up(id, item, EndReason::Stopped, now)));
         }
-        let Group { settlements, health } = self.ledger.take_rest();
-        if let Err(error) = self.worker.store.settle(settlements, health).await {
+        if let Err(error) = self.ledger.take_rest().store(&*self.worker.store).await {
             tracing::error!(%error, "the last outcomes could not be recorded");
         }
         // Attempts that still run are dropped with the set; they are not counted.

@@ -28,7 +28,7 @@ use crate::engine::hosts::HostLines;
 use crate::engine::inbox::{Inbox, News};
 use crate::engine::item::Item;
 use crate::engine::lane::Lane;
-use crate::engine::ledger::{GroupKeys, Ledger};
+use crate::engine::ledger::{Group, Ledger};
 use crate::engine::room::{Place, Room};
 use crate::engine::rules::{Rules, ShardOptions};
 use crate::engine::worker::{Attempted, Worker};
@@ -61,9 +61,8 @@ enum Done {
     Attempted { id: DestinationId, place: Place, result: Result<Attempted, (Vec<Item>, StoreError)> },
     Fresh(DestinationId, Result<Page<Arc<Event>>, StoreError>),
     Due(DestinationId, Result<Page<DueEntry>, StoreError>),
-    Settled(GroupKeys, Result<(), StoreError>),
+    Settled(Group, Result<(), StoreError>),
     Disabled(DestinationId, DisabledReason, Result<bool, StoreError>),
-    Announced(Result<(), StoreError>),
 }
 
 /// The lanes of some destinations.
@@ -142,7 +141,10 @@ impl Shard {
         // Rounded up by a millisecond: a timer that fires early would only be set again.
         let pause = |moment: Timestamp| moment.since(now) + Duration::from_millis(1);
         let room = self.room.next_change(now).filter(|_| self.agenda.is_anybody_waiting());
-        let next = self.agenda.first_wake().into_iter().chain(self.hosts.first_wake()).chain(room).min();
+        let outcomes = self.ledger.again_at();
+        let next =
+            self.agenda.first_wake().into_iter().chain(self.hosts.first_wake()).chain(room).chain(outcomes);
+        let next = next.min();
         next.map_or(LONGEST_SLEEP, pause).min(LONGEST_SLEEP)
     }
 
@@ -219,10 +221,8 @@ impl Shard {
             }
             Done::Fresh(id, page) => self.loaded(id, page, Lane::loaded_fresh, Lane::load_fresh_failed),
             Done::Due(id, page) => self.loaded(id, page, Lane::loaded_due, Lane::load_due_failed),
-            Done::Settled(keys, result) => self.settled(&keys, result),
-            Done::Disabled(id, reason, result) => self.disabled(id, reason, result),
-            Done::Announced(Ok(())) => {}
-            Done::Announced(Err(error)) => tracing::warn!(%error, "an operational event was not accepted"),
+            Done::Settled(group, result) => self.settled(group, result),
+            Done::Disabled(id, reason, result) => Self::disabled(id, reason, result),
         }
     }
 

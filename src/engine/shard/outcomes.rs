@@ -7,11 +7,12 @@ use super::{Done, Shard};
 use crate::domain::attempt::Attempt;
 use crate::domain::delivery::{DeliveryState, EndReason};
 use crate::domain::destination::{CircuitChange, DestinationHealth, DisabledReason};
+use crate::domain::event::NewEvent;
 use crate::domain::id::{DestinationId, EventKey};
 use crate::domain::operational::OperationalEvent;
 use crate::domain::settings::EffectivePolicy;
 use crate::domain::time::Timestamp;
-use crate::engine::announce::{announce, is_operational};
+use crate::engine::announce::{is_operational, routed};
 use crate::engine::disable::disable_destination;
 use crate::engine::gate::Ended;
 use crate::engine::item::Item;
@@ -79,7 +80,7 @@ impl Shard {
                 *due = after;
                 settlement.state = DeliveryState::Waiting { due: after };
             }
-            self.announce_dead_letter(&item, &settlement);
+            settlement.told = self.told_of_dead_letter(&item, &settlement).map(Box::new);
             self.ledger.add([settlement]);
             finished.push((item, again));
         }
@@ -100,12 +101,12 @@ impl Shard {
             }
             change = if tells { health.circuit_became(circuit, now) } else { None };
         });
-        self.announce_circuit(id, &health, change);
+        let told = change.and_then(|change| self.told_of_circuit(id, &health, change));
         let too_long = health
             .failing_since
             .zip(policy.disable_after)
             .is_some_and(|(since, limit)| now.since(since) >= limit);
-        self.ledger.note_health(id, health);
+        self.ledger.note_health(id, health, told);
         if disables(policy, &attempt.outcome) {
             self.disable(id, DisabledReason::Gone, now);
         } else if too_long {
@@ -121,16 +122,10 @@ impl Shard {
     }
 
     /// The change is stored, or there was none to make.
-    pub(super) fn disabled(
-        &mut self,
-        id: DestinationId,
-        reason: DisabledReason,
-        result: Result<bool, StoreError>,
-    ) {
+    pub(super) fn disabled(id: DestinationId, reason: DisabledReason, result: Result<bool, StoreError>) {
         match result {
             Ok(true) => {
                 tracing::info!(destination.id = %id, reason = reason.as_sentence(), "destination disabled");
-                self.announce(id, OperationalEvent::DestinationDisabled { destination_id: id, reason });
             }
             Ok(false) => {}
             Err(error) => {
@@ -149,10 +144,10 @@ impl Shard {
 
     // === Who is told ===
 
-    /// Tells the organization of a new dead letter; but not where the delivery itself told something.
-    fn announce_dead_letter(&mut self, item: &Item, settlement: &Settlement) {
-        let DeliveryState::DeadLettered { reason, .. } = settlement.state else { return };
-        let Some(event) = item.event.as_deref().filter(|event| !is_operational(event)) else { return };
+    /// What tells the organization of a new dead letter; nothing where the delivery itself told something.
+    fn told_of_dead_letter(&self, item: &Item, settlement: &Settlement) -> Option<NewEvent> {
+        let DeliveryState::DeadLettered { reason, .. } = settlement.state else { return None };
+        let event = item.event.as_deref().filter(|event| !is_operational(event))?;
         let last_error = settlement.attempt.as_ref().and_then(|attempt| attempt.outcome.error());
         let told = OperationalEvent::DeliveryDeadLettered {
             delivery_id: settlement.id,
@@ -160,36 +155,31 @@ impl Shard {
             reason,
             attempt_count: settlement.attempt.as_ref().map_or(0, |attempt| attempt.number),
             last_error: last_error.unwrap_or_default(),
+            cycle_started_at: settlement.cycle.started_at,
         };
-        self.announce(settlement.id.destination_id, told);
+        routed(self.rules.store.directory(), &event.organization_id, &told)
     }
 
-    fn announce_circuit(
-        &mut self,
+    fn told_of_circuit(
+        &self,
         id: DestinationId,
         health: &DestinationHealth,
-        change: Option<CircuitChange>,
-    ) {
+        change: CircuitChange,
+    ) -> Option<NewEvent> {
         let told = match change {
-            None => return,
-            Some(CircuitChange::Opened) => OperationalEvent::DestinationCircuitOpened {
+            CircuitChange::Opened { at } => OperationalEvent::DestinationCircuitOpened {
                 destination_id: id,
                 consecutive_failures: health.consecutive_failures,
                 last_error: health.last_error.clone().unwrap_or_default(),
+                opened_at: at,
             },
-            Some(CircuitChange::Recovered { opened_at }) => {
+            CircuitChange::Recovered { opened_at } => {
                 OperationalEvent::DestinationRecovered { destination_id: id, opened_at }
             }
         };
         tracing::info!(destination.id = %id, event.r#type = told.event_type(), "the circuit has changed");
-        self.announce(id, told);
-    }
-
-    fn announce(&mut self, about: DestinationId, told: OperationalEvent) {
-        let Some(entry) = self.slot(about).entry.clone() else { return };
-        let store = Arc::clone(&self.worker.store);
-        self.running.spawn(async move {
-            Done::Announced(announce(&*store, &entry.destination.organization_id, &told).await)
-        });
+        let directory = self.rules.store.directory();
+        let organization_id = directory.destination(id)?.destination.organization_id.clone();
+        routed(directory, &organization_id, &told)
     }
 }

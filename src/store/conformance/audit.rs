@@ -59,7 +59,7 @@ pub async fn a_change_leaves_its_entry_and_a_call_that_changes_nothing_leaves_no
     store(2).create_organization(organization()).await.unwrap_err();
     store(3).update_organization(organization(), 1).await.unwrap();
     store(4).create_destination(destination(1), None).await.unwrap();
-    store(5).create_destination(destination(2), Some(1)).await.unwrap_err();
+    store(5).create_destination(destination(2), Some(DestinationQuota::at_most(1))).await.unwrap_err();
     store(6).update_destination(destination(1), 1).await.unwrap();
     store(7).update_destination(destination(1), 1).await.unwrap_err();
     store(8).delete_destination(destination_id(1), None).await.unwrap();

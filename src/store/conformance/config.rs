@@ -28,7 +28,9 @@ pub async fn the_limit_of_destinations_holds_under_concurrency(bench: &Bench) {
     let mut calls = JoinSet::new();
     for number in 0..20 {
         let store = Arc::clone(&bench.store);
-        calls.spawn(async move { store.create_destination(destination(number), Some(5)).await });
+        calls.spawn(async move {
+            store.create_destination(destination(number), Some(DestinationQuota::at_most(5))).await
+        });
     }
     let results = calls.join_all().await;
     assert_eq!(results.iter().filter(|result| result.is_ok()).count(), 5);
@@ -63,7 +65,7 @@ pub async fn a_deleted_destination_is_gone_and_its_deliveries_stay(bench: &Bench
     assert_eq!(bench.list(query(&[1], 10)).await, [id_of(&event, 1)]);
     let health = vec![(destination_id(1), DestinationHealth::default())];
     bench.store.settle(Vec::new(), health).await.unwrap();
-    bench.store.create_destination(destination(1), Some(1)).await.unwrap();
+    bench.store.create_destination(destination(1), Some(DestinationQuota::at_most(1))).await.unwrap();
 }
 
 pub async fn an_organization_is_created_once_and_changed_by_revision(bench: &Bench) {

@@ -73,7 +73,8 @@ pub async fn a_due_delivery_moves_with_each_failure_until_it_is_finished(bench: 
     bench.settle(settlement(&event, 1, Stage::Due(at(100)), waiting(200))).await;
     let due = bench.due(1).await;
     assert_eq!(due.iter().map(|entry| (entry.due, entry.attempt_count)).collect::<Vec<_>>(), [(at(200), 2)]);
-    bench.settle(settlement(&event, 1, Stage::Due(at(200)), dead(300))).await;
+    let last = settlement(&event, 1, Stage::Due(at(200)), dead(300));
+    bench.settle(Settlement { attempt: Some(attempt(3, 500)), ..last }).await;
     assert!(bench.due(1).await.is_empty());
     let delivery = bench.store.delivery(id_of(&event, 1)).await.unwrap().unwrap();
     assert_eq!((delivery.state, delivery.attempts.len()), (dead(300), 3));

@@ -10,7 +10,9 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::directory::DestinationEntry;
-use super::{Backlog, CommitListener, DeliveryQuery, DueEntry, Settlement, Stage, Store, StoreError};
+use super::{
+    Backlog, CommitListener, DeliveryQuery, DestinationQuota, DueEntry, Settlement, Stage, Store, StoreError,
+};
 use crate::clock::{Clock, SharedClock};
 use crate::domain::attempt::{Attempt, Failure, Outcome, Trigger};
 use crate::domain::contract::Contract;
@@ -164,6 +166,7 @@ pub fn settlement(event: &Event, destination: u8, stage: Stage, state: DeliveryS
         attempt: Some(attempt(number, status)),
         cycle: routed(event, number),
         state,
+        told: None,
     }
 }
 
@@ -281,6 +284,7 @@ pub mod events;
 pub mod lists;
 pub mod replays;
 pub mod retention;
+pub mod telling;
 
 /// Runs all promises on one implementation.
 macro_rules! conformance {
@@ -334,6 +338,12 @@ macro_rules! conformance {
             replays: succeeded_deliveries_are_covered_by_the_time_of_their_event
             replays: missed_events_are_those_without_a_delivery_or_with_one_that_ended_in_vain
             replays: a_missed_event_gets_a_delivery_of_its_own_and_is_missed_no_more
+            telling: a_settlement_tells_of_itself_in_the_same_step
+            telling: what_is_not_taken_tells_nothing
+            telling: the_same_is_told_once_however_often_it_is_settled
+            telling: a_change_tells_of_itself_and_a_call_that_changes_nothing_does_not
+            telling: the_destination_that_brings_the_quota_near_tells_of_it_each_time_it_comes_near
+            telling: an_organization_that_is_being_erased_is_told_nothing
             audit: a_change_leaves_its_entry_and_a_call_that_changes_nothing_leaves_none
             audit: an_entry_says_of_how_many_deliveries_it_tells
             audit: the_log_is_listed_latest_first_by_pages_and_filters

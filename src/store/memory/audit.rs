@@ -12,13 +12,11 @@ use crate::domain::time::Timestamp;
 use crate::store::StoreError;
 use crate::store::audit::{AuditPage, AuditQuery, AuditStore};
 
-impl MemoryStore {
-    /// Adds what the log is to say of a change, under the lock under which the change is made.
-    pub(super) fn note(&self, tables: &mut Tables, things: usize) {
-        if let Some(trail) = &self.trail {
-            let count = u64::try_from(things).unwrap_or(u64::MAX);
-            tables.audit.insert(trail.id, AuditEntry { count, ..AuditEntry::clone(trail) });
-        }
+impl Tables {
+    /// Adds what the log is to say of a change of so many things.
+    pub(super) fn note(&mut self, entry: &AuditEntry, things: usize) {
+        let count = u64::try_from(things).unwrap_or(u64::MAX);
+        self.audit.insert(entry.id, AuditEntry { count, ..entry.clone() });
     }
 }
 

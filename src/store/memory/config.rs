@@ -8,14 +8,14 @@ use super::MemoryStore;
 use crate::domain::destination::{Destination, DestinationHealth};
 use crate::domain::id::DestinationId;
 use crate::domain::organization::Organization;
-use crate::store::{DestinationStore, OrganizationStore, StoreError};
+use crate::store::{DestinationQuota, DestinationStore, OrganizationStore, StoreError};
 
 #[async_trait]
 impl DestinationStore for MemoryStore {
     async fn create_destination(
         &self,
         destination: Destination,
-        limit: Option<u32>,
+        quota: Option<DestinationQuota>,
     ) -> Result<Arc<Destination>, StoreError> {
         let mut commit = self.lock();
         if commit.erasing.contains(&destination.organization_id) {
@@ -26,12 +26,13 @@ impl DestinationStore for MemoryStore {
         }
         let siblings = self.directory.destinations(&destination.organization_id).len();
         let usage = u32::try_from(siblings).unwrap_or(u32::MAX);
-        if let Some(limit) = limit.filter(|limit| usage >= *limit) {
+        if let Some(limit) = quota.as_ref().map(|quota| quota.most).filter(|limit| usage >= *limit) {
             return Err(StoreError::LimitReached { limit, usage });
         }
         let destination = Arc::new(destination);
         self.directory.put_destination(Arc::clone(&destination), DestinationHealth::default());
-        self.note(&mut commit, 1);
+        self.ride(&mut commit, 1);
+        self.accept_told(&mut commit, quota.and_then(|quota| quota.told_at(usage.saturating_add(1))));
         self.tell(|listener| listener.destination_changed(destination.id));
         Ok(destination)
     }
@@ -49,7 +50,7 @@ impl DestinationStore for MemoryStore {
         destination.revision = next_revision(present.destination.revision, Some(expected))?;
         let destination = Arc::new(destination);
         self.directory.put_destination(Arc::clone(&destination), DestinationHealth::default());
-        self.note(&mut commit, 1);
+        self.ride(&mut commit, 1);
         self.tell(|listener| listener.destination_changed(destination.id));
         Ok(destination)
     }
@@ -59,7 +60,7 @@ impl DestinationStore for MemoryStore {
         let present = self.directory.destination(id).ok_or(StoreError::NotFound)?;
         next_revision(present.destination.revision, expected)?;
         self.directory.remove_destination(id);
-        self.note(&mut commit, 1);
+        self.ride(&mut commit, 1);
         self.tell(|listener| listener.destination_changed(id));
         Ok(())
     }
@@ -77,7 +78,7 @@ impl OrganizationStore for MemoryStore {
         }
         let organization = Arc::new(organization);
         self.directory.put_organization(Arc::clone(&organization));
-        self.note(&mut commit, 1);
+        self.ride(&mut commit, 1);
         Ok(organization)
     }
 
@@ -91,7 +92,7 @@ impl OrganizationStore for MemoryStore {
         organization.revision = next_revision(present.revision, Some(expected))?;
         let organization = Arc::new(organization);
         self.directory.put_organization(Arc::clone(&organization));
-        self.note(&mut commit, 1);
+        self.ride(&mut commit, 1);
         Ok(organization)
     }
 }

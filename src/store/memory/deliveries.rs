@@ -55,11 +55,18 @@ impl DeliveryStore for MemoryStore {
     async fn settle(
         &self,
         settlements: Vec<Settlement>,
-        _health: Vec<(DestinationId, DestinationHealth)>,
+        health: Vec<(DestinationId, DestinationHealth)>,
     ) -> Result<(), StoreError> {
         let mut tables = self.lock();
-        for settlement in settlements {
-            tables.settle(settlement);
+        let changes = settlements.len() + health.len();
+        for mut settlement in settlements {
+            let told = settlement.told.take();
+            if tables.settle(settlement) {
+                self.accept_told(&mut tables, told.map(|event| *event));
+            }
+        }
+        if changes > 0 {
+            self.ride(&mut tables, changes);
         }
         // Health is only ever read back at open, which this store does not have.
         Ok(())
@@ -99,7 +106,7 @@ impl DeliveryStore for MemoryStore {
         let entries: Vec<_> =
             lifecycle::distinct(&ids).filter_map(|id| tables.requeue(id, cause, now)).collect();
         if !entries.is_empty() {
-            self.note(&mut tables, entries.len());
+            self.ride(&mut tables, entries.len());
             self.tell(|listener| listener.requeued(&entries));
         }
         Ok(entries)
@@ -114,7 +121,7 @@ impl DeliveryStore for MemoryStore {
         let mut tables = self.lock();
         let ended: Vec<_> = lifecycle::distinct(&ids).filter_map(|id| tables.end(id, from, &into)).collect();
         if !ended.is_empty() {
-            self.note(&mut tables, ended.len());
+            self.ride(&mut tables, ended.len());
             self.tell(|listener| listener.ended(&ended));
         }
         Ok(ended)

@@ -18,6 +18,7 @@ use async_trait::async_trait;
 use super::changes::ChangeFeed;
 use super::directory::Directory;
 use super::retention::Footprint;
+use super::riders::Riders;
 use super::{CommitListener, EventStore, Store, StoreError};
 use crate::clock::SharedClock;
 use crate::domain::audit::AuditEntry;
@@ -33,8 +34,8 @@ pub struct MemoryStore {
     changes: Arc<ChangeFeed>,
     listener: Arc<OnceLock<Arc<dyn CommitListener>>>,
     tables: Arc<Mutex<Tables>>,
-    /// What the audit log is to say of the next change.
-    trail: Option<Box<AuditEntry>>,
+    /// What rides on the next change.
+    riders: Riders,
 }
 
 impl MemoryStore {
@@ -48,12 +49,36 @@ impl MemoryStore {
             changes: Arc::clone(&changes),
             listener: Arc::default(),
             tables: Arc::new(Mutex::new(Tables::new(changes))),
-            trail: None,
+            riders: Riders::default(),
         }
     }
 
     fn lock(&self) -> MutexGuard<'_, Tables> {
         self.tables.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Commits what rides on a change of so many things, under the lock under which the change is made.
+    fn ride(&self, tables: &mut Tables, things: usize) {
+        if let Some(entry) = &self.riders.entry {
+            tables.note(entry, things);
+        }
+        self.accept_told(tables, self.riders.told.iter().cloned());
+    }
+
+    /// Accepts events that tell of a change, but not again.
+    fn accept_told(&self, tables: &mut Tables, told: impl IntoIterator<Item = NewEvent>) {
+        let now = self.clock.now();
+        let mut new = Vec::new();
+        for event in told {
+            if !tables.erasing.contains(&event.organization_id)
+                && let Acceptance::Accepted(event) = tables.accept(event, now)
+            {
+                new.push(event);
+            }
+        }
+        if !new.is_empty() {
+            self.tell(|listener| listener.accepted(&new));
+        }
     }
 
     /// Called under the lock of the tables, so that listeners see commits in order.
@@ -83,7 +108,11 @@ impl Store for MemoryStore {
     }
 
     fn noting(&self, entry: AuditEntry) -> Arc<dyn Store> {
-        Arc::new(Self { trail: Some(Box::new(entry)), ..self.clone() })
+        Arc::new(Self { riders: self.riders.noting(entry), ..self.clone() })
+    }
+
+    fn telling(&self, events: Vec<NewEvent>) -> Arc<dyn Store> {
+        Arc::new(Self { riders: self.riders.telling(events), ..self.clone() })
     }
 }
 

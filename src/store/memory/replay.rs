@@ -96,7 +96,7 @@ impl ReplayStore for MemoryStore {
             return Err(StoreError::ReplayRunning(rival.id));
         }
         tables.replays.insert(replay.id, replay.clone());
-        self.note(&mut tables, 1);
+        self.ride(&mut tables, 1);
         self.tell(|listener| listener.replay_changed(replay.id));
         Ok(replay)
     }
@@ -150,7 +150,7 @@ impl ReplayStore for MemoryStore {
         let cancelled = replay.cancel(now);
         let replay = replay.clone();
         if cancelled {
-            self.note(&mut tables, 1);
+            self.ride(&mut tables, 1);
             self.tell(|listener| listener.replay_changed(id));
         }
         Ok(replay)

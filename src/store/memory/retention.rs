@@ -56,7 +56,7 @@ impl RetentionStore for MemoryStore {
         let before = tables.events.get(&key).and_then(|event| event.erased_at);
         let erased = tables.erase_event(key, now);
         if erased.is_some() && before.is_none() {
-            self.note(&mut tables, 1);
+            self.ride(&mut tables, 1);
         }
         if let Some(ErasedEvent { ended, .. }) = erased.as_ref().filter(|erased| !erased.ended.is_empty()) {
             self.tell(|listener| listener.ended(ended));
@@ -76,7 +76,7 @@ impl RetentionStore for MemoryStore {
         let present = self.directory.organization(organization_id).ok_or(StoreError::NotFound)?;
         next_revision(present.revision, expected)?;
         tables.erasing.insert(organization_id.clone());
-        self.note(&mut tables, 1);
+        self.ride(&mut tables, 1);
         let destinations = self.directory.destinations(organization_id);
         let ids: Vec<DestinationId> = destinations.iter().map(|entry| entry.destination.id).collect();
         for id in &ids {

@@ -101,15 +101,17 @@ impl Tables {
         Some(lifecycle::fresh(&self.head(id.event_key)?, id.destination_id, Guarantee::AtLeastOnce))
     }
 
-    pub(super) fn settle(&mut self, settlement: Settlement) {
+    /// Answers whether the delivery has the state now that the settlement says.
+    pub(super) fn settle(&mut self, settlement: Settlement) -> bool {
         let (id, stage) = (settlement.id, settlement.stage);
         let fresh = || {
             let head = self.head(id.event_key)?;
             Some(lifecycle::fresh(&head, id.destination_id, settlement.guarantee))
         };
-        let Some(mut delivery) = self.delivery(id).or_else(fresh) else { return };
+        let Some(mut delivery) = self.delivery(id).or_else(fresh) else { return false };
         let old = delivery.state.clone();
-        if lifecycle::settle(&mut delivery, settlement) {
+        let taken = lifecycle::settle(&mut delivery, settlement);
+        if taken {
             self.count_for_replay(&mut delivery);
             self.place(&old, &delivery, stage != Stage::InMemory);
         } else if let DeliveryState::Waiting { due } = delivery.state {
@@ -118,6 +120,7 @@ impl Tables {
             self.due.insert((id.destination_id, due, id.event_key), entry);
         }
         self.deliveries.insert((id.destination_id, id.event_key), delivery);
+        taken
     }
 
     /// Moves the delivery between the orders of waiting ones.

@@ -104,6 +104,13 @@ struct Written {
     bytes: i64,
 }
 
+/// What was accepted together with a change.
+pub(super) struct Told {
+    /// The last key before it.
+    before: EventKey,
+    written: Written,
+}
+
 type Answers = Vec<Result<Vec<Acceptance>, StoreError>>;
 
 impl Core {
@@ -147,10 +154,7 @@ impl Core {
                 return Ok(answers);
             };
             self.write_group(tx, &written, last).await?;
-            self.size.add(written.bytes);
-            self.heads.add(written.events.iter().map(|event| EventHead::from(event.as_ref())));
-            self.changes.publish(written.events.iter().flat_map(|event| lifecycle::begun(event)));
-            self.hand_over(turn.last_key, &written.events).await;
+            self.accepted(turn.last_key, &written).await;
             return Ok(answers);
         }
     }
@@ -187,24 +191,68 @@ impl Core {
             )?;
             (row, known, keyed)
         };
-        let row = row.first().ok_or_else(|| StoreError::Corrupt("the sequencer's row is missing".into()))?;
-        let mut turn = Turn {
-            last_key: rows::key(row.get(0)),
-            config_version: u64::try_from(row.get::<_, i64>(1)).unwrap_or(0),
-            by_id: HashMap::new(),
-        };
-        for row in &keyed {
-            let event = event_of(row)?;
-            turn.by_id.insert((event.organization_id.clone(), event.id.clone()), (event, None));
+        turn_of(&row, &known, &keyed)
+    }
+
+    /// Accepts events that tell of a change in the transaction of the change: those whose ids are not taken. What came of
+    /// it is to be told by [`Core::told`] after the commit.
+    pub(super) async fn accept_told(&self, tx: &Tx, told: Vec<NewEvent>) -> Result<Option<Told>, Fault> {
+        if told.is_empty() {
+            return Ok(None);
         }
-        for row in &known {
-            let digest: Vec<u8> = row.get(2);
-            let event = event_of(row)?;
-            // A digest that is no longer kept is like no other.
-            let digest = Some(digest.try_into().unwrap_or_default());
-            turn.by_id.insert((event.organization_id.clone(), event.id.clone()), (event, digest));
+        let row = tx.query(LOCK, &[]).await?;
+        let named = told.iter().filter_map(|event| Some((event, event.event_id.as_ref()?)));
+        let (organizations, ids): (Vec<&str>, Vec<&str>) =
+            named.clone().map(|(event, id)| (event.organization_id.as_str(), id.as_str())).unzip();
+        let keys: Vec<Uuid> = named.filter_map(|(_, id)| Some(of_key(id.as_key()?))).collect();
+        let known = tx.query(BY_ID, &[&organizations, &ids]).await?;
+        let keyed = tx.query(BY_KEY, &[&keys]).await?;
+        let turn = turn_of(&row, &known, &keyed)?;
+        if turn.config_version > self.directory.version() {
+            self.refresh().await?;
         }
-        Ok(turn)
+        let now = self.clock.now();
+        self.ensure_day(day_of(turn.last_key.made_at().max(now))).await?;
+        let (mut written, mut last_key, mut new) = (Written::default(), turn.last_key, Known::new());
+        for event in told.into_iter().filter(|event| !self.directory.is_erasing(&event.organization_id)) {
+            let digest = event.event_id.as_ref().map(|_| content_digest(&event));
+            let name = event.event_id.clone().map(|id| (event.organization_id.clone(), id));
+            if name.as_ref().is_some_and(|name| turn.by_id.contains_key(name) || new.contains_key(name)) {
+                continue;
+            }
+            last_key = last_key.next(now, fastrand::u64(..));
+            let event = Arc::new(event.into_event(last_key));
+            written.add(&event, digest);
+            new.extend(name.map(|name| (name, (event, digest))));
+        }
+        if written.events.is_empty() {
+            return Ok(None);
+        }
+        self.put_group(tx, &written, last_key).await?;
+        Ok(Some(Told { before: turn.last_key, written }))
+    }
+
+    async fn put_group(&self, tx: &Tx, written: &Written, last: EventKey) -> Result<(), Fault> {
+        let (organizations, ids, id_keys, digests) = &written.ids;
+        tx.query(PUT_EVENTS, &[&written.keys, &written.buckets, &written.records]).await?;
+        tx.query(PUT_WAITING, &[&written.waiting.0, &written.waiting.1]).await?;
+        tx.query(PUT_IDS, &[organizations, ids, id_keys, digests]).await?;
+        tx.query(MOVE_ON, &[&of_key(last)]).await?;
+        self.notify(tx, vec![listen::accepted(&self.leases, last)]).await
+    }
+
+    /// Tells of what was accepted together with a change, after the commit.
+    pub(super) async fn told(&self, told: Option<Told>) {
+        if let Some(Told { before, written }) = told {
+            self.accepted(before, &written).await;
+        }
+    }
+
+    async fn accepted(&self, before: EventKey, written: &Written) {
+        self.size.add(written.bytes);
+        self.heads.add(written.events.iter().map(|event| EventHead::from(event.as_ref())));
+        self.changes.publish(written.events.iter().flat_map(|event| lifecycle::begun(event)));
+        self.hand_over(before, &written.events).await;
     }
 
     /// What becomes of each event, and what is to be written.
@@ -272,6 +320,28 @@ impl Core {
         tx.over();
         Ok(())
     }
+}
+
+/// What the sequencer's row and what was found beside it say.
+fn turn_of(row: &[Row], known: &[Row], keyed: &[Row]) -> Result<Turn, Fault> {
+    let row = row.first().ok_or_else(|| StoreError::Corrupt("the sequencer's row is missing".into()))?;
+    let mut turn = Turn {
+        last_key: rows::key(row.get(0)),
+        config_version: u64::try_from(row.get::<_, i64>(1)).unwrap_or(0),
+        by_id: HashMap::new(),
+    };
+    for row in keyed {
+        let event = event_of(row)?;
+        turn.by_id.insert((event.organization_id.clone(), event.id.clone()), (event, None));
+    }
+    for row in known {
+        let digest: Vec<u8> = row.get(2);
+        let event = event_of(row)?;
+        // A digest that is no longer kept is like no other.
+        let digest = Some(digest.try_into().unwrap_or_default());
+        turn.by_id.insert((event.organization_id.clone(), event.id.clone()), (event, digest));
+    }
+    Ok(turn)
 }
 
 /// The work, where there is any.

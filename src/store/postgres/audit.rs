@@ -3,6 +3,7 @@
 use async_trait::async_trait;
 use uuid::Uuid;
 
+use super::accept::Told;
 use super::connect::{Tx, query};
 use super::fault::Fault;
 use super::rows::limit;
@@ -11,17 +12,21 @@ use crate::domain::audit::AuditEntry;
 use crate::domain::id::{AuditEntryId, OrganizationId};
 use crate::domain::time::Timestamp;
 use crate::store::record::{decode_audit, encode_audit};
+use crate::store::riders::Riders;
 use crate::store::{AuditPage, AuditQuery, AuditStore, StoreError};
 
 /// How many entries one call looks at.
 const ROWS_SCANNED: usize = 5000;
 
 impl Core {
-    /// Adds what the log is to say of a change, in the transaction of the change.
-    pub(super) async fn note(tx: &Tx, trail: Option<&AuditEntry>, things: usize) -> Result<(), Fault> {
-        let Some(trail) = trail else { return Ok(()) };
-        let count = u64::try_from(things).unwrap_or(u64::MAX);
-        put(tx, &[AuditEntry { count, ..trail.clone() }]).await
+    /// Writes what rides on a change of so many things, in the transaction of the change. What it answers is to be told
+    /// after the commit.
+    pub(super) async fn ride(&self, tx: &Tx, riders: &Riders, things: usize) -> Result<Option<Told>, Fault> {
+        if let Some(entry) = &riders.entry {
+            let count = u64::try_from(things).unwrap_or(u64::MAX);
+            put(tx, &[AuditEntry { count, ..AuditEntry::clone(entry) }]).await?;
+        }
+        self.accept_told(tx, riders.told.iter().cloned().collect()).await
     }
 
     async fn record_audit(&self, entries: &[AuditEntry]) -> Result<(), Fault> {

@@ -7,12 +7,12 @@ use super::fault::Fault;
 use super::rows::{self, delivery_id, of_key, split};
 use super::write::Placed;
 use super::{Core, listen};
-use crate::domain::audit::AuditEntry;
 use crate::domain::delivery::{CycleCause, Delivery, DeliveryState, StateKind};
 use crate::domain::id::{DeliveryId, EventKey};
 use crate::domain::settings::Guarantee;
 use crate::domain::time::Timestamp;
 use crate::store::record::{EventHead, decode_head, is_erased};
+use crate::store::riders::Riders;
 use crate::store::{DueEntry, StoreError, lifecycle};
 
 /// A delivery as it is stored, locked until the transaction ends.
@@ -91,7 +91,7 @@ impl Core {
         &self,
         ids: &[DeliveryId],
         (cause, now): (CycleCause, Timestamp),
-        trail: Option<&AuditEntry>,
+        riders: &Riders,
     ) -> Result<Vec<DueEntry>, Fault> {
         let ids: Vec<DeliveryId> = lifecycle::distinct(ids).collect();
         let tx = Tx::begun(&self.writes).await?;
@@ -108,9 +108,10 @@ impl Core {
             return Ok(entries);
         }
         let bytes = self.write_deliveries(&tx, &placed).await?;
-        Self::note(&tx, trail, entries.len()).await?;
+        let told = self.ride(&tx, riders, entries.len()).await?;
         self.notify(&tx, listen::requeued(&self.leases, &entries)).await?;
         tx.commit().await?;
+        self.told(told).await;
         self.publish(&placed, bytes);
         self.tell_requeued(&entries).await;
         Ok(entries)
@@ -120,7 +121,7 @@ impl Core {
         &self,
         ids: &[DeliveryId],
         change: (StateKind, &DeliveryState),
-        trail: Option<&AuditEntry>,
+        riders: &Riders,
     ) -> Result<Vec<DeliveryId>, Fault> {
         let ids: Vec<DeliveryId> = lifecycle::distinct(ids).collect();
         let tx = Tx::begun(&self.writes).await?;
@@ -131,9 +132,10 @@ impl Core {
             return Ok(ended);
         }
         let bytes = self.write_deliveries(&tx, &placed).await?;
-        Self::note(&tx, trail, ended.len()).await?;
+        let told = self.ride(&tx, riders, ended.len()).await?;
         self.notify(&tx, listen::ended(&self.leases, &ended)).await?;
         tx.commit().await?;
+        self.told(told).await;
         self.publish(&placed, bytes);
         self.tell_ended(&ended).await;
         Ok(ended)

@@ -11,12 +11,12 @@ use super::fault::Fault;
 use super::refresh::{DESTINATION, ERASURE, LOG_KEPT, ORGANIZATION};
 use super::rows::{destination, of_destination};
 use super::{Core, listen};
-use crate::domain::audit::AuditEntry;
 use crate::domain::destination::Destination;
 use crate::domain::id::{DestinationId, OrganizationId};
 use crate::domain::organization::Organization;
-use crate::store::StoreError;
 use crate::store::record::{decode_destination, encode_destination, encode_organization};
+use crate::store::riders::Riders;
+use crate::store::{DestinationQuota, StoreError};
 
 /// A change of organizations and destinations, at its turn.
 pub(super) struct ConfigTx {
@@ -34,22 +34,24 @@ impl Core {
     }
 
     /// Commits the change, and takes it into the directory.
-    async fn commit_config(&self, mut config: ConfigTx, trail: Option<&AuditEntry>) -> Result<(), Fault> {
+    async fn commit_config(&self, mut config: ConfigTx, riders: &Riders) -> Result<(), Fault> {
         let sql = "UPDATE sequencer SET config_version = $1";
         config.tx.query(sql, &[&config.version]).await?;
         config.version -= LOG_KEPT;
         config.tx.query("DELETE FROM config_log WHERE version <= $1", &[&config.version]).await?;
-        Self::note(&config.tx, trail, 1).await?;
+        let told = self.ride(&config.tx, riders, 1).await?;
         self.notify(&config.tx, vec![listen::configured(&self.leases)]).await?;
         config.tx.commit().await?;
-        self.refresh().await
+        self.refresh().await?;
+        self.told(told).await;
+        Ok(())
     }
 
     pub(super) async fn create_destination(
         &self,
         new: &Destination,
-        limit: Option<u32>,
-        trail: Option<&AuditEntry>,
+        quota: Option<&DestinationQuota>,
+        riders: &Riders,
     ) -> Result<Arc<Destination>, Fault> {
         let mut config = self.change_config().await?;
         config.refuse_erasing(&new.organization_id).await?;
@@ -61,11 +63,13 @@ impl Core {
         let rows = config.tx.query(sql, &[&new.organization_id.as_str()]).await?;
         let usage = rows.first().map_or(0, |row| row.get::<_, i64>(0));
         let usage = u32::try_from(usage).unwrap_or(u32::MAX);
-        if let Some(limit) = limit.filter(|limit| usage >= *limit) {
+        if let Some(limit) = quota.map(|quota| quota.most).filter(|limit| usage >= *limit) {
             return Err(StoreError::LimitReached { limit, usage }.into());
         }
         self.put_destination_row(&mut config, new, PUT_DESTINATION).await?;
-        self.commit_config(config, trail).await?;
+        let near = quota.cloned().and_then(|quota| quota.told_at(usage.saturating_add(1)));
+        let riders = Riders { told: riders.told.iter().cloned().chain(near).collect(), ..riders.clone() };
+        self.commit_config(config, &riders).await?;
         Ok(Arc::new(new.clone()))
     }
 
@@ -73,7 +77,7 @@ impl Core {
         &self,
         new: &Destination,
         expected: u64,
-        trail: Option<&AuditEntry>,
+        riders: &Riders,
     ) -> Result<Arc<Destination>, Fault> {
         let mut config = self.change_config().await?;
         let sql = "SELECT revision FROM destinations WHERE id = $1 AND organization_id = $2";
@@ -81,7 +85,7 @@ impl Core {
         let revision = next_revision(rows.first(), Some(expected))?;
         let new = Destination { revision, ..new.clone() };
         self.put_destination_row(&mut config, &new, SET_DESTINATION).await?;
-        self.commit_config(config, trail).await?;
+        self.commit_config(config, riders).await?;
         Ok(Arc::new(new))
     }
 
@@ -89,14 +93,14 @@ impl Core {
         &self,
         id: DestinationId,
         expected: Option<u64>,
-        trail: Option<&AuditEntry>,
+        riders: &Riders,
     ) -> Result<(), Fault> {
         let mut config = self.change_config().await?;
         let sql = "SELECT revision FROM destinations WHERE id = $1";
         let rows = config.tx.query(sql, &[&of_destination(id)]).await?;
         next_revision(rows.first(), expected)?;
         config.remove_destination(of_destination(id)).await?;
-        self.commit_config(config, trail).await
+        self.commit_config(config, riders).await
     }
 
     async fn put_destination_row(
@@ -117,7 +121,7 @@ impl Core {
     pub(super) async fn create_organization(
         &self,
         new: &Organization,
-        trail: Option<&AuditEntry>,
+        riders: &Riders,
     ) -> Result<Arc<Organization>, Fault> {
         let mut config = self.change_config().await?;
         config.refuse_erasing(&new.id).await?;
@@ -126,7 +130,7 @@ impl Core {
             return Err(StoreError::AlreadyExists.into());
         }
         config.put_organization(new, PUT_ORGANIZATION).await?;
-        self.commit_config(config, trail).await?;
+        self.commit_config(config, riders).await?;
         Ok(Arc::new(new.clone()))
     }
 
@@ -134,7 +138,7 @@ impl Core {
         &self,
         new: &Organization,
         expected: u64,
-        trail: Option<&AuditEntry>,
+        riders: &Riders,
     ) -> Result<Arc<Organization>, Fault> {
         let mut config = self.change_config().await?;
         let sql = "SELECT revision FROM organizations WHERE id = $1";
@@ -142,7 +146,7 @@ impl Core {
         let revision = next_revision(rows.first(), Some(expected))?;
         let new = Organization { revision, ..new.clone() };
         config.put_organization(&new, SET_ORGANIZATION).await?;
-        self.commit_config(config, trail).await?;
+        self.commit_config(config, riders).await?;
         Ok(Arc::new(new))
     }
 
@@ -151,7 +155,7 @@ impl Core {
         &self,
         id: &OrganizationId,
         expected: Option<u64>,
-        trail: Option<&AuditEntry>,
+        riders: &Riders,
     ) -> Result<Vec<DestinationId>, Fault> {
         let mut config = self.change_config().await?;
         if config.is_erasing(id).await? {
@@ -169,7 +173,7 @@ impl Core {
         config.tx.query("DELETE FROM organizations WHERE id = $1", &[&id.as_str()]).await?;
         config.tx.query("INSERT INTO erasures (organization_id) VALUES ($1)", &[&id.as_str()]).await?;
         config.log(ERASURE, id.as_str()).await?;
-        self.commit_config(config, trail).await?;
+        self.commit_config(config, riders).await?;
         Ok(ids.into_iter().map(destination).collect())
     }
 
@@ -178,7 +182,7 @@ impl Core {
         let mut config = self.change_config().await?;
         config.tx.query("DELETE FROM erasures WHERE organization_id = $1", &[&id.as_str()]).await?;
         config.log(ERASURE, id.as_str()).await?;
-        self.commit_config(config, None).await
+        self.commit_config(config, &Riders::default()).await
     }
 }
 

@@ -10,13 +10,13 @@ use super::rows::{self, limit, of_key};
 use super::size::ROW_BYTES;
 use super::write::Placed;
 use super::{Core, listen};
-use crate::domain::audit::AuditEntry;
 use crate::domain::delivery::{DeliveryState, EndReason};
 use crate::domain::event::Event;
 use crate::domain::id::{DeliveryId, EventKey, OrganizationId};
 use crate::domain::time::Timestamp;
 use crate::store::record::{decode_head, encode_whole_event};
 use crate::store::retention::{EraseFrom, ErasedEvent, forget_answers, without_data};
+use crate::store::riders::Riders;
 
 /// How many events one step looks at.
 const ROWS_LOOKED_AT: usize = 1000;
@@ -26,7 +26,7 @@ impl Core {
         &self,
         key: EventKey,
         now: Timestamp,
-        trail: Option<&AuditEntry>,
+        riders: &Riders,
     ) -> Result<Option<ErasedEvent>, Fault> {
         let tx = Tx::begun(&self.writes).await?;
         let rows =
@@ -46,9 +46,10 @@ impl Core {
         tx.query("UPDATE event_ids SET digest = '' WHERE event_key = $1", &[&of_key(key)]).await?;
         let (ended, placed) = self.forget(&tx, &event, now).await?;
         let bytes = self.write_deliveries(&tx, &placed).await? + limit(record.len()) - limit(stored.len());
-        Self::note(&tx, trail, 1).await?;
+        let told = self.ride(&tx, riders, 1).await?;
         self.notify(&tx, listen::ended(&self.leases, &ended)).await?;
         tx.commit().await?;
+        self.told(told).await;
         self.publish(&placed, bytes);
         self.tell_ended(&ended).await;
         Ok(Some(ErasedEvent { at: now, ended }))

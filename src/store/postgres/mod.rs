@@ -59,9 +59,9 @@ use tokio_util::sync::CancellationToken;
 use super::changes::ChangeFeed;
 use super::directory::Directory;
 use super::keyring::Keyring;
+use super::riders::Riders;
 use super::{CommitListener, StoreError};
 use crate::clock::SharedClock;
-use crate::domain::audit::AuditEntry;
 use crate::metrics::{StoreErrorKind, StoreMetrics};
 use connect::Connector;
 use conveyor::Conveyor;
@@ -115,8 +115,8 @@ pub struct PostgresStore {
     settling: mpsc::Sender<settle::Submitted>,
     /// Ends the store's thread when the last clone is gone.
     _thread: Arc<start::Thread>,
-    /// What the audit log is to say of the next change.
-    trail: Option<Box<AuditEntry>>,
+    /// What rides on the next change.
+    riders: Riders,
 }
 
 /// What all parts of the store share.

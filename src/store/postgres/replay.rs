@@ -11,7 +11,6 @@ use super::fault::Fault;
 use super::rows::{self, limit, of_key};
 use super::write::Placed;
 use super::{Core, listen};
-use crate::domain::audit::AuditEntry;
 use crate::domain::delivery::CycleCause;
 use crate::domain::event::{Event, Route};
 use crate::domain::id::{DeliveryId, EventKey, ReplayId};
@@ -20,17 +19,14 @@ use crate::domain::settings::Guarantee;
 use crate::domain::time::Timestamp;
 use crate::store::record::{EventHead, decode_replay, encode_replay, encode_whole_event};
 use crate::store::replay::take_step;
+use crate::store::riders::Riders;
 use crate::store::{DueEntry, ReplayAction, ReplayPage, ReplayQuery, ReplayStep, StoreError, lifecycle};
 
 /// How many replays one call looks at.
 const REPLAYS_SCANNED: i64 = 2000;
 
 impl Core {
-    pub(super) async fn create_replay(
-        &self,
-        replay: &Replay,
-        trail: Option<&AuditEntry>,
-    ) -> Result<Replay, Fault> {
+    pub(super) async fn create_replay(&self, replay: &Replay, riders: &Riders) -> Result<Replay, Fault> {
         let tx = Tx::begun(&self.writes).await?;
         // One after the other, over all replicas.
         tx.query("SELECT 1 FROM sequencer FOR UPDATE", &[]).await?;
@@ -44,9 +40,10 @@ impl Core {
         let (id, running, record) = (of_id(replay.id), replay.state.is_running(), encode_replay(replay));
         tx.query(PUT, &[&id, &organization_id, &running, &record]).await?;
         tx.query("INSERT INTO replay_ends (replay_id) VALUES ($1)", &[&id]).await?;
-        Self::note(&tx, trail, 1).await?;
+        let told = self.ride(&tx, riders, 1).await?;
         self.notify(&tx, vec![listen::replay_changed(&self.leases, replay.id)]).await?;
         tx.commit().await?;
+        self.told(told).await;
         self.tell(|listener| listener.replay_changed(replay.id));
         Ok(replay.clone())
     }
@@ -163,7 +160,7 @@ impl Core {
         &self,
         id: ReplayId,
         now: Timestamp,
-        trail: Option<&AuditEntry>,
+        riders: &Riders,
     ) -> Result<Replay, Fault> {
         let tx = Tx::begun(&self.writes).await?;
         let rows = tx.query(LOCK, &[&of_id(id)]).await?;
@@ -173,9 +170,10 @@ impl Core {
             return Ok(replay);
         }
         tx.query(SET, &[&of_id(id), &false, &encode_replay(&replay)]).await?;
-        Self::note(&tx, trail, 1).await?;
+        let told = self.ride(&tx, riders, 1).await?;
         self.notify(&tx, vec![listen::replay_changed(&self.leases, id)]).await?;
         tx.commit().await?;
+        self.told(told).await;
         self.tell(|listener| listener.replay_changed(id));
         Ok(replay)
     }

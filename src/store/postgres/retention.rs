@@ -75,7 +75,10 @@ impl Core {
         }
         if !expired.is_empty() {
             let into = expired_at(cuts.now);
-            swept.expired = self.end(&expired, (StateKind::DeadLettered, &into), None).await?.len();
+            swept.expired = self
+                .end(&expired, (StateKind::DeadLettered, &into), &crate::store::riders::Riders::default())
+                .await?
+                .len();
         }
         Ok(swept)
     }

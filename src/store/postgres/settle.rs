@@ -22,6 +22,7 @@ use super::rows::{self, bucket_number, delivery_id, of_destination, split};
 use super::write::Placed;
 use crate::domain::delivery::Delivery;
 use crate::domain::destination::DestinationHealth;
+use crate::domain::event::NewEvent;
 use crate::domain::id::{DeliveryId, DestinationId, EventKey};
 use crate::store::record::{EventHead, encode_health};
 use crate::store::{Settlement, Stage, StoreError, lifecycle};
@@ -39,6 +40,8 @@ type Health = Vec<(DestinationId, DestinationHealth)>;
 pub(super) struct Submitted {
     pub(super) settlements: Vec<Settlement>,
     pub(super) health: Health,
+    /// What tells of the change as a whole.
+    pub(super) told: Vec<NewEvent>,
     pub(super) reply: oneshot::Sender<Result<(), StoreError>>,
 }
 
@@ -60,15 +63,19 @@ pub(super) async fn run(core: Arc<Core>, mut calls: mpsc::Receiver<Submitted>) {
 struct Outcomes {
     settlements: Vec<Settlement>,
     health: Health,
+    told: Vec<NewEvent>,
 }
 
 impl Core {
     async fn settle_calls(&self, calls: Vec<Submitted>) {
         let (mut replies, mut outcomes) =
-            (Vec::new(), Outcomes { settlements: Vec::new(), health: Vec::new() });
+            (Vec::new(), Outcomes { settlements: Vec::new(), health: Vec::new(), told: Vec::new() });
         for call in calls {
             let buckets: BTreeSet<i16> = buckets_of(&call.settlements, &call.health).into_iter().collect();
             replies.push((call.reply, buckets));
+            if !buckets_of(&call.settlements, &call.health).is_empty() {
+                outcomes.told.extend(call.told);
+            }
             outcomes.settlements.extend(call.settlements);
             outcomes.health.extend(call.health);
         }
@@ -120,10 +127,13 @@ impl Core {
             tx.roll_back().await;
             return Ok(lost);
         }
-        let placed = self.apply(&tx, settlements, known).await?;
+        let (placed, told) = self.apply(&tx, settlements, known).await?;
         let bytes = self.write_deliveries(&tx, &placed).await?;
         write_health(&tx, &outcomes.health).await?;
+        let told =
+            self.accept_told(&tx, told.into_iter().chain(outcomes.told.iter().cloned()).collect()).await?;
         tx.commit().await?;
+        self.told(told).await;
         self.publish(&placed, bytes);
         let retried = |one: &&Settlement| one.attempt.is_some() && !one.state.is_finished();
         settlements.iter().filter(retried).for_each(|_| self.metrics.retried());
@@ -186,7 +196,8 @@ impl Core {
         tx: &Tx,
         settlements: &[Settlement],
         mut known: HashMap<DeliveryId, Known>,
-    ) -> Result<Vec<Placed>, Fault> {
+    ) -> Result<(Vec<Placed>, Vec<NewEvent>), Fault> {
+        let mut told = Vec::new();
         let heads = self.heads_for(tx, settlements, &known).await?;
         let mut placed: HashMap<DeliveryId, Placed> = HashMap::with_capacity(settlements.len());
         for settlement in settlements {
@@ -202,6 +213,9 @@ impl Core {
             };
             let Some((mut delivery, replaces, ends)) = before else { continue };
             let taken = lifecycle::settle(&mut delivery, settlement.clone());
+            if taken {
+                told.extend(settlement.told.as_deref().cloned());
+            }
             let mut one = Placed::new(delivery, replaces, false);
             one.durable = !(taken && in_memory);
             one.changed = taken;
@@ -210,7 +224,7 @@ impl Core {
         }
         let mut placed: Vec<Placed> = placed.into_values().collect();
         placed.sort_unstable_by_key(|one| one.delivery.id);
-        Ok(placed)
+        Ok((placed, told))
     }
 
     /// The heads that are needed. Where neither the queue nor a record knows the delivery, only an event that is

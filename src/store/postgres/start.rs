@@ -21,6 +21,7 @@ use crate::domain::time::Timestamp;
 use crate::store::StoreError;
 use crate::store::directory::Directory;
 use crate::store::keyring::{Keyring, SealingKey};
+use crate::store::riders::Riders;
 
 /// Connections for what writes: groups of events, groups of outcomes, leases, and a few calls beside them.
 const WRITERS: usize = 6;
@@ -68,7 +69,7 @@ impl PostgresStore {
                 closed.cancel();
             }
         });
-        Ok(Self { core, accepting, settling, _thread: Arc::new(thread), trail: None })
+        Ok(Self { core, accepting, settling, _thread: Arc::new(thread), riders: Riders::default() })
     }
 
     /// Brings the schema to this version and does nothing else; answers from which version to which.
@@ -106,7 +107,7 @@ impl PostgresStore {
         self.core.closing.cancel();
         // Calls are taken in their order, so whatever came before is stored when this one is answered.
         let (reply, answer) = oneshot::channel();
-        let last = settle::Submitted { settlements: Vec::new(), health: Vec::new(), reply };
+        let last = settle::Submitted { settlements: Vec::new(), health: Vec::new(), told: Vec::new(), reply };
         let settled = match self.settling.send(last).await {
             Ok(()) => answer.await.unwrap_or_else(|_| Err(closed())),
             Err(_) => Err(closed()),

@@ -21,15 +21,11 @@ use crate::store::directory::Directory;
 use crate::store::retention::{Cuts, EraseFrom, ErasedEvent, Footprint, SweepFrom, Swept};
 use crate::store::{
     Backlog, CommitListener, CoverPage, CoverQuery, DeliveryPage, DeliveryQuery, DeliveryStore,
-    DestinationStore, DueEntry, EventStore, OrganizationStore, Page, ReplayPage, ReplayQuery, ReplayStep,
-    ReplayStore, RetentionStore, Settlement, Store, StoreError,
+    DestinationQuota, DestinationStore, DueEntry, EventStore, OrganizationStore, Page, ReplayPage,
+    ReplayQuery, ReplayStep, ReplayStore, RetentionStore, Settlement, Store, StoreError,
 };
 
 impl PostgresStore {
-    fn trail(&self) -> Option<&AuditEntry> {
-        self.trail.as_deref()
-    }
-
     async fn submit(
         &self,
         events: Vec<NewEvent>,
@@ -69,7 +65,11 @@ impl Store for PostgresStore {
     }
 
     fn noting(&self, entry: AuditEntry) -> Arc<dyn Store> {
-        Arc::new(Self { trail: Some(Box::new(entry)), ..self.clone() })
+        Arc::new(Self { riders: self.riders.noting(entry), ..self.clone() })
+    }
+
+    fn telling(&self, events: Vec<NewEvent>) -> Arc<dyn Store> {
+        Arc::new(Self { riders: self.riders.telling(events), ..self.clone() })
     }
 
     fn listen(&self, listener: Arc<dyn CommitListener>) {
@@ -142,7 +142,8 @@ impl DeliveryStore for PostgresStore {
             return Err(closed());
         }
         let (reply, answer) = oneshot::channel();
-        let call = settle::Submitted { settlements, health, reply };
+        let told = self.riders.told.iter().cloned().collect();
+        let call = settle::Submitted { settlements, health, told, reply };
         self.settling.send(call).await.map_err(|_| closed())?;
         answer.await.unwrap_or_else(|_| Err(closed()))
     }
@@ -161,7 +162,7 @@ impl DeliveryStore for PostgresStore {
         cause: CycleCause,
         now: Timestamp,
     ) -> Result<Vec<DueEntry>, StoreError> {
-        self.attempt(|| self.core.requeue(&ids, (cause, now), self.trail())).await
+        self.attempt(|| self.core.requeue(&ids, (cause, now), &self.riders)).await
     }
 
     async fn end(
@@ -170,7 +171,7 @@ impl DeliveryStore for PostgresStore {
         from: StateKind,
         into: DeliveryState,
     ) -> Result<Vec<DeliveryId>, StoreError> {
-        self.attempt(|| self.core.end(&ids, (from, &into), self.trail())).await
+        self.attempt(|| self.core.end(&ids, (from, &into), &self.riders)).await
     }
 
     async fn destinations_with_work(&self) -> Result<Vec<DestinationId>, StoreError> {
@@ -191,9 +192,9 @@ impl DestinationStore for PostgresStore {
     async fn create_destination(
         &self,
         destination: Destination,
-        limit: Option<u32>,
+        quota: Option<DestinationQuota>,
     ) -> Result<Arc<Destination>, StoreError> {
-        self.attempt(|| self.core.create_destination(&destination, limit, self.trail())).await
+        self.attempt(|| self.core.create_destination(&destination, quota.as_ref(), &self.riders)).await
     }
 
     async fn update_destination(
@@ -201,18 +202,18 @@ impl DestinationStore for PostgresStore {
         destination: Destination,
         expected: u64,
     ) -> Result<Arc<Destination>, StoreError> {
-        self.attempt(|| self.core.update_destination(&destination, expected, self.trail())).await
+        self.attempt(|| self.core.update_destination(&destination, expected, &self.riders)).await
     }
 
     async fn delete_destination(&self, id: DestinationId, expected: Option<u64>) -> Result<(), StoreError> {
-        self.attempt(|| self.core.delete_destination(id, expected, self.trail())).await
+        self.attempt(|| self.core.delete_destination(id, expected, &self.riders)).await
     }
 }
 
 #[async_trait]
 impl OrganizationStore for PostgresStore {
     async fn create_organization(&self, organization: Organization) -> Result<Arc<Organization>, StoreError> {
-        self.attempt(|| self.core.create_organization(&organization, self.trail())).await
+        self.attempt(|| self.core.create_organization(&organization, &self.riders)).await
     }
 
     async fn update_organization(
@@ -220,14 +221,14 @@ impl OrganizationStore for PostgresStore {
         organization: Organization,
         expected: u64,
     ) -> Result<Arc<Organization>, StoreError> {
-        self.attempt(|| self.core.update_organization(&organization, expected, self.trail())).await
+        self.attempt(|| self.core.update_organization(&organization, expected, &self.riders)).await
     }
 }
 
 #[async_trait]
 impl ReplayStore for PostgresStore {
     async fn create_replay(&self, replay: Replay) -> Result<Replay, StoreError> {
-        self.attempt(|| self.core.create_replay(&replay, self.trail())).await
+        self.attempt(|| self.core.create_replay(&replay, &self.riders)).await
     }
 
     async fn replay(&self, id: ReplayId) -> Result<Option<Replay>, StoreError> {
@@ -252,7 +253,7 @@ impl ReplayStore for PostgresStore {
     }
 
     async fn cancel_replay(&self, id: ReplayId, now: Timestamp) -> Result<Replay, StoreError> {
-        self.attempt(|| self.core.cancel_replay(id, now, self.trail())).await
+        self.attempt(|| self.core.cancel_replay(id, now, &self.riders)).await
     }
 
     async fn covered(&self, query: CoverQuery) -> Result<CoverPage, StoreError> {
@@ -267,7 +268,7 @@ impl RetentionStore for PostgresStore {
     }
 
     async fn erase_event(&self, key: EventKey, now: Timestamp) -> Result<Option<ErasedEvent>, StoreError> {
-        self.attempt(|| self.core.erase_event(key, now, self.trail())).await
+        self.attempt(|| self.core.erase_event(key, now, &self.riders)).await
     }
 
     async fn begin_erasure(
@@ -275,7 +276,7 @@ impl RetentionStore for PostgresStore {
         organization_id: &OrganizationId,
         expected: Option<u64>,
     ) -> Result<Vec<DestinationId>, StoreError> {
-        self.attempt(|| self.core.begin_erasure(organization_id, expected, self.trail())).await
+        self.attempt(|| self.core.begin_erasure(organization_id, expected, &self.riders)).await
     }
 
     async fn erase_step(

@@ -11,13 +11,21 @@ use crate::domain::settings::Guarantee;
 use crate::domain::time::Timestamp;
 use crate::store::StoreError;
 use crate::store::record::{
-    EventHead, Idempotency, decode_event, decode_idempotency, encode_event, encode_idempotency,
+    EventHead, Idempotency, content_digest, decode_event, decode_idempotency, encode_event,
+    encode_idempotency,
 };
 
 /// An event, and the digest of its content if its caller gave it an id.
 pub(super) struct Submission {
-    pub(super) event: NewEvent,
-    pub(super) digest: Option<[u8; 16]>,
+    event: NewEvent,
+    digest: Option<[u8; 16]>,
+}
+
+impl From<NewEvent> for Submission {
+    fn from(event: NewEvent) -> Self {
+        let digest = event.event_id.is_some().then(|| content_digest(&event));
+        Self { event, digest }
+    }
 }
 
 impl Writer {
@@ -39,9 +47,7 @@ impl Writer {
                 answers.push(known);
                 continue;
             }
-            let event = Arc::new(self.name(event, now));
-            write(group, &event, digest);
-            self.heads.insert(EventHead::from(event.as_ref()));
+            let event = self.take_in(group, event, digest, now);
             new.push(Arc::clone(&event));
             answers.push(Acceptance::Accepted(event));
         }
@@ -49,6 +55,47 @@ impl Writer {
             group.effect(Effect::Accepted(new));
         }
         Ok(answers)
+    }
+
+    /// Accepts events that tell of a change of the same call, and answers whether there were any to accept.
+    pub(super) fn tell(
+        &mut self,
+        group: &mut Group,
+        told: impl IntoIterator<Item = NewEvent>,
+    ) -> Result<bool, StoreError> {
+        let now = self.clock.now();
+        let mut new = Vec::new();
+        for event in told {
+            if self.erasing.contains(&event.organization_id) {
+                continue;
+            }
+            let Submission { event, digest } = event.into();
+            match known(group, &event, digest) {
+                Ok(None) => new.push(self.take_in(group, event, digest, now)),
+                Ok(Some(_)) => {}
+                // What is told of goes on.
+                Err(StoreError::Corrupt(problem)) => tracing::error!(problem, "an event was not told"),
+                Err(error) => return Err(error),
+            }
+        }
+        let any = !new.is_empty();
+        if any {
+            group.effect(Effect::Accepted(new));
+        }
+        Ok(any)
+    }
+
+    fn take_in(
+        &mut self,
+        group: &mut Group,
+        event: NewEvent,
+        digest: Option<[u8; 16]>,
+        now: Timestamp,
+    ) -> Arc<Event> {
+        let event = Arc::new(self.name(event, now));
+        write(group, &event, digest);
+        self.heads.insert(EventHead::from(event.as_ref()));
+        event
     }
 
     fn name(&mut self, event: NewEvent, now: Timestamp) -> Event {

@@ -10,15 +10,15 @@ use super::writer::Writer;
 use crate::domain::destination::Destination;
 use crate::domain::id::DestinationId;
 use crate::domain::organization::Organization;
-use crate::store::StoreError;
 use crate::store::record::{decode_destination, encode_destination, encode_organization};
+use crate::store::{DestinationQuota, StoreError};
 
 impl Writer {
     pub(super) fn create_destination(
         &mut self,
         group: &mut Group,
         destination: Destination,
-        limit: Option<u32>,
+        quota: Option<DestinationQuota>,
     ) -> Result<Arc<Destination>, StoreError> {
         self.watermark.check()?;
         if self.erasing.contains(&destination.organization_id) {
@@ -30,10 +30,12 @@ impl Writer {
         let organization_id = &destination.organization_id;
         let siblings = self.destinations.values().filter(|other| other.organization_id == *organization_id);
         let usage = u32::try_from(siblings.count()).unwrap_or(u32::MAX);
-        if let Some(limit) = limit.filter(|limit| usage >= *limit) {
+        if let Some(limit) = quota.as_ref().map(|quota| quota.most).filter(|limit| usage >= *limit) {
             return Err(StoreError::LimitReached { limit, usage });
         }
-        self.put_destination(group, destination)
+        let created = self.put_destination(group, destination)?;
+        self.tell(group, quota.and_then(|quota| quota.told_at(usage.saturating_add(1))))?;
+        Ok(created)
     }
 
     pub(super) fn update_destination(

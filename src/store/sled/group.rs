@@ -69,6 +69,8 @@ pub(super) struct Group {
     pending: Writes,
     /// What the audit log is to say of the call.
     trail: Option<AuditEntry>,
+    /// Whether the call has changed anything.
+    changed: bool,
     pending_effects: Vec<Effect>,
     effects: Vec<Effect>,
     answers: Vec<Answer>,
@@ -102,6 +104,7 @@ impl Group {
             joined: Writes::new(),
             pending: Writes::new(),
             trail: None,
+            changed: false,
             pending_effects: Vec::new(),
             effects: Vec::new(),
             answers: Vec::new(),
@@ -153,6 +156,12 @@ impl Group {
     /// Begins a call: what the audit log is to say of it, if it changes anything.
     pub(super) fn begin(&mut self, trail: Option<AuditEntry>) {
         self.trail = trail;
+        self.changed = false;
+    }
+
+    /// Whether the call has changed anything, now that it is taken into the group.
+    pub(super) fn has_changed(&self) -> bool {
+        self.changed
     }
 
     /// Of how many things the call's change is.
@@ -167,7 +176,8 @@ impl Group {
         if let Some(entry) = self.trail.take().filter(|_| !self.pending.is_empty()) {
             audit::write(self, &entry)?;
         }
-        self.durable |= durable && !self.pending.is_empty();
+        self.changed = !self.pending.is_empty();
+        self.durable |= durable && self.changed;
         self.joined.extend(self.pending.drain());
         let Tally { waiting, dead_letters } = std::mem::take(&mut self.pending_tally);
         self.tally.waiting += waiting;

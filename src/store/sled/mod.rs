@@ -48,9 +48,9 @@ use super::changes::ChangeFeed;
 use super::directory::Directory;
 use super::keyring::Keyring;
 use super::retention::{Footprint, RemovedEarly};
+use super::riders::Riders;
 use super::{CommitListener, StoreError};
 use crate::clock::SharedClock;
-use crate::domain::audit::AuditEntry;
 use crate::domain::id::{DestinationId, EventKey};
 use crate::metrics::StoreMetrics;
 use disk::Watermark;
@@ -111,8 +111,8 @@ pub struct SledStore {
     syncs: Arc<AtomicU64>,
     observer: Arc<Observer>,
     keyring: Arc<Keyring>,
-    /// What the audit log is to say of the next change.
-    trail: Option<Box<AuditEntry>>,
+    /// What rides on the next change.
+    riders: Riders,
 }
 
 /// The way to the writer, and its thread.
@@ -290,7 +290,7 @@ impl SledStore {
             syncs,
             observer: Arc::new(observer),
             keyring,
-            trail: None,
+            riders: Riders::default(),
         })
     }
 
@@ -357,7 +357,7 @@ impl SledStore {
             Patience::Wait => queue.acquire_owned().await.map_err(|_| StoreError::Busy)?,
         };
         let (reply, answer) = oneshot::channel();
-        let queued = Queued { command: command(reply), place, trail: self.trail.clone() };
+        let queued = Queued { command: command(reply), place, riders: self.riders.clone() };
         let commands = self.writing.commands.lock().unwrap_or_else(PoisonError::into_inner).clone();
         // A writer that has ended drops what is sent to it, and with it the reply.
         if let Some(commands) = commands {

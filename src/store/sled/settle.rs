@@ -41,14 +41,19 @@ impl Order {
 }
 
 impl Writer {
+    /// Answers whether something is told of it.
     pub(super) fn settle(
         &mut self,
         group: &mut Group,
         settlements: Vec<Settlement>,
         health: Vec<(DestinationId, DestinationHealth)>,
-    ) -> Result<(), StoreError> {
-        for settlement in settlements {
-            self.settle_one(group, settlement)?;
+    ) -> Result<bool, StoreError> {
+        let mut tells = false;
+        for mut settlement in settlements {
+            let told = settlement.told.take();
+            if self.settle_one(group, settlement)? {
+                tells |= self.tell(group, told.map(|event| *event))?;
+            }
         }
         for (id, health) in health {
             // A lane may settle its last attempts after its destination was deleted.
@@ -56,27 +61,29 @@ impl Writer {
                 group.put(keys::health(id), encode_health(&health));
             }
         }
-        Ok(())
+        Ok(tells)
     }
 
-    fn settle_one(&mut self, group: &mut Group, settlement: Settlement) -> Result<(), StoreError> {
+    /// Answers whether the delivery has the state now that the settlement says.
+    fn settle_one(&mut self, group: &mut Group, settlement: Settlement) -> Result<bool, StoreError> {
         let (id, stage) = (settlement.id, settlement.stage);
         if settlement.attempt.is_some() && !settlement.state.is_finished() {
             self.metrics.retried();
         }
         let Some((mut delivery, order)) = self.settled_from(group, &settlement)? else {
-            return forget(group, id, stage);
+            return forget(group, id, stage).map(|()| false);
         };
         if lifecycle::settle(&mut delivery, settlement) {
             count_for_replay(group, &mut delivery)?;
-            place(group, order, &delivery, stage != Stage::InMemory)
+            place(group, order, &delivery, stage != Stage::InMemory)?;
+            Ok(true)
         } else {
             // A caller's cycle goes on counting where this attempt has ended.
             if let DeliveryState::Waiting { due } = &delivery.state {
                 group.put(keys::due(id, *due), encode_due(delivery.attempt_count, &delivery.cycle));
             }
             group.put(keys::by_destination(DELIVERY, id), encode_delivery(&delivery));
-            Ok(())
+            Ok(false)
         }
     }
 

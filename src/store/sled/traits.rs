@@ -18,12 +18,11 @@ use crate::domain::replay::Replay;
 use crate::domain::time::Timestamp;
 use crate::store::changes::ChangeFeed;
 use crate::store::directory::Directory;
-use crate::store::record::content_digest;
 use crate::store::retention::{Cuts, EraseFrom, ErasedEvent, Footprint, SweepFrom, Swept};
 use crate::store::{
     Backlog, CommitListener, CoverPage, CoverQuery, DeliveryPage, DeliveryQuery, DeliveryStore,
-    DestinationStore, DueEntry, EventStore, OrganizationStore, Page, ReplayPage, ReplayQuery, ReplayStep,
-    ReplayStore, RetentionStore, Settlement, Store, StoreError,
+    DestinationQuota, DestinationStore, DueEntry, EventStore, OrganizationStore, Page, ReplayPage,
+    ReplayQuery, ReplayStep, ReplayStore, RetentionStore, Settlement, Store, StoreError,
 };
 
 impl Store for SledStore {
@@ -44,7 +43,11 @@ impl Store for SledStore {
     }
 
     fn noting(&self, entry: AuditEntry) -> Arc<dyn Store> {
-        Arc::new(Self { trail: Some(Box::new(entry)), ..self.clone() })
+        Arc::new(Self { riders: self.riders.noting(entry), ..self.clone() })
+    }
+
+    fn telling(&self, events: Vec<NewEvent>) -> Arc<dyn Store> {
+        Arc::new(Self { riders: self.riders.telling(events), ..self.clone() })
     }
 }
 
@@ -52,11 +55,7 @@ impl Store for SledStore {
 impl EventStore for SledStore {
     async fn accept(&self, events: Vec<NewEvent>) -> Result<Vec<Acceptance>, StoreError> {
         // Hashed here, not on the writer's thread, which is the scarce one.
-        let submissions = events.into_iter().map(|event| {
-            let digest = event.event_id.is_some().then(|| content_digest(&event));
-            Submission { event, digest }
-        });
-        let submissions = submissions.collect();
+        let submissions = events.into_iter().map(Submission::from).collect();
         self.submit(Patience::Refuse, |reply| Command::Accept(submissions, reply)).await
     }
 
@@ -146,10 +145,10 @@ impl DestinationStore for SledStore {
     async fn create_destination(
         &self,
         destination: Destination,
-        limit: Option<u32>,
+        quota: Option<DestinationQuota>,
     ) -> Result<Arc<Destination>, StoreError> {
         let destination = Box::new(destination);
-        self.submit(Patience::Wait, |reply| Command::CreateDestination(destination, limit, reply)).await
+        self.submit(Patience::Wait, |reply| Command::CreateDestination(destination, quota, reply)).await
     }
 
     async fn update_destination(

@@ -27,7 +27,6 @@ use super::replay::{ReplayCommand, Running};
 use super::retention::Found;
 use super::{Shared, keys, unavailable};
 use crate::clock::SharedClock;
-use crate::domain::audit::AuditEntry;
 use crate::domain::delivery::{CycleCause, Delivery, DeliveryState, StateKind};
 use crate::domain::destination::{Destination, DestinationHealth};
 use crate::domain::event::Acceptance;
@@ -38,7 +37,8 @@ use crate::metrics::StoreMetrics;
 use crate::store::keyring::Keyring;
 use crate::store::record::{EventHead, Seals};
 use crate::store::retention::{Cuts, EraseFrom, ErasedEvent, RemovedEarly, Swept};
-use crate::store::{DueEntry, Settlement, StoreError, lifecycle};
+use crate::store::riders::Riders;
+use crate::store::{DestinationQuota, DueEntry, Settlement, StoreError, lifecycle};
 
 /// Settlements become durable after this long at the latest; the trait promises half a second.
 const SYNC_AFTER: Duration = Duration::from_millis(400);
@@ -61,7 +61,7 @@ pub(super) enum Command {
     Settle(Vec<Settlement>, Vec<(DestinationId, DestinationHealth)>, Reply<()>),
     Requeue(Vec<DeliveryId>, (CycleCause, Timestamp), Reply<Vec<DueEntry>>),
     End(Vec<DeliveryId>, (StateKind, DeliveryState), Reply<Vec<DeliveryId>>),
-    CreateDestination(Box<Destination>, Option<u32>, Reply<Arc<Destination>>),
+    CreateDestination(Box<Destination>, Option<DestinationQuota>, Reply<Arc<Destination>>),
     UpdateDestination(Box<Destination>, u64, Reply<Arc<Destination>>),
     DeleteDestination(DestinationId, Option<u64>, Reply<()>),
     CreateOrganization(Organization, Reply<Arc<Organization>>),
@@ -76,22 +76,21 @@ pub(super) enum Command {
     Close(Reply<()>),
 }
 
-/// A command, and what the audit log is to say of it.
-type Called = (Command, Option<Box<AuditEntry>>);
+/// A command, and what rides on what it changes.
+type Called = (Command, Riders);
 
 /// A command with its place in the queue, which is free again when the command is taken.
 pub(super) struct Queued {
     pub(super) command: Command,
     pub(super) place: OwnedSemaphorePermit,
-    /// What the audit log is to say of it.
-    pub(super) trail: Option<Box<AuditEntry>>,
+    pub(super) riders: Riders,
 }
 
 impl Queued {
     /// Takes the command out and frees its place.
     fn command(self) -> Called {
         drop(self.place);
-        (self.command, self.trail)
+        (self.command, self.riders)
     }
 }
 
@@ -185,8 +184,21 @@ impl Writer {
     }
 
     /// Takes a command into the group; answers the reply of a command to close.
-    fn take(&mut self, group: &mut Group, (command, trail): Called) -> Result<Option<Reply<()>>, StoreError> {
-        group.begin(trail.map(|entry| *entry));
+    fn take(
+        &mut self,
+        group: &mut Group,
+        (command, riders): Called,
+    ) -> Result<Option<Reply<()>>, StoreError> {
+        let Riders { entry, told } = riders;
+        group.begin(entry.map(|entry| *entry));
+        let closing = self.perform(group, command)?;
+        if group.has_changed() && self.tell(group, told)? {
+            group.keep(true)?;
+        }
+        Ok(closing)
+    }
+
+    fn perform(&mut self, group: &mut Group, command: Command) -> Result<Option<Reply<()>>, StoreError> {
         match command {
             Command::Accept(submissions, reply) => {
                 let result = self.accept(group, submissions);
@@ -194,7 +206,9 @@ impl Writer {
             }
             Command::Settle(settlements, health, reply) => {
                 let result = self.settle(group, settlements, health);
-                join(group, false, result, reply)?;
+                // Nobody may get an event before it is durable.
+                let told = matches!(result, Ok(true));
+                join(group, told, result.map(drop), reply)?;
             }
             Command::Requeue(ids, begin, reply) => {
                 let result = self.requeue(group, &ids, begin);
@@ -206,8 +220,8 @@ impl Writer {
                 group.counts(result.as_ref().map_or(0, Vec::len));
                 join(group, true, result, reply)?;
             }
-            Command::CreateDestination(destination, limit, reply) => {
-                let result = self.create_destination(group, *destination, limit);
+            Command::CreateDestination(destination, quota, reply) => {
+                let result = self.create_destination(group, *destination, quota);
                 join(group, true, result, reply)?;
             }
             Command::UpdateDestination(destination, expected, reply) => {

@@ -68,6 +68,7 @@ impl Server {
             ("listen.grpc", r#""127.0.0.1:0""#),
             ("listen.health", r#""127.0.0.1:0""#),
             ("listen.metrics", r#""127.0.0.1:0""#),
+            ("listen.stop_notice", r#""0s""#),
             ("store.path", store.as_str()),
             ("store.cache", r#""16MiB""#),
             ("store.min_free", r#""16MiB""#),
