@@ -15,6 +15,7 @@ use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
@@ -22,6 +23,7 @@ use crate::clock::SharedClock;
 use crate::domain::destination::DisabledReason;
 use crate::domain::event::Event;
 use crate::domain::id::DestinationId;
+use crate::domain::settings::Guarantee;
 use crate::domain::time::Timestamp;
 use crate::engine::agenda::Agenda;
 use crate::engine::hosts::HostLines;
@@ -29,6 +31,7 @@ use crate::engine::inbox::{Inbox, News};
 use crate::engine::item::Item;
 use crate::engine::lane::Lane;
 use crate::engine::ledger::{Group, Ledger};
+use crate::engine::memory::Memory;
 use crate::engine::room::{Place, Room};
 use crate::engine::rules::{Rules, ShardOptions};
 use crate::engine::worker::{Attempted, Worker};
@@ -38,6 +41,9 @@ use crate::store::{DueEntry, Page, StoreError};
 
 /// The loop looks at its timers at least this often, so that a clock that was set is noticed.
 const LONGEST_SLEEP: Duration = Duration::from_secs(60);
+
+/// So many pages of events are read at once; each is bounded in bytes.
+const LOADS_AT_ONCE: usize = 4;
 
 /// How a shard is told to end.
 #[derive(Debug, Clone, Default)]
@@ -54,12 +60,14 @@ struct Slot {
     entry: Option<Arc<DestinationEntry>>,
     /// Another replica has it, and it goes with the last request that is under way.
     lost: bool,
+    /// What its events may take of the memory of all lanes.
+    memory: Arc<Memory>,
 }
 
 /// What a task of the shard comes back with.
 enum Done {
     Attempted { id: DestinationId, place: Place, result: Result<Attempted, (Vec<Item>, StoreError)> },
-    Fresh(DestinationId, Result<Page<Arc<Event>>, StoreError>),
+    Fresh(DestinationId, Result<Page<Arc<Event>>, StoreError>, OwnedSemaphorePermit),
     Due(DestinationId, Result<Page<DueEntry>, StoreError>),
     Settled(Group, Result<(), StoreError>),
     Disabled(DestinationId, DisabledReason, Result<bool, StoreError>),
@@ -72,6 +80,8 @@ pub struct Shard {
     inbox: Arc<Inbox>,
     rules: Rules,
     lanes: HashMap<DestinationId, Slot>,
+    memory: Arc<Memory>,
+    loads: Arc<Semaphore>,
     agenda: Agenda,
     running: JoinSet<Done>,
     room: Room,
@@ -82,7 +92,12 @@ pub struct Shard {
 impl Shard {
     /// A shard without lanes.
     #[must_use]
-    pub fn new(worker: Worker, clock: SharedClock, inbox: Arc<Inbox>, options: ShardOptions) -> Self {
+    pub fn new(
+        worker: Worker,
+        clock: SharedClock,
+        (inbox, memory): (Arc<Inbox>, Arc<Memory>),
+        options: ShardOptions,
+    ) -> Self {
         let rules = Rules { store: Arc::clone(&worker.store), options, stopping: false };
         Self {
             worker,
@@ -90,6 +105,8 @@ impl Shard {
             inbox,
             rules,
             lanes: HashMap::new(),
+            memory,
+            loads: Arc::new(Semaphore::new(LOADS_AT_ONCE)),
             agenda: Agenda::default(),
             running: JoinSet::new(),
             room: Room::new(options.max_in_flight, options.max_bytes_in_flight),
@@ -107,7 +124,8 @@ impl Shard {
     pub fn open_backlog(&mut self, destination_ids: impl IntoIterator<Item = DestinationId>) {
         for id in destination_ids {
             let (lane, entry) = self.rules.open_lane(id, true);
-            self.lanes.insert(id, Slot { lane, entry, lost: false });
+            let memory = self.memory.part(self.rules.options.window_bytes);
+            self.lanes.insert(id, Slot { lane, entry, memory, lost: false });
             self.queue(id);
         }
     }
@@ -175,7 +193,10 @@ impl Shard {
             return;
         }
         match news {
-            News::Accepted(_, event, guarantee) => self.slot(id).lane.accepted(event, guarantee),
+            News::Accepted(_, item) => {
+                let slot = self.slot(id);
+                slot.lane.accepted(item.moved_into(&slot.memory));
+            }
             News::Requeued(entry) => self.slot(id).lane.requeued(entry),
             News::Ended(delivery) => self.slot(id).lane.ended(delivery.event_key),
             News::DestinationChanged(_) => self.reconfigure(id),
@@ -191,7 +212,8 @@ impl Shard {
             Entry::Occupied(slot) => slot.into_mut(),
             Entry::Vacant(place) => {
                 let (lane, entry) = self.rules.open_lane(id, false);
-                place.insert(Slot { lane, entry, lost: false })
+                let memory = self.memory.part(self.rules.options.window_bytes);
+                place.insert(Slot { lane, entry, memory, lost: false })
             }
         }
     }
@@ -219,7 +241,13 @@ impl Shard {
                 }
                 self.queue(id);
             }
-            Done::Fresh(id, page) => self.loaded(id, page, Lane::loaded_fresh, Lane::load_fresh_failed),
+            Done::Fresh(id, page, _permit) => {
+                let memory = Arc::clone(&self.slot(id).memory);
+                let item = |event: Arc<Event>| Item::fresh(&event, Guarantee::AtLeastOnce, &memory);
+                let page = page
+                    .map(|page| Page { rows: page.rows.into_iter().map(item).collect(), more: page.more });
+                self.loaded(id, page, Lane::loaded_fresh, Lane::load_fresh_failed);
+            }
             Done::Due(id, page) => self.loaded(id, page, Lane::loaded_due, Lane::load_due_failed),
             Done::Settled(group, result) => self.settled(group, result),
             Done::Disabled(id, reason, result) => Self::disabled(id, reason, result),
@@ -239,6 +267,9 @@ mod tests;
 
 #[cfg(test)]
 mod isolation_tests;
+
+#[cfg(test)]
+mod memory_tests;
 
 #[cfg(test)]
 mod stop_tests;

@@ -26,7 +26,7 @@ impl Core {
             let count = u64::try_from(things).unwrap_or(u64::MAX);
             put(tx, &[AuditEntry { count, ..AuditEntry::clone(entry) }]).await?;
         }
-        self.accept_told(tx, riders.told.iter().cloned().collect()).await
+        self.accept_told(tx, riders.told.to_vec()).await
     }
 
     async fn record_audit(&self, entries: &[AuditEntry]) -> Result<(), Fault> {

@@ -3,8 +3,7 @@
 //! Each replica counts what it writes and adds it to the installation's figure about once a second; a crash loses
 //! the last second's count.
 
-use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::Core;
 use super::connect::query;
@@ -15,23 +14,32 @@ use crate::store::retention::{Footprint, RemovedEarly};
 /// What a row is taken to cost besides its record: keys, headers, index entries.
 pub(super) const ROW_BYTES: i64 = 100;
 
+#[derive(Default, Clone, Copy)]
+struct Bytes {
+    stored: i64,
+    unwritten: i64,
+}
+
 /// The figure, and what is not in it yet.
 #[derive(Default)]
 pub(super) struct Size {
-    stored: AtomicI64,
-    unwritten: AtomicI64,
+    bytes: Mutex<Bytes>,
     removed_early: Mutex<Option<RemovedEarly>>,
 }
 
 impl Size {
     pub(super) fn add(&self, bytes: i64) {
-        self.unwritten.fetch_add(bytes, Ordering::Relaxed);
+        self.lock().unwritten += bytes;
     }
 
     pub(super) fn footprint(&self) -> Footprint {
-        let bytes = self.stored.load(Ordering::Relaxed) + self.unwritten.load(Ordering::Relaxed);
+        let Bytes { stored, unwritten } = *self.lock();
         let removed_early = *self.removed_early.lock().unwrap_or_else(PoisonError::into_inner);
-        Footprint { bytes: u64::try_from(bytes).unwrap_or(0), removed_early }
+        Footprint { bytes: u64::try_from(stored + unwritten).unwrap_or(0), removed_early }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Bytes> {
+        self.bytes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn note_removed(&self, removed: Option<RemovedEarly>) {
@@ -49,18 +57,17 @@ impl Core {
     /// Adds what this replica counted to the installation's figure, and learns the others'.
     pub(super) async fn write_size(&self) -> Result<(), Fault> {
         let client = self.writes.get().await?;
-        let delta = self.size.unwritten.swap(0, Ordering::Relaxed);
+        let delta = self.size.lock().unwritten;
         let sql = if delta == 0 { READ } else { ADD };
         let params: &[&(dyn tokio_postgres::types::ToSql + Sync)] = if delta == 0 { &[] } else { &[&delta] };
-        let rows = match query(&client, sql, params).await {
-            Ok(rows) => rows,
-            Err(fault) => {
-                self.size.add(delta);
-                return Err(fault);
-            }
-        };
+        let rows = query(&client, sql, params).await?;
         if let Some(row) = rows.first() {
-            self.size.stored.store(row.get(0), Ordering::Relaxed);
+            {
+                // Both at once: nobody sees a part counted twice, or not at all.
+                let mut bytes = self.size.lock();
+                bytes.stored = row.get(0);
+                bytes.unwritten -= delta;
+            }
             let (accepted, changed): (Option<i64>, Option<i64>) = (row.get(1), row.get(2));
             self.size.note_removed(accepted.zip(changed).map(|(accepted, changed)| RemovedEarly {
                 accepted: Timestamp::from_millis(accepted),

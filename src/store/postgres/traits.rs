@@ -142,7 +142,7 @@ impl DeliveryStore for PostgresStore {
             return Err(closed());
         }
         let (reply, answer) = oneshot::channel();
-        let told = self.riders.told.iter().cloned().collect();
+        let told = self.riders.told.to_vec();
         let call = settle::Submitted { settlements, health, told, reply };
         self.settling.send(call).await.map_err(|_| closed())?;
         answer.await.unwrap_or_else(|_| Err(closed()))

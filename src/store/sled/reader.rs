@@ -17,7 +17,7 @@ use crate::domain::time::Timestamp;
 use crate::store::record::{
     EventHead, Place, decode_delivery, decode_due, decode_event, decode_head, decode_idempotency,
 };
-use crate::store::{Backlog, DueEntry, Page, StoreError, lifecycle};
+use crate::store::{Backlog, DueEntry, EVENT_PAGE_BYTES, Page, StoreError, lifecycle};
 
 /// What reading needs.
 pub(super) struct Reader {
@@ -78,7 +78,7 @@ impl Reader {
         let start = after.map_or(Included(at(EventKey::MIN)), |key| Excluded(at(key)));
         // What is applied but not yet durable is not shown: the listener tells of it in a moment.
         let end = self.shared.durable_key();
-        let mut rows = Vec::new();
+        let (mut rows, mut bytes) = (Vec::new(), 0);
         if after.is_some_and(|after| after >= end) {
             return Ok(Page { rows, more: false });
         }
@@ -86,9 +86,10 @@ impl Reader {
             let (key, _) = row.map_err(|error| unavailable(&error))?;
             let Some(event_key) = keys::event_of(&key) else { continue };
             let Some(event) = self.readable(event_key)? else { continue };
-            if rows.len() == limit {
+            if rows.len() == limit || bytes >= EVENT_PAGE_BYTES {
                 return Ok(Page { rows, more: true });
             }
+            bytes += event.data.as_bytes().len();
             rows.push(event);
         }
         Ok(Page { rows, more: false })

@@ -2,6 +2,7 @@
 
 mod callers;
 mod certificates;
+mod collector;
 mod drafts;
 mod postgres;
 #[path = "../../../src/store/postgres/test_server.rs"]
@@ -13,6 +14,7 @@ mod server;
 
 pub use callers::{Raw, TokenFile, call_any, naming, swap, with_token};
 pub use certificates::{Authority, Pair, TlsFolder, secure_endpoint};
+pub use collector::Collector;
 pub use drafts::{DestinationDraft, EventDraft, destination, event, millis, number_of};
 pub use postgres::{database, is_store_shared};
 pub use postgres_server::{FAST, TestServer};
