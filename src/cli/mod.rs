@@ -15,6 +15,7 @@ mod explain;
 mod health;
 mod key;
 mod listen;
+mod migrate;
 pub mod output;
 mod reference;
 mod rekey;
@@ -80,6 +81,8 @@ enum Command {
     Key(key::Command),
     /// Seal all stored secrets anew, under the first of the configured keys. The server must be stopped.
     Rekey(rekey::RekeyArguments),
+    /// Bring the database of a shared store to this version, and end. `serve` does the same when it starts.
+    Migrate(migrate::MigrateArguments),
     /// Check, show or explain the configuration.
     #[command(subcommand)]
     Config(config::Command),
@@ -123,6 +126,7 @@ fn execute(command: Command) -> Exit {
         Command::BenchSink(arguments) => block_on(bench::sink::run(arguments)),
         Command::Key(command) => key::run(&command),
         Command::Rekey(arguments) => rekey::run(&arguments),
+        Command::Migrate(arguments) => migrate::run(&arguments),
         Command::Config(command) => config::run(&command),
         Command::Token(command) => token::run(&command),
     }

@@ -18,6 +18,7 @@ mod problem;
 mod raw;
 mod reader;
 mod resolved;
+mod store;
 mod units;
 mod validate;
 
@@ -30,7 +31,7 @@ pub use reader::Effective;
 pub use resolved::{
     AuthConfig, Config, ConnectionLimits, DeliveryConfig, EgressConfig, JwtConfig, KeysConfig, LimitsConfig,
     ListenConfig, LogConfig, LogFormat, OrganizationsConfig, Plans, ReflectionAccess, Scoped, SecretsConfig,
-    StoreConfig, TlsConfig, TracesConfig,
+    SharedStoreConfig, StoreConfig, StoreUrl, TlsConfig, TracesConfig,
 };
 
 use raw::Raw;

@@ -77,6 +77,10 @@ impl Janitor {
     async fn work(&mut self) {
         let (mut next_pass, mut next_rotations) = (Instant::now(), Instant::now());
         loop {
+            if !self.store.leads() {
+                tokio::time::sleep(LOOK_EVERY).await;
+                continue;
+            }
             for id in self.store.directory().erasing() {
                 self.erase(&id).await;
             }

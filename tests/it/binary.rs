@@ -57,6 +57,9 @@ impl Home {
             ("egress.ca_file", certificate.as_str()),
         ]);
         settings.extend(changes.iter().copied());
+        if settings.contains_key("store.url") {
+            settings.remove("store.path");
+        }
         let text: String = settings.iter().map(|(key, value)| format!("{key} = {value}\n")).collect();
         let config = folder.path().join("signalpost.toml");
         std::fs::write(&config, text).unwrap();
@@ -179,6 +182,12 @@ impl Process {
     pub fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
+    }
+
+    /// `kill -STOP` or `kill -CONT`.
+    pub fn send(&self, signal: &str) {
+        let id = self.child.id().to_string();
+        assert!(Command::new("kill").args([signal, &id]).status().unwrap().success());
     }
 
     /// SIGTERM; the exit code.

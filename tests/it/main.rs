@@ -53,6 +53,8 @@ mod peers;
 mod planted;
 #[cfg(test)]
 mod replay;
+#[cfg(test)]
+mod replicas;
 mod retention;
 #[cfg(test)]
 mod sealing;

@@ -66,7 +66,7 @@ impl Shard {
         true
     }
 
-    fn pass_turn_on(&mut self, id: DestinationId, now: Timestamp) {
+    pub(super) fn pass_turn_on(&mut self, id: DestinationId, now: Timestamp) {
         if let Some(next) = self.hosts.pass_turn_on(id, now) {
             self.queue(next);
         }
@@ -87,6 +87,11 @@ impl Shard {
 
     /// Does what the lane wants, up to one request, and notes when to ask it again.
     fn serve(&mut self, id: DestinationId, standing: Standing) {
+        // Asked right before anything is begun: a process may have stood still for longer than its lease.
+        let was_lost = self.lanes.get(&id).is_some_and(|slot| slot.lost);
+        if was_lost || !self.rules.store.owns(id) {
+            return self.lose(id);
+        }
         let now = self.clock.now();
         loop {
             let Some(slot) = self.lanes.get_mut(&id) else { return };
