@@ -322,7 +322,12 @@ impl Writer {
     }
 
     /// Gives keys to the oldest young deliveries that still wait, and answers which these are.
-    fn index_what_lingers(&mut self, writes: &mut Writes, gone: &[DeliveryId], born: usize) -> Vec<DeliveryId> {
+    fn index_what_lingers(
+        &mut self,
+        writes: &mut Writes,
+        gone: &[DeliveryId],
+        born: usize,
+    ) -> Vec<DeliveryId> {
         let Some((last, mut old)) = self.nursery.grow_up(born.max(INDEXED_AT_ONCE)) else {
             return Vec::new();
         };
