@@ -265,7 +265,7 @@ async fn start_engine(
     couriers: &Couriers,
     (tasks, stages): (&Tasks, &StopStages),
 ) -> anyhow::Result<()> {
-    let engine = Engine::new(config.delivery.thread_count());
+    let engine = Engine::new(config.delivery.thread_count(), config.delivery.max_bytes_waiting);
     store.listen(engine.listener());
     let backlog = store.destinations_with_work().await?;
     let options = ShardOptions {
@@ -274,6 +274,7 @@ async fn start_engine(
         circuit_opens_after: config.delivery.circuit_opens_after,
         window: config.delivery.window,
         best_effort_window: config.delivery.best_effort_window,
+        window_bytes: config.delivery.window_bytes,
         stop_deadline: config.delivery.shutdown_deadline,
         delivery_enabled: config.delivery.enabled,
         semaphor_enabled: config.delivery.enterprise_telemetry_enabled,
@@ -463,7 +464,12 @@ fn tls_files(tls: TlsConfig) -> TlsFiles {
     } else {
         ClientCertificates::Optional
     };
-    TlsFiles { certificate: tls.certificate, key: tls.key, clients: tls.client_ca.map(|path| (path, mode)) }
+    TlsFiles {
+        certificate: tls.certificate,
+        key: tls.key,
+        clients: tls.client_ca.map(|path| (path, mode)),
+        revocation_lists: tls.client_revocation_lists,
+    }
 }
 
 fn limits(config: &Config) -> Limits {

@@ -101,6 +101,78 @@ fn what_cargo_deny_would_refuse_is_not_in_the_lock_file() {
     }
 }
 
+/// What cargo says of the packages that are built on this machine.
+fn metadata() -> serde_json::Value {
+    let platform = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
+    let cargo = std::process::Command::new(env!("CARGO"))
+        .args(["metadata", "--locked", "--offline", "--format-version", "1", "--filter-platform", &platform])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .unwrap();
+    assert!(cargo.status.success(), "{}", String::from_utf8_lossy(&cargo.stderr));
+    serde_json::from_slice(&cargo.stdout).unwrap()
+}
+
+/// Whether a licence expression can be met with what is allowed: `OR` by either side, `AND` by both, inside out.
+fn is_licensed(expression: &str, allowed: &BTreeSet<String>) -> bool {
+    let expression = expression.replace('/', " OR ");
+    let mut rest = expression.as_str();
+    let mut met = String::new();
+    // What stands in brackets becomes one word first.
+    while let Some((before, after)) = rest.split_once('(') {
+        let (inner, behind) = after.split_once(')').unwrap();
+        assert!(!inner.contains('('), "brackets within brackets: {expression}");
+        met += before;
+        met += if is_licensed(inner, allowed) { "YES" } else { "NO" };
+        rest = behind;
+    }
+    met += rest;
+    let fits = |word: &str| word.trim() == "YES" || allowed.contains(word.trim());
+    met.split(" OR ").any(|side| side.split(" AND ").all(fits))
+}
+
+#[test]
+fn every_dependency_comes_from_the_registry_under_a_licence_that_deny_toml_allows() {
+    let denied = read("deny.toml");
+    let list = denied.split_once("allow = [").unwrap().1.split_once(']').unwrap().0;
+    let allowed: BTreeSet<String> = list.split('"').skip(1).step_by(2).map(str::to_owned).collect();
+    assert!(allowed.contains("MIT") && !allowed.contains("GPL-3.0"));
+    for (expression, fits) in [
+        ("MIT", true),
+        ("GPL-3.0-only", false),
+        ("MIT OR GPL-3.0-only", true),
+        ("MIT AND GPL-3.0-only", false),
+        ("MIT/Apache-2.0", true),
+        ("(MIT OR GPL-3.0-only) AND ISC", true),
+        ("(GPL-2.0-only OR GPL-3.0-only) AND ISC", false),
+        ("Apache-2.0 WITH LLVM-exception OR GPL-3.0-only", true),
+    ] {
+        assert_eq!(is_licensed(expression, &allowed), fits, "{expression}");
+    }
+    let metadata = metadata();
+    let packages = metadata["packages"].as_array().unwrap();
+    let used: BTreeSet<&str> = metadata["resolve"]["nodes"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|node| node["id"].as_str().unwrap())
+        .collect();
+    assert!(used.len() > 100);
+    for package in packages.iter().filter(|package| used.contains(package["id"].as_str().unwrap())) {
+        let name = package["name"].as_str().unwrap();
+        let source = package["source"].as_str();
+        let is_ours = package["manifest_path"].as_str().unwrap().starts_with(env!("CARGO_MANIFEST_DIR"));
+        let from_registry =
+            source.is_some_and(|source| source == "registry+https://github.com/rust-lang/crates.io-index");
+        assert!(is_ours || from_registry, "{name} comes from {source:?}");
+        let license = package["license"].as_str().unwrap_or("none");
+        assert!(is_licensed(license, &allowed), "{name} is under {license}");
+        for dependency in package["dependencies"].as_array().unwrap().iter().filter(|_| is_ours) {
+            assert_ne!(dependency["req"], "*", "{name} takes any version of {}", dependency["name"]);
+        }
+    }
+}
+
 #[test]
 fn the_pipeline_builds_what_the_lock_file_says() {
     let pipeline = read(".ci/run");

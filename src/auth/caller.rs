@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use sha2::{Digest, Sha256};
+
 use super::Role;
 use super::grant::Grant;
 use crate::domain::id::OrganizationId;
@@ -63,12 +65,46 @@ pub struct Caller {
 pub(super) struct Identity {
     pub(super) kind: CallerKind,
     pub(super) subject: String,
+    pub(super) principal: String,
     pub(super) grants: Vec<Grant>,
 }
 
+/// The longest subject that is told as it is, in characters.
+const SUBJECT_MAX_CHARS: usize = 128;
+/// How much is told of a longer one.
+const SUBJECT_SHOWN_CHARS: usize = 80;
+
 impl Identity {
     pub(super) fn local() -> Self {
-        Self { kind: CallerKind::Local, subject: "local".into(), grants: vec![Grant::OPERATOR] }
+        Self::without_credentials(CallerKind::Local, vec![Grant::OPERATOR])
+    }
+
+    /// Names without a colon are the server's own: nobody with credentials has one.
+    fn without_credentials(kind: CallerKind, grants: Vec<Grant>) -> Self {
+        let name = kind.as_str().to_owned();
+        Self { kind, subject: name.clone(), principal: name, grants }
+    }
+
+    /// Whom the operator has named: a token or a name of a certificate.
+    pub(super) fn named(kind: CallerKind, subject: String, grants: Vec<Grant>) -> Self {
+        let principal = format!("{}:{subject}", kind.as_str());
+        Self { kind, subject, principal, grants }
+    }
+
+    /// Whom an issuer of JWT has named. What is too long to be told keeps a digest of all of it, under another
+    /// word, so that no two subjects become one.
+    pub(super) fn issued(issuer: &str, subject: &str, grants: Vec<Grant>) -> Self {
+        let kind = CallerKind::Jwt;
+        let shown = subject.escape_debug().to_string();
+        if shown.chars().count() <= SUBJECT_MAX_CHARS {
+            let principal = format!("{}:{issuer}#{shown}", kind.as_str());
+            return Self { kind, subject: shown, principal, grants };
+        }
+        let start: String = shown.chars().take(SUBJECT_SHOWN_CHARS).collect();
+        let digest = Sha256::digest(subject);
+        let digest = hex::encode(digest.get(..16).unwrap_or_default());
+        let principal = format!("{}-digest:{issuer}#{digest}:{start}", kind.as_str());
+        Self { kind, subject: format!("{start}~{digest}"), principal, grants }
     }
 }
 
@@ -82,15 +118,14 @@ impl Caller {
     /// Somebody who has not proved who it is, and may do nothing. For what is recorded of refused calls.
     #[must_use]
     pub fn anonymous() -> Self {
-        let (kind, subject) = (CallerKind::Anonymous, "anonymous".into());
-        Self::of(Identity { kind, subject, grants: Vec::new() }.into())
+        Self::of(Identity::without_credentials(CallerKind::Anonymous, Vec::new()).into())
     }
 
     /// A caller with these grants, for tests of use cases.
     #[cfg(test)]
     pub fn with_grants(subject: &str, grants: &str) -> Self {
         let grants = super::grant::parse_grants(grants).unwrap();
-        Self::of(Identity { kind: CallerKind::Token, subject: subject.into(), grants }.into())
+        Self::of(Identity::named(CallerKind::Token, subject.into(), grants).into())
     }
 
     pub(super) fn of(identity: Arc<Identity>) -> Self {
@@ -103,8 +138,16 @@ impl Caller {
         Self { peer, request_id, ..self }
     }
 
-    /// The name that stands for the caller in logs, the audit log and test events: the token's name, the
-    /// JWT's subject, the certificate's name.
+    /// Who it is for certain, by the way in: `token:NAME`, `jwt:ISSUER#SUBJECT`, `certificate:dns:NAME` or
+    /// `certificate:uri:URI`; `local` and `anonymous` without credentials. A subject of more than 128 characters is
+    /// `jwt-digest:ISSUER#DIGEST:START`, with 128 bits of its SHA-256. At most about 2 KiB, as long as the issuer or URI.
+    #[must_use]
+    pub fn principal(&self) -> &str {
+        &self.identity.principal
+    }
+
+    /// The name that stands for the caller in logs and test events: the token's name, the JWT's subject, the
+    /// certificate's name. Others may have the same.
     #[must_use]
     pub fn subject(&self) -> &str {
         &self.identity.subject
@@ -189,6 +232,44 @@ mod tests {
         let of = |name: &str| caller.require(Role::Viewer, Some(&id(name))).unwrap_err().to_string();
         assert_eq!(of("globex"), of("no-such-organization"));
         assert!(!of("globex").contains("globex"));
+    }
+
+    #[test]
+    fn no_two_callers_have_one_principal_and_nobody_has_the_servers_names() {
+        let issuer = "https://issuer.example";
+        let long = |end: &str| format!("{}{end}", "x".repeat(300));
+        let jwt = |subject: &str| Identity::issued(issuer, subject, Vec::new()).principal;
+        let shortened = Identity::issued(issuer, &long("a"), Vec::new());
+        let mut principals = vec![
+            Identity::local().principal,
+            Caller::anonymous().principal().to_owned(),
+            "signalpost".to_owned(),
+            jwt("ops"),
+            jwt("signalpost"),
+            jwt("anonymous"),
+            jwt(&long("a")),
+            jwt(&long("b")),
+            jwt(&shortened.subject),
+            jwt(&shortened.principal),
+            jwt("a\nb"),
+            jwt("a\\nb"),
+        ];
+        for (kind, subject) in [
+            (CallerKind::Token, "ops"),
+            (CallerKind::Token, "signalpost"),
+            (CallerKind::Token, "local"),
+            (CallerKind::Token, "dns:ops"),
+            (CallerKind::Certificate, "dns:ops"),
+            (CallerKind::Certificate, "uri:https://issuer.example#ops"),
+        ] {
+            principals.push(Identity::named(kind, subject.into(), Vec::new()).principal);
+        }
+        let count = principals.len();
+        assert!(principals.iter().all(|principal| principal.len() < 200 && !principal.contains('\n')));
+        principals.sort();
+        principals.dedup();
+        assert_eq!(principals.len(), count, "{principals:#?}");
+        assert_eq!(jwt("ops"), "jwt:https://issuer.example#ops");
     }
 
     #[test]

@@ -88,7 +88,7 @@ impl CertificateRules {
             grants.entry(&rule.name).or_default().push(rule.grant.clone());
         }
         let identity = |(name, grants): (&CertificateName, Vec<Grant>)| {
-            let identity = Identity { kind: CallerKind::Certificate, subject: name.to_string(), grants };
+            let identity = Identity::named(CallerKind::Certificate, name.to_string(), grants);
             (name.clone(), Arc::new(identity))
         };
         Self { by_name: grants.into_iter().map(identity).collect() }

@@ -54,8 +54,7 @@ impl DenialListener for LogDenials {
     fn denied(&self, denial: Denial) {
         let Denial { caller, method, organization_id, reason } = denial;
         tracing::info!(
-            caller.subject = caller.subject(),
-            caller.kind = caller.kind().as_str(),
+            caller.principal = caller.principal(),
             caller.peer = caller.peer().map(tracing::field::display),
             request.id = caller.request_id(),
             rpc.method = %method.escape_debug(),

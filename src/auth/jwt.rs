@@ -13,7 +13,7 @@ use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
 use super::Role;
-use super::caller::{CallerKind, Identity};
+use super::caller::Identity;
 use super::grant::Grant;
 use super::jwt_ring;
 use crate::domain::id::OrganizationId;
@@ -22,8 +22,6 @@ use crate::domain::time::Timestamp;
 
 /// The longest token, in bytes.
 const TOKEN_MAX_BYTES: usize = 8 * 1024;
-/// The longest subject, in characters.
-const SUBJECT_MAX_CHARS: usize = 128;
 /// The most organizations that a token may name.
 const ORGANIZATIONS_MAX: usize = 1000;
 
@@ -249,7 +247,6 @@ impl JwtJudge {
 
     fn identity(&self, claims: &Map<String, Value>) -> Option<Identity> {
         let subject = claims.get("sub")?.as_str().filter(|subject| !subject.is_empty())?;
-        let subject = subject.escape_debug().to_string().chars().take(SUBJECT_MAX_CHARS).collect();
         let values = words(claim(claims, &self.rules.roles_claim));
         let named: BTreeSet<OrganizationId> = words(claim(claims, &self.rules.organizations_claim))
             .into_iter()
@@ -261,7 +258,7 @@ impl JwtJudge {
             role: rule.role,
             place: rule.place.clone().unwrap_or_else(|| Place::Organizations(named.clone())),
         };
-        Some(Identity { kind: CallerKind::Jwt, subject, grants: rules.map(grant).collect() })
+        Some(Identity::issued(&self.rules.issuer, subject, rules.map(grant).collect()))
     }
 }
 

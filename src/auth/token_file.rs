@@ -146,7 +146,7 @@ fn parse_line(line: &str) -> Result<Option<Entry>, String> {
     let grants = parse_grants(grants)?;
     let hash = TokenHash::parse(hash)?;
     let expires_at = until.map(Timestamp::parse_rfc3339).transpose()?;
-    let identity = Identity { kind: CallerKind::Token, subject: name.to_owned(), grants };
+    let identity = Identity::named(CallerKind::Token, name.to_owned(), grants);
     Ok(Some(Entry { hash, expires_at, identity: Arc::new(identity) }))
 }
 

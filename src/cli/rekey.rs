@@ -8,11 +8,14 @@ use clap::Args;
 use tokio_util::sync::CancellationToken;
 
 use crate::app;
-use crate::clock::SystemClock;
+use crate::clock::{Clock, SystemClock};
 use crate::config::{self, Config};
+use crate::domain::audit::{AuditChange, AuditEntry, AuditOutcome, SERVER_PRINCIPAL};
+use crate::domain::id::AuditEntryId;
 use crate::metrics::StoreMetrics;
 use crate::shutdown::Signals;
 use crate::store::StoreError;
+use crate::store::audit::AuditStore;
 use crate::store::keyring::KeyId;
 use crate::store::sled::{Resealed, SledStore};
 use crate::telemetry;
@@ -47,8 +50,19 @@ pub(super) fn run(arguments: &RekeyArguments) -> Exit {
 async fn rekey(config: &Config) -> anyhow::Result<Exit> {
     let mut signals = Signals::of_process()?;
     let store = app::open_store(config, &(Arc::new(SystemClock) as _), StoreMetrics::default()).await?;
+    let key = store.sealing_key();
+    let outdated = store.seals().await?.without(key);
+    if outdated > 0 {
+        let words = format!("sealing secrets anew under the key {key} has begun");
+        record(&store, words, outdated).await?;
+    }
     let resealed = until_interrupted(&store, &mut signals).await;
-    let (key, seals) = (store.sealing_key(), store.seals().await);
+    if let Ok(done) = &resealed
+        && outdated > 0
+    {
+        record(&store, told(done, key), done.secrets.total()).await?;
+    }
+    let seals = store.seals().await;
     store.close().await?;
     let (resealed, seals) = (resealed?, seals?);
     print(&summary(&resealed, key, seals.total()));
@@ -58,6 +72,33 @@ async fn rekey(config: &Config) -> anyhow::Result<Exit> {
         return Ok(Exit::Failure);
     }
     Ok(Exit::Success)
+}
+
+fn told(done: &Resealed, key: KeyId) -> String {
+    let Resealed { destinations, remaining, .. } = done;
+    let left = if *remaining > 0 { format!("; {remaining} are left") } else { String::new() };
+    format!("secrets of {destinations} destinations have been sealed anew under the key {key}{left}")
+}
+
+/// Writes into the audit log what whoever runs the command does; they have proved to the system who they are, and
+/// not to us.
+async fn record(store: &SledStore, description: String, count: usize) -> Result<(), StoreError> {
+    let at = SystemClock.now();
+    let entry = AuditEntry {
+        id: AuditEntryId::make(at, std::array::from_fn(|_| fastrand::u8(..))),
+        at,
+        organization_id: String::new(),
+        principal: SERVER_PRINCIPAL.to_owned(),
+        remote_address: None,
+        method: String::new(),
+        resource_id: String::new(),
+        outcome: AuditOutcome::Changed,
+        request_id: String::new(),
+        change: AuditChange::default(),
+        count: count as u64,
+        description,
+    };
+    store.record_audit(vec![entry]).await
 }
 
 /// Seals anew until all is done or a signal comes; the step that is under way is finished first.

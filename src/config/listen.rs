@@ -100,16 +100,25 @@ fn tls(reader: &mut Reader<'_>) -> Option<Option<TlsConfig>> {
     let mut file = |key| reader.one(key, "", or_word("", path));
     let (certificate, key) = (file("listen.tls_certificate"), file("listen.tls_key"));
     let client_ca = file("listen.client_ca");
+    let revocation_lists = reader.many("listen.client_revocation_lists", path);
     let required = reader.one("listen.client_certificates", "required", |text| match text {
         "required" => Ok(true),
         "optional" => Ok(false),
         other => Err(format!("`{other}` is neither required nor optional; write one of the two")),
     });
     let (certificate, key, client_ca, required) = (certificate?, key?, client_ca?, required?);
+    let client_revocation_lists = revocation_lists?;
+    if !client_revocation_lists.is_empty() && client_ca.is_none() {
+        return alone(reader, "listen.client_revocation_lists", "listen.client_ca");
+    }
     match (certificate, key) {
-        (Some(certificate), Some(key)) => {
-            Some(Some(TlsConfig { certificate, key, client_ca, client_certificates_required: required }))
-        }
+        (Some(certificate), Some(key)) => Some(Some(TlsConfig {
+            certificate,
+            key,
+            client_ca,
+            client_revocation_lists,
+            client_certificates_required: required,
+        })),
         (None, None) if client_ca.is_none() => Some(None),
         (None, None) => alone(reader, "listen.client_ca", "listen.tls_certificate and listen.tls_key"),
         (Some(_), None) => alone(reader, "listen.tls_certificate", "listen.tls_key"),

@@ -89,6 +89,8 @@ pub struct TlsConfig {
     pub key: PathBuf,
     /// The authorities of client certificates; default none, and then none are asked for.
     pub client_ca: Option<PathBuf>,
+    /// What they have revoked; default no lists, and then none are asked for.
+    pub client_revocation_lists: Vec<PathBuf>,
     /// Whether a client must show a certificate, where there are authorities; default `true`.
     pub client_certificates_required: bool,
 }
@@ -177,6 +179,10 @@ pub struct DeliveryConfig {
     pub window: usize,
     /// The most best-effort deliveries of one destination that are held in memory; default 512.
     pub best_effort_window: usize,
+    /// The most bytes of waiting events of one destination that are held in memory; default 8 MiB.
+    pub window_bytes: usize,
+    /// The most bytes of waiting events of all destinations together that are held in memory; default 64 MiB.
+    pub max_bytes_waiting: usize,
     /// How long a stop waits for what is running; default 25 s, inside Kubernetes's 30.
     pub shutdown_deadline: Duration,
     /// Contracts that may be delivered to `http://` URLs; default none. Only STALWART may be listed.

@@ -158,6 +158,10 @@ fn half_a_way_to_be_secure_is_a_mistake() {
         ("[listen]\ntls_certificate = \"a\"", "set listen.tls_key as well"),
         ("[listen]\ntls_key = \"a\"", "set listen.tls_certificate as well"),
         ("[listen]\nclient_ca = \"a\"", "set listen.tls_certificate and listen.tls_key as well"),
+        (
+            "[listen]\ntls_certificate = \"a\"\ntls_key = \"b\"\nclient_revocation_lists = [\"c\"]",
+            "set listen.client_ca as well",
+        ),
         ("[listen]\nreflection = \"true\"", "is none of open, authenticated and off"),
         ("[auth]\ncertificates = [\"dns:a=operator\"]", "set listen.client_ca"),
         ("[auth]\ncertificates = [\"dns:a=admin\"]", "does not say where"),

@@ -98,6 +98,8 @@ fn delivery(reader: &mut Reader<'_>) -> Option<DeliveryConfig> {
     let opens_after = reader.one("delivery.circuit_opens_after", "10", number(1, 1_000_000));
     let window = reader.one("delivery.window", "512", number(1, 1_000_000));
     let best_effort = reader.one("delivery.best_effort_window", "512", number(1, 1_000_000));
+    let window_bytes = reader.one("delivery.window_bytes", "8MiB", size(MIB, TIB));
+    let bytes_waiting = reader.one("delivery.max_bytes_waiting", "64MiB", size(MIB, TIB));
     let deadline = duration(Duration::ZERO, Duration::from_secs(3600));
     let deadline = reader.one("delivery.shutdown_deadline", "25s", deadline);
     let plain_http = reader.many("delivery.plain_http_contracts", plain_http_contract);
@@ -110,6 +112,8 @@ fn delivery(reader: &mut Reader<'_>) -> Option<DeliveryConfig> {
         circuit_opens_after: opens_after?,
         window: window?,
         best_effort_window: best_effort?,
+        window_bytes: usize::try_from(window_bytes?).ok()?,
+        max_bytes_waiting: usize::try_from(bytes_waiting?).ok()?,
         shutdown_deadline: deadline?,
         plain_http_contracts: plain_http?.into_iter().collect(),
     })

@@ -118,7 +118,7 @@ impl Control {
             id: AuditEntryId::make(at, random()?),
             at,
             organization_id: organization_id.to_string(),
-            principal: caller.subject().to_owned(),
+            principal: caller.principal().to_owned(),
             remote_address: caller.peer(),
             method: action.method().to_owned(),
             resource_id: resource_id.to_string(),

@@ -121,7 +121,7 @@ impl CheckedDraft {
 pub fn draft_of(stored: &Destination) -> DestinationDraft {
     DestinationDraft {
         display_name: stored.display_name.clone(),
-        url: stored.url.to_string(),
+        url: stored.url.as_str().to_owned(),
         contract: stored.contract,
         subscription: Some(stored.subscription.clone()),
         settings: stored.settings.clone(),

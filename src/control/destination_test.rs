@@ -58,7 +58,7 @@ impl Control {
         let order = TestOrder {
             organization_id: &id,
             destination_id: destination.id,
-            url: destination.url.as_url().as_str(),
+            url: destination.url.as_str(),
             actor_id: actor_id.unwrap_or_else(|| caller.subject()),
             now: self.clock.now(),
             draw: u64::from_ne_bytes(random()?),

@@ -139,7 +139,7 @@ impl Control {
             organization_id,
             scope,
             per_second,
-            started_by: act.caller.subject().to_owned(),
+            started_by: act.caller.principal().to_owned(),
             created_at: now,
             state: ReplayState::Counting { after: None },
             total: 0,

@@ -312,7 +312,7 @@ pub fn write(destination: &Destination) -> String {
         destination.headers.iter().map(|header| (header.name.clone(), json!(""))).collect();
     let discard_after = policy.discard_after.unwrap_or(DISCARD_AFTER);
     let document = json!({
-        "url": destination.url.to_string(),
+        "url": destination.url.as_str().to_owned(),
         "events": events,
         "eventsPolicy": events_policy,
         "timeout": write_duration(policy.timeout),

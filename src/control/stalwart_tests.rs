@@ -31,7 +31,7 @@ fn fields(json: &str) -> Vec<String> {
 #[test]
 fn the_seeds_object_is_understood_as_it_is_printed() {
     let destination = import(SEED, blank()).unwrap();
-    assert_eq!(destination.url.to_string(), "https://example.com/webhook");
+    assert_eq!(destination.url.as_str(), "https://example.com/webhook");
     assert_eq!(destination.subscription.policy, SubscriptionPolicy::Include);
     assert_eq!(destination.subscription.event_types.len(), 2);
     assert_eq!(destination.settings.timeout, Some(Duration::from_secs(30)));

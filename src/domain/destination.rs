@@ -24,7 +24,10 @@ pub const HEADERS_MAX: usize = 32;
 /// A receiving URL that was checked: scheme, host, length, no credentials, no fragment.
 ///
 /// Whether its address may be called is decided when connecting, not here.
-#[derive(Debug, Clone, PartialEq, Eq)]
+///
+/// Many receivers have a token in the path or the query. Whoever may read the destination sees it; everywhere else
+/// (logs, traces, errors, the audit log) stands [`redacted`](Self::redacted), and so there is no `Display`.
+#[derive(Clone, PartialEq, Eq)]
 pub struct DestinationUrl(Url);
 
 impl DestinationUrl {
@@ -68,6 +71,20 @@ impl DestinationUrl {
         &self.0
     }
 
+    /// The URL as a text, in its normal form.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        self.0.as_str()
+    }
+
+    /// Where it leads, without what may be a token: `https://host:port/…`.
+    #[must_use]
+    pub fn redacted(&self) -> String {
+        let origin = self.0.origin().ascii_serialization();
+        let is_bare = self.0.path() == "/" && self.0.query().is_none();
+        format!("{origin}/{}", if is_bare { "" } else { "…" })
+    }
+
     /// Whether it is `https://`.
     #[must_use]
     pub fn is_https(&self) -> bool {
@@ -75,9 +92,9 @@ impl DestinationUrl {
     }
 }
 
-impl fmt::Display for DestinationUrl {
+impl fmt::Debug for DestinationUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.0.as_str())
+        f.write_str(&self.redacted())
     }
 }
 
@@ -333,6 +350,19 @@ impl DestinationHealth {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_may_be_a_token_of_the_receiver_is_shown_nowhere_by_chance() {
+        for (text, shown) in [
+            ("https://example.com/", "https://example.com/"),
+            ("https://example.com:8443/planted", "https://example.com:8443/…"),
+            ("https://example.com/?planted", "https://example.com/…"),
+            ("https://example.com:443/a/planted?b=planted", "https://example.com/…"),
+        ] {
+            let url = DestinationUrl::parse(text, false).unwrap();
+            assert_eq!((url.redacted().as_str(), format!("{url:?}").as_str()), (shown, shown));
+        }
+    }
 
     #[test]
     fn odd_spellings_of_an_address_are_read_as_the_address_they_mean() {

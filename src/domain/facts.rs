@@ -25,6 +25,8 @@ enum Fact {
     Shown(Value),
     /// Only that it is there, and whether it changed.
     Hidden(Secret),
+    /// A part of it, and whether any of it changed.
+    InPart(String, Secret),
 }
 
 /// The fields of something that are not at their default, by path.
@@ -63,6 +65,7 @@ pub fn change(before: Option<&Facts>, after: Option<&Facts>) -> AuditChange {
         let shown = changed.iter().filter_map(|path| {
             let value = match facts.get(*path)? {
                 Fact::Shown(value) => value.clone(),
+                Fact::InPart(part, _) => part.clone().into(),
                 Fact::Hidden(_) if other.contains_key(*path) => hidden.into(),
                 Fact::Hidden(_) => "set".into(),
             };
@@ -91,7 +94,10 @@ pub fn of_organization(organization: &Organization) -> Facts {
 pub fn of_destination(destination: &Destination) -> Facts {
     let mut facts = Facts::default();
     show_text(&mut facts, "display_name", &destination.display_name);
-    facts.show("url", destination.url.to_string());
+    facts.0.insert(
+        "url".to_owned(),
+        Fact::InPart(destination.url.redacted(), Secret::new(destination.url.as_str())),
+    );
     facts.show("contract", destination.contract.to_string());
     facts.show("state", state(&destination.state));
     add_subscription(&mut facts, &destination.subscription);

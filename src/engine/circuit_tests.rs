@@ -4,8 +4,7 @@ use std::time::Duration;
 
 use super::tests::*;
 use super::*;
-use crate::domain::circuit::CircuitState;
-use crate::engine::item::Item;
+use crate::domain::settings::Guarantee;
 use crate::policy::breaker::PROBE_FIRST;
 
 /// Opens after three failures in a row.
@@ -38,7 +37,7 @@ fn opened(count: u64) -> (Lane, Vec<EventKey>) {
     let mut lane = narrow(|_| {});
     let keys = keys(count);
     for key in &keys {
-        lane.accepted(event(*key), Guarantee::AtLeastOnce);
+        lane.accepted(item(*key, Guarantee::AtLeastOnce));
     }
     for _ in 0..OPENS_AFTER {
         let item = one(lane.step(after(100)));
@@ -100,7 +99,7 @@ fn a_failure_after_the_probe_opens_the_circuit_again_at_once() {
 #[test]
 fn a_delivery_that_is_alone_is_retried_on_its_schedule_whatever_the_circuit_says() {
     let mut lane = narrow(|_| {});
-    lane.accepted(event(keys(1)[0]), Guarantee::AtLeastOnce);
+    lane.accepted(item(keys(1)[0], Guarantee::AtLeastOnce));
     let mut due = after(10);
     for retry in 1..20 {
         let item = one(lane.step(due));
@@ -117,7 +116,7 @@ fn only_the_scout_passes_and_other_retries_that_are_due_wait_for_the_probe() {
     let mut lane = narrow(|_| {});
     let keys = keys(3);
     for key in &keys {
-        lane.accepted(event(*key), Guarantee::AtLeastOnce);
+        lane.accepted(item(*key, Guarantee::AtLeastOnce));
     }
     for _ in 0..OPENS_AFTER {
         let item = one(lane.step(after(100)));
@@ -137,7 +136,7 @@ fn an_ordered_lane_goes_on_with_its_retries_and_holds_the_rest() {
     let mut lane = narrow(|p| p.ordered = true);
     let keys = keys(2);
     for key in &keys {
-        lane.accepted(event(*key), Guarantee::AtLeastOnce);
+        lane.accepted(item(*key, Guarantee::AtLeastOnce));
     }
     let mut now = after(10);
     for _ in 0..6 {
@@ -157,7 +156,7 @@ fn an_ordered_lane_goes_on_with_its_retries_and_holds_the_rest() {
 fn what_is_held_grows_too_old_as_ever() {
     let mut lane = narrow(|p| p.discard_after = Some(Duration::from_secs(2)));
     for key in keys(4) {
-        lane.accepted(event(key), Guarantee::AtLeastOnce);
+        lane.accepted(item(key, Guarantee::AtLeastOnce));
     }
     for _ in 0..OPENS_AFTER {
         let item = one(lane.step(after(100)));
@@ -183,7 +182,7 @@ fn a_resend_and_a_change_of_the_destination_are_tried_at_once() {
 fn a_stop_flushes_past_an_open_circuit() {
     let (mut lane, _) = opened(3);
     let key = keys(9)[8];
-    lane.accepted(event(key), Guarantee::BestEffort);
+    lane.accepted(item(key, Guarantee::BestEffort));
     lane.set_hold(Hold::Flushing);
     assert_eq!(one(lane.step(after(200))).key, key);
 }
@@ -193,7 +192,7 @@ fn an_open_circuit_is_remembered_until_its_probe_and_then_forgotten() {
     let mut lane = narrow(|_| {});
     let keys = keys(3);
     for key in &keys {
-        lane.accepted(event(*key), Guarantee::AtLeastOnce);
+        lane.accepted(item(*key, Guarantee::AtLeastOnce));
     }
     for _ in 0..OPENS_AFTER {
         let item = one(lane.step(after(100)));
@@ -219,7 +218,7 @@ fn the_next_attempt_is_told_as_the_circuit_has_it() {
 fn a_lane_that_was_prompt_and_does_not_answer_any_more_is_slow() {
     let mut lane = narrow(|_| {});
     for key in keys(2) {
-        lane.accepted(event(key), Guarantee::AtLeastOnce);
+        lane.accepted(item(key, Guarantee::AtLeastOnce));
     }
     let item = one(lane.step(after(10)));
     assert_eq!(lane.standing(after(1000)), Standing::Prompt);

@@ -2,7 +2,7 @@
 //!
 //! The store's writer must never wait for a delivery thread, and memory must stay bounded. So an inbox
 //! that overflows keeps only the last key for each destination; the lane then reads the rest from the
-//! store, as it does past its window.
+//! store, as it does past its window. Data is kept only as far as the memory for what waits has room.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,6 +12,8 @@ use tokio::sync::Notify;
 use crate::domain::event::Event;
 use crate::domain::id::{DeliveryId, DestinationId, EventKey};
 use crate::domain::settings::Guarantee;
+use crate::engine::item::Item;
+use crate::engine::memory::Memory;
 use crate::store::DueEntry;
 
 /// From so many handed-over deliveries on, only their keys are kept.
@@ -21,7 +23,7 @@ const HANDED_OVER_MAX: usize = 16_384;
 #[derive(Debug)]
 pub enum News {
     /// An event for this destination is durable.
-    Accepted(DestinationId, Arc<Event>, Guarantee),
+    Accepted(DestinationId, Item),
     /// A delivery waits again.
     Requeued(DueEntry),
     /// A caller ended a delivery.
@@ -37,13 +39,20 @@ struct Content {
 }
 
 /// The inbox of one delivery thread.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Inbox {
     content: Mutex<Content>,
     arrived: Notify,
+    memory: Arc<Memory>,
 }
 
 impl Inbox {
+    /// An empty one, whose data is part of what this memory holds.
+    #[must_use]
+    pub fn new(memory: Arc<Memory>) -> Self {
+        Self { content: Mutex::default(), arrived: Notify::new(), memory }
+    }
+
     /// Hands over a committed delivery, or only its key when too many wait.
     pub fn accepted(&self, destination_id: DestinationId, event: &Arc<Event>, guarantee: Guarantee) {
         let mut content = self.lock();
@@ -52,7 +61,8 @@ impl Inbox {
         if guarantee == Guarantee::AtLeastOnce && content.news.len() >= HANDED_OVER_MAX {
             content.missed.insert(destination_id, event.key);
         } else {
-            content.news.push(News::Accepted(destination_id, Arc::clone(event), guarantee));
+            let item = Item::fresh(event, guarantee, &self.memory);
+            content.news.push(News::Accepted(destination_id, item));
         }
     }
 

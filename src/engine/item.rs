@@ -6,6 +6,7 @@ use crate::domain::delivery::{Cycle, CycleCause};
 use crate::domain::event::Event;
 use crate::domain::id::EventKey;
 use crate::domain::settings::Guarantee;
+use crate::engine::memory::{Kept, Memory};
 use crate::store::{DueEntry, Stage};
 
 /// Rough size of an event's envelope around its data, for the byte cap of a batch.
@@ -20,6 +21,8 @@ pub struct Item {
     pub key: EventKey,
     /// Its data, where it is in memory; retries are reloaded, so that waiting for hours costs little.
     pub event: Option<Arc<Event>>,
+    /// The memory that the data takes while it waits; `None` where it was read for an attempt.
+    pub kept: Option<Arc<Kept>>,
     /// How large the data is, if it was ever seen; known also while the data itself is not in memory.
     pub data_bytes: Option<usize>,
     /// How it waits in the store.
@@ -33,16 +36,33 @@ pub struct Item {
 }
 
 impl Item {
-    /// The first attempt of an accepted event.
+    /// The first attempt of an accepted event; without its data where `memory` has no room for it.
     #[must_use]
-    pub fn fresh(event: Arc<Event>, guarantee: Guarantee) -> Self {
-        let stage = match guarantee {
-            Guarantee::AtLeastOnce => Stage::Fresh,
-            Guarantee::BestEffort => Stage::InMemory,
+    pub fn fresh(event: &Arc<Event>, guarantee: Guarantee, memory: &Arc<Memory>) -> Self {
+        let bytes = event.data.as_bytes().len();
+        let (stage, kept) = match guarantee {
+            Guarantee::AtLeastOnce => (Stage::Fresh, memory.keep_copy(bytes + ENVELOPE_BYTES)),
+            Guarantee::BestEffort => (Stage::InMemory, memory.keep_only(bytes + ENVELOPE_BYTES)),
         };
-        let cycle = Cycle { cause: CycleCause::Routed, started_at: event.accepted_at, attempts: 0 };
-        let data_bytes = Some(event.data.as_bytes().len());
-        Self { key: event.key, event: Some(event), data_bytes, stage, guarantee, attempt_count: 0, cycle }
+        Self {
+            key: event.key,
+            event: kept.is_some().then(|| Arc::clone(event)),
+            kept: kept.map(Arc::new),
+            data_bytes: Some(bytes),
+            stage,
+            guarantee,
+            attempt_count: 0,
+            cycle: Cycle { cause: CycleCause::Routed, started_at: event.accepted_at, attempts: 0 },
+        }
+    }
+
+    /// The same, with its data in that memory instead, where there is room.
+    #[must_use]
+    pub fn moved_into(self, memory: &Arc<Memory>) -> Self {
+        let Some(event) = self.event else { return self };
+        // What it took where it was must not stand in its own way.
+        drop(self.kept);
+        Self::fresh(&event, self.guarantee, memory)
     }
 
     /// A delivery that the store has waiting for a due time.
@@ -51,11 +71,19 @@ impl Item {
         Self {
             key: entry.id.event_key,
             event: None,
+            kept: None,
             data_bytes: None,
             stage: Stage::Due(entry.due),
             guarantee: Guarantee::AtLeastOnce,
             attempt_count: entry.attempt_count,
             cycle: entry.cycle,
+        }
+    }
+
+    /// Keeps only the key, if the store has the data.
+    pub fn let_go_of_data(&mut self) {
+        if self.stage != Stage::InMemory {
+            (self.event, self.kept) = (None, None);
         }
     }
 

@@ -1,4 +1,4 @@
-//! The janitor: removes what is too old or one too many, tells of dead letters before they expire, and erases
+//! The janitor: removes what is too old or one too many, secrets that no longer sign among it, tells of dead letters before they expire, and erases
 //! organizations.
 //!
 //! It works in small steps behind everybody else: it pauses after each step, and longer when the store is busy. What it has not done when the process stops, the next one does.
@@ -14,6 +14,7 @@ use crate::domain::id::OrganizationId;
 use crate::engine::announce::routed;
 pub use crate::engine::keeping::JanitorOptions;
 use crate::engine::notices::{Notice, Notices};
+use crate::engine::rotations::end_rotations;
 use crate::store::retention::{Cuts, SweepFrom, Swept};
 use crate::store::{Store, StoreError};
 
@@ -28,6 +29,8 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(2), Duration::from_mi
 const BUSY_PAUSE: Duration = Duration::from_secs(1);
 /// How often it looks for organizations to erase.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How often it looks for secrets whose overlap has ended.
+const ROTATIONS_EVERY: Duration = Duration::from_secs(60);
 /// Removing early ends when so much less than the limit is stored: a twentieth of it.
 const RELIEF_PART: u64 = 20;
 /// How long it waits when there was not enough to remove early.
@@ -71,7 +74,7 @@ impl Janitor {
     }
 
     async fn work(&mut self) {
-        let mut next_pass = Instant::now();
+        let (mut next_pass, mut next_rotations) = (Instant::now(), Instant::now());
         loop {
             for id in self.store.directory().erasing() {
                 self.erase(&id).await;
@@ -79,6 +82,10 @@ impl Janitor {
             if Instant::now() >= next_pass {
                 self.pass().await;
                 next_pass = Instant::now() + self.options.pass_every();
+            }
+            if Instant::now() >= next_rotations {
+                self.end_rotations().await;
+                next_rotations = Instant::now() + ROTATIONS_EVERY;
             }
             self.relieve().await;
             self.expire_audit().await;
@@ -192,6 +199,13 @@ impl Janitor {
                 max_size = most,
                 "removed before its time, because more was stored than retention.max_size"
             );
+        }
+    }
+
+    /// Removes signing secrets that no longer sign.
+    async fn end_rotations(&self) {
+        if let Err(error) = end_rotations(&*self.store, self.clock.now()).await {
+            note(&error, "secrets whose overlap has ended could not be removed");
         }
     }
 

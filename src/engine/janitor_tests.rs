@@ -9,6 +9,7 @@ use crate::domain::id::{DeliveryId, DestinationId};
 use crate::domain::organization::Organization;
 use crate::domain::payload::Payload;
 use crate::domain::retention::Retention;
+use crate::domain::secret::{RetiringSecret, Secret, SecretSource, SigningSecrets};
 use crate::domain::settings::Guarantee;
 use crate::domain::time::Timestamp;
 use crate::engine::keeping::EARLIEST;
@@ -231,4 +232,33 @@ async fn more_than_may_be_stored_goes_oldest_first_and_what_waits_stays() {
     assert!(first_left > 100 && left[first_left..].iter().all(|is_left| *is_left));
     let early = house.store.footprint().removed_early.unwrap();
     assert!(early.accepted < house.clock.now() - EARLIEST);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replaced_secret_is_kept_as_long_as_it_signs_and_no_longer_and_that_is_on_the_record() {
+    let house = House::with(kept(DAY, DAY), &[]);
+    let value = |text: &str| SecretSource::Value(Secret::new(text));
+    for (number, until) in [(1, START + HOUR), (2, START + HOUR * 3)] {
+        let retiring = Some(RetiringSecret { source: value("old"), until });
+        let signing = SigningSecrets { current: Some(value("new")), retiring };
+        let rotating = crate::domain::destination::Destination { signing, ..destination(number) };
+        house.store.create_destination(rotating, None).await.unwrap();
+    }
+    let signing = |number| {
+        let id = crate::store::conformance::destination_id(number);
+        house.store.directory().destination(id).unwrap().destination.signing.clone()
+    };
+    tokio::time::sleep(HOUR - Duration::from_secs(1)).await;
+    assert!(signing(1).retiring.is_some());
+    tokio::time::sleep(Duration::from_secs(120)).await;
+    assert!(signing(1).retiring.is_none() && signing(2).retiring.is_some());
+    assert_eq!(signing(1).current, Some(value("new")));
+    tokio::time::sleep(HOUR * 3).await;
+    assert!(signing(2).retiring.is_none());
+    let query = crate::store::AuditQuery { limit: 9, ..Default::default() };
+    let entries = crate::store::audit::AuditStore::audit(&*house.store, query).await.unwrap().rows;
+    assert_eq!(entries.len(), 2);
+    assert!(entries.iter().all(|entry| {
+        entry.principal == "signalpost" && entry.change.changed_fields == ["secret_summary.rotation_end_time"]
+    }));
 }

@@ -8,9 +8,8 @@ use std::sync::Arc;
 
 use crate::domain::circuit::CircuitState;
 use crate::domain::delivery::{CycleCause, EndReason};
-use crate::domain::event::Event;
 use crate::domain::id::EventKey;
-use crate::domain::settings::{EffectivePolicy, Guarantee};
+use crate::domain::settings::EffectivePolicy;
 use crate::domain::time::Timestamp;
 use crate::engine::gate::{Ended, Gate, Past};
 use crate::engine::item::Item;
@@ -89,8 +88,11 @@ impl Lane {
     // === What happened ===
 
     /// An event for this destination was committed.
-    pub fn accepted(&mut self, event: Arc<Event>, guarantee: Guarantee) {
-        self.refused.extend(self.window.accept(Item::fresh(event, guarantee)));
+    pub fn accepted(&mut self, mut item: Item) {
+        if !self.may_send_soon() {
+            item.let_go_of_data();
+        }
+        self.refused.extend(self.window.accept(item));
     }
 
     /// Events up to this key were committed, but not handed over; they are in the store.
@@ -99,8 +101,9 @@ impl Lane {
     }
 
     /// The page of [`Wanted::Fresh`] is here.
-    pub fn loaded_fresh(&mut self, page: Page<Arc<Event>>) {
+    pub fn loaded_fresh(&mut self, page: Page<Item>) {
         self.window.loaded_fresh(page);
+        self.let_go_of_idle_data();
     }
 
     /// The page of [`Wanted::Due`] is here.
@@ -141,7 +144,7 @@ impl Lane {
             self.next_start = Timestamp::from_millis(i64::MIN);
         }
         self.policy = policy;
-        self.hold = hold;
+        self.set_hold(hold);
     }
 
     /// Holds so many waiting deliveries in memory from now on.
@@ -152,6 +155,18 @@ impl Lane {
     /// Changes only whether the lane sends.
     pub fn set_hold(&mut self, hold: Hold) {
         self.hold = hold;
+        self.let_go_of_idle_data();
+    }
+
+    /// Data that is not sent for a while is memory that others can use; the store has it, too.
+    fn let_go_of_idle_data(&mut self) {
+        if !self.may_send_soon() {
+            self.window.let_go_of_data();
+        }
+    }
+
+    fn may_send_soon(&self) -> bool {
+        self.hold == Hold::Open && self.gate.circuit() != CircuitState::Open
     }
 
     /// The process stops. What is in memory alone is sent at once. Where events gather for their next
@@ -175,6 +190,7 @@ impl Lane {
             self.window.end(item, again, success);
         }
         self.gate.choose_scout(first, &self.window);
+        self.let_go_of_idle_data();
     }
 
     /// These items of a request were not sent with it; they wait until `due` as if never started.

@@ -7,10 +7,11 @@ use super::*;
 use crate::domain::circuit::CircuitState;
 use crate::domain::contract::CloudEventsMode;
 use crate::domain::delivery::{Cycle, CycleCause};
-use crate::domain::event::{EventType, Level, Route};
+use crate::domain::event::{Event, EventType, Level, Route};
 use crate::domain::id::{DeliveryId, DestinationId, EventId, OrganizationId};
 use crate::domain::payload::Payload;
-use crate::domain::settings::{RetryPolicy, RetrySchedule};
+use crate::domain::settings::{Guarantee, RetryPolicy, RetrySchedule};
+use crate::engine::memory::Memory;
 
 /// A destination that is known to work, whose circuit hardly opens.
 const PROVEN: Past = Past { opens_after: 1000, failures: 0, proven: true, last_request_at: None };
@@ -70,6 +71,11 @@ pub(super) fn event(key: EventKey) -> Arc<Event> {
     })
 }
 
+/// A first attempt with its data in memory.
+pub(super) fn item(key: EventKey, guarantee: Guarantee) -> Item {
+    Item::fresh(&event(key), guarantee, &Memory::new(usize::MAX))
+}
+
 /// Keys made one millisecond apart.
 pub(super) fn keys(count: u64) -> Vec<EventKey> {
     (0..count).map(|n| EventKey::lower_bound(after(n))).collect()
@@ -103,7 +109,7 @@ fn first_attempts_go_out_in_order_of_acceptance_few_at_first_and_then_up_to_the_
     let mut lane = lane(|_| {}, 100);
     let keys = keys(20);
     for key in &keys {
-        lane.accepted(event(*key), Guarantee::AtLeastOnce);
+        lane.accepted(item(*key, Guarantee::AtLeastOnce));
     }
     let mut order = Vec::new();
     let mut widths = Vec::new();
@@ -130,10 +136,10 @@ fn the_throttle_is_the_least_gap_between_two_requests_and_groups_what_came_meanw
         100,
     );
     let keys = keys(6);
-    lane.accepted(event(keys[0]), Guarantee::AtLeastOnce);
+    lane.accepted(item(keys[0], Guarantee::AtLeastOnce));
     assert_eq!(attempt_keys(lane.step(after(100))), &keys[..1]);
     for key in &keys[1..] {
-        lane.accepted(event(*key), Guarantee::AtLeastOnce);
+        lane.accepted(item(*key, Guarantee::AtLeastOnce));
     }
     assert_eq!(lane.step(after(101)), Step::WaitUntil(after(1100)));
     let items = attempt_items(lane.step(after(1100)));
@@ -153,7 +159,7 @@ fn a_batch_is_never_larger_than_its_byte_cap_but_one_event_always_goes() {
     );
     let keys = keys(3);
     for key in &keys {
-        lane.accepted(event(*key), Guarantee::AtLeastOnce);
+        lane.accepted(item(*key, Guarantee::AtLeastOnce));
     }
     assert_eq!(attempt_keys(lane.step(after(10))), &keys[..2]);
     assert_eq!(attempt_keys(lane.step(after(10))), &keys[2..]);
@@ -164,7 +170,7 @@ fn an_ordered_lane_sends_nothing_past_a_failing_delivery() {
     let mut lane = lane(|p| p.ordered = true, 100);
     let keys = keys(2);
     for key in &keys {
-        lane.accepted(event(*key), Guarantee::AtLeastOnce);
+        lane.accepted(item(*key, Guarantee::AtLeastOnce));
     }
     let items = attempt_items(lane.step(after(10)));
     assert_eq!(lane.step(after(10)), Step::Idle);
@@ -179,7 +185,7 @@ fn an_ordered_lane_sends_nothing_past_a_failing_delivery() {
 #[test]
 fn a_held_lane_keeps_everything_and_sends_nothing() {
     let mut lane = lane(|_| {}, 100);
-    lane.accepted(event(keys(1)[0]), Guarantee::AtLeastOnce);
+    lane.accepted(item(keys(1)[0], Guarantee::AtLeastOnce));
     lane.set_hold(Hold::Held);
     assert_eq!(lane.step(after(10)), Step::Idle);
     assert!(!lane.is_idle(after(20)));
@@ -190,7 +196,7 @@ fn a_held_lane_keeps_everything_and_sends_nothing() {
 #[test]
 fn a_delivery_that_grows_too_old_while_it_waits_is_discarded_also_when_held() {
     let mut lane = lane(|p| p.discard_after = Some(Duration::from_secs(300)), 100);
-    lane.accepted(event(keys(1)[0]), Guarantee::AtLeastOnce);
+    lane.accepted(item(keys(1)[0], Guarantee::AtLeastOnce));
     lane.set_hold(Hold::Held);
     let limit = after(300_000);
     assert_eq!(lane.step(after(10)), Step::WaitUntil(limit));
@@ -205,13 +211,13 @@ fn a_closed_lane_discards_all_that_waits_in_memory_and_in_the_store() {
     let mut lane = lane(|_| {}, 2);
     let keys = keys(3);
     for key in &keys {
-        lane.accepted(event(*key), Guarantee::AtLeastOnce);
+        lane.accepted(item(*key, Guarantee::AtLeastOnce));
     }
     lane.set_hold(Hold::Closed);
     let Step::Discard(items, EndReason::DestinationDeleted) = lane.step(after(10)) else { panic!("discard") };
     assert_eq!(items.len(), 2);
     assert_eq!(lane.step(after(10)), Step::Load(Wanted::Fresh(Some(keys[1]), 2)));
-    lane.loaded_fresh(Page { rows: vec![event(keys[2])], more: false });
+    lane.loaded_fresh(Page { rows: vec![item(keys[2], Guarantee::AtLeastOnce)], more: false });
     assert!(matches!(lane.step(after(10)), Step::Discard(items, _) if items.len() == 1));
     lane.settled(&keys);
     assert!(lane.is_idle(after(20)));
@@ -222,7 +228,7 @@ fn a_best_effort_delivery_that_finds_the_window_full_is_put_on_record() {
     let mut lane = lane(|p| p.guarantee = Guarantee::BestEffort, 1);
     let keys = keys(2);
     for key in &keys {
-        lane.accepted(event(*key), Guarantee::BestEffort);
+        lane.accepted(item(*key, Guarantee::BestEffort));
     }
     let Step::Discard(items, EndReason::WindowFull) = lane.step(after(10)) else { panic!("discard") };
     assert_eq!(items[0].key, keys[1]);
@@ -232,8 +238,8 @@ fn a_best_effort_delivery_that_finds_the_window_full_is_put_on_record() {
 fn at_a_stop_only_what_is_in_memory_alone_is_sent_and_at_once() {
     let mut lane = lane(|_| {}, 10);
     let keys = keys(2);
-    lane.accepted(event(keys[0]), Guarantee::AtLeastOnce);
-    lane.accepted(event(keys[1]), Guarantee::BestEffort);
+    lane.accepted(item(keys[0], Guarantee::AtLeastOnce));
+    lane.accepted(item(keys[1], Guarantee::BestEffort));
     lane.set_hold(Hold::Flushing);
     let items = attempt_items(lane.step(after(10)));
     assert_eq!(items[0].key, keys[1]);
@@ -245,7 +251,7 @@ fn at_a_stop_only_what_is_in_memory_alone_is_sent_and_at_once() {
 #[test]
 fn a_stop_starts_no_retry_that_is_kept_in_the_store_also_of_an_ordered_lane() {
     let mut lane = lane(|p| p.ordered = true, 10);
-    lane.accepted(event(keys(1)[0]), Guarantee::AtLeastOnce);
+    lane.accepted(item(keys(1)[0], Guarantee::AtLeastOnce));
     let items = attempt_items(lane.step(after(10)));
     lane.finished(items.into_iter().map(|item| (item, Some(after(60_000)))).collect(), FAILED);
     lane.set_hold(Hold::Flushing);
@@ -257,7 +263,7 @@ fn a_stop_starts_no_retry_that_is_kept_in_the_store_also_of_an_ordered_lane() {
 fn a_cancelled_delivery_is_not_attempted_any_more() {
     let mut lane = lane(|_| {}, 10);
     let keys = keys(2);
-    lane.accepted(event(keys[0]), Guarantee::AtLeastOnce);
+    lane.accepted(item(keys[0], Guarantee::AtLeastOnce));
     lane.requeued(entry(keys[1], after(5)));
     lane.ended(keys[0]);
     lane.ended(keys[1]);
@@ -269,7 +275,7 @@ fn a_cancelled_delivery_is_not_attempted_any_more() {
 fn a_delivery_that_is_cancelled_during_an_attempt_is_not_tried_again() {
     let mut lane = lane(|_| {}, 10);
     let key = keys(1)[0];
-    lane.accepted(event(key), Guarantee::AtLeastOnce);
+    lane.accepted(item(key, Guarantee::AtLeastOnce));
     let items = attempt_items(lane.step(after(10)));
     lane.ended(key);
     lane.finished(items.into_iter().map(|item| (item, Some(after(20)))).collect(), FAILED);
@@ -287,7 +293,7 @@ fn a_delivery_that_is_cancelled_while_a_page_with_it_is_read_is_not_attempted() 
     lane.ended(keys[0]);
     lane.ended(keys[1]);
     lane.loaded_due(Page { rows: vec![entry(keys[0], after(5))], more: false });
-    lane.loaded_fresh(Page { rows: vec![event(keys[1])], more: false });
+    lane.loaded_fresh(Page { rows: vec![item(keys[1], Guarantee::AtLeastOnce)], more: false });
     assert_eq!(lane.step(after(10)), Step::Idle);
     assert!(lane.is_idle(after(1_000_000)));
 }
@@ -297,7 +303,7 @@ fn a_resend_that_comes_during_an_attempt_counts_if_the_attempt_fails_and_only_th
     for success in [false, true] {
         let mut lane = lane(|_| {}, 10);
         let key = keys(1)[0];
-        lane.accepted(event(key), Guarantee::AtLeastOnce);
+        lane.accepted(item(key, Guarantee::AtLeastOnce));
         let items = attempt_items(lane.step(after(10)));
         lane.requeued(entry(key, after(11)));
         let again = (!success).then(|| after(60_000));
@@ -319,7 +325,7 @@ fn first_attempts_and_retries_take_turns() {
         lane.requeued(entry(*key, after(0)));
     }
     for key in &keys[4..] {
-        lane.accepted(event(*key), Guarantee::AtLeastOnce);
+        lane.accepted(item(*key, Guarantee::AtLeastOnce));
     }
     let mut order = Vec::new();
     for _ in 0..4 {
@@ -335,7 +341,7 @@ fn a_delivery_that_is_cancelled_beyond_the_window_does_not_make_the_lane_read_fo
     let mut lane = lane(|_| {}, 1);
     let keys = keys(2);
     for key in &keys {
-        lane.accepted(event(*key), Guarantee::AtLeastOnce);
+        lane.accepted(item(*key, Guarantee::AtLeastOnce));
     }
     let items = attempt_items(lane.step(after(10)));
     lane.ended(keys[1]);
@@ -371,7 +377,7 @@ fn an_ordered_lane_sends_nothing_before_its_due_deliveries_could_be_read() {
     assert_eq!(lane.step(after(10)), Step::Load(Wanted::Due(None, 10)));
     assert_eq!(lane.step(after(10)), Step::Load(Wanted::Fresh(None, 10)));
     lane.load_due_failed(after(510));
-    lane.loaded_fresh(Page { rows: vec![event(keys[1])], more: false });
+    lane.loaded_fresh(Page { rows: vec![item(keys[1], Guarantee::AtLeastOnce)], more: false });
     assert_eq!(lane.step(after(11)), Step::WaitUntil(after(510)));
     assert_eq!(lane.step(after(510)), Step::Load(Wanted::Due(None, 10)));
     lane.loaded_due(Page { rows: vec![entry(keys[0], after(5))], more: false });
@@ -384,7 +390,7 @@ fn a_clock_that_is_set_back_holds_a_lane_for_no_longer_than_its_throttle() {
         let mut lane = lane(|p| p.throttle = Duration::from_millis(throttle), 10);
         let keys = keys(2);
         for key in &keys {
-            lane.accepted(event(*key), Guarantee::AtLeastOnce);
+            lane.accepted(item(*key, Guarantee::AtLeastOnce));
         }
         assert_eq!(attempt_keys(lane.step(after(3_600_000))), &keys[..1]);
         if throttle > 0 {
@@ -427,14 +433,14 @@ fn what_was_put_back_is_not_dropped_for_the_store_has_it_in_another_place() {
 
 #[derive(Default)]
 struct ModelStore {
-    fresh: BTreeMap<EventKey, Arc<Event>>,
+    fresh: BTreeMap<EventKey, Item>,
     due: BTreeMap<(Timestamp, EventKey), DueEntry>,
 }
 
 impl ModelStore {
-    fn fresh_page(&self, after: Option<EventKey>, limit: usize) -> Page<Arc<Event>> {
+    fn fresh_page(&self, after: Option<EventKey>, limit: usize) -> Page<Item> {
         let later = self.fresh.iter().filter(|(key, _)| after.is_none_or(|a| **key > a));
-        let mut rows: Vec<_> = later.take(limit + 1).map(|(_, event)| Arc::clone(event)).collect();
+        let mut rows: Vec<_> = later.take(limit + 1).map(|(_, item)| item.clone()).collect();
         let more = rows.len() > limit;
         rows.truncate(limit);
         Page { rows, more }
@@ -467,7 +473,7 @@ struct Model {
     flying: Vec<Item>,
     unsettled: Vec<ModelSettlement>,
     settled_untold: Vec<EventKey>,
-    fresh_pages: Vec<Page<Arc<Event>>>,
+    fresh_pages: Vec<Page<Item>>,
     due_pages: Vec<Page<DueEntry>>,
     due_times: HashMap<EventKey, Timestamp>,
     succeeded: HashSet<EventKey>,
@@ -522,7 +528,7 @@ impl Model {
     fn commit(&mut self) {
         for _ in 0..self.random.u8(1..6) {
             self.last_key = self.last_key.next(self.now, self.random.u64(..));
-            self.store.fresh.insert(self.last_key, event(self.last_key));
+            self.store.fresh.insert(self.last_key, item(self.last_key, Guarantee::AtLeastOnce));
             self.announced.push_back(self.last_key);
             self.accepted += 1;
         }
@@ -534,7 +540,7 @@ impl Model {
             if self.random.u8(0..10) == 0 {
                 self.lane.missed(key);
             } else {
-                self.lane.accepted(event(key), Guarantee::AtLeastOnce);
+                self.lane.accepted(item(key, Guarantee::AtLeastOnce));
             }
         }
     }

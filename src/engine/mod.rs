@@ -26,10 +26,12 @@ pub mod janitor;
 mod keeping;
 pub mod lane;
 pub mod ledger;
+pub mod memory;
 mod notices;
 pub mod pick;
 pub mod replayer;
 pub mod room;
+mod rotations;
 pub mod rules;
 pub mod shard;
 pub mod turns;
@@ -49,6 +51,7 @@ use crate::domain::id::{DeliveryId, DestinationId, ReplayId};
 use crate::store::{CommitListener, DueEntry, Store};
 use crate::transport::courier::Courier;
 use inbox::{Inbox, News};
+use memory::Memory;
 use replayer::Replayer;
 use rules::ShardOptions;
 use shard::{Shard, StopSignals};
@@ -57,6 +60,7 @@ use worker::Worker;
 /// The delivery threads.
 pub struct Engine {
     inboxes: Arc<[Arc<Inbox>]>,
+    memory: Arc<Memory>,
     replays: Arc<Notify>,
 }
 
@@ -67,10 +71,19 @@ pub struct RunningEngine {
 }
 
 impl Engine {
-    /// An engine of so many delivery threads, none of which runs yet.
+    /// An engine of so many delivery threads, none of which runs yet, whose lanes together hold at most so
+    /// many bytes of events that wait.
     #[must_use]
-    pub fn new(threads: usize) -> Self {
-        Self { inboxes: (0..threads.max(1)).map(|_| Arc::default()).collect(), replays: Arc::default() }
+    pub fn new(threads: usize, max_bytes_waiting: usize) -> Self {
+        let memory = Memory::new(max_bytes_waiting);
+        let inbox = |_| Arc::new(Inbox::new(Arc::clone(&memory)));
+        Self { inboxes: (0..threads.max(1)).map(inbox).collect(), memory, replays: Arc::default() }
+    }
+
+    /// The memory for events that wait.
+    #[must_use]
+    pub fn memory(&self) -> &Arc<Memory> {
+        &self.memory
     }
 
     /// Who must be told of the store's commits, from the first write on.
@@ -93,7 +106,8 @@ impl Engine {
         for (number, (inbox, courier)) in self.inboxes.iter().zip(couriers).enumerate() {
             let rates = courier.rates.clone();
             let worker = Worker { store: Arc::clone(store), courier };
-            let mut shard = Shard::new(worker, Arc::clone(clock), Arc::clone(inbox), options);
+            let mut shard =
+                Shard::new(worker, Arc::clone(clock), (Arc::clone(inbox), Arc::clone(&self.memory)), options);
             shard.share_hosts(rates);
             let mine = |id: &&DestinationId| shard_of(**id, self.inboxes.len()) == number;
             shard.open_backlog(backlog.iter().filter(mine).copied());

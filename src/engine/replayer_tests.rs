@@ -32,7 +32,7 @@ impl Theatre {
     fn set() -> Self {
         let clock: SharedClock = Arc::new(TokioClock::starting_at(START));
         let store = Arc::new(MemoryStore::new(Arc::clone(&clock)));
-        let engine = Engine::new(1);
+        let engine = Engine::new(1, 1 << 20);
         store.listen(engine.listener());
         let mut stage = Self { store, clock, engine, running: None };
         stage.start();

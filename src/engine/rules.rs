@@ -26,6 +26,8 @@ pub struct ShardOptions {
     pub window: usize,
     /// The same for best-effort destinations, whose deliveries are nowhere else.
     pub best_effort_window: usize,
+    /// The most bytes of events that wait in memory, for each destination.
+    pub window_bytes: usize,
     /// How long a stop may take.
     pub stop_deadline: Duration,
     /// Whether anything is delivered at all.

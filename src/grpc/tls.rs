@@ -2,7 +2,7 @@
 //!
 //! Each handshake takes what is in force then; connections that are open stay as they are. A client certificate
 //! is verified at the handshake, and again by what is in force later on, so that a connection can't outlive its
-//! certificate or its authority.
+//! certificate, its authority, or its revocation.
 
 use std::io;
 use std::path::PathBuf;
@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, UnixTime};
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
 use rustls::{RootCertStore, ServerConfig};
@@ -45,6 +45,8 @@ pub struct TlsFiles {
     pub key: PathBuf,
     /// The authorities of client certificates, in PEM, and whether one must be shown.
     pub clients: Option<(PathBuf, ClientCertificates)>,
+    /// Which of their certificates they have revoked: lists in PEM, several in a file or not.
+    pub revocation_lists: Vec<PathBuf>,
 }
 
 /// TLS for a port. Cheap to clone.
@@ -66,7 +68,8 @@ impl ServerTls {
     pub fn open(files: TlsFiles) -> Result<Self, ReloadError> {
         let mode = files.clients.as_ref().map(|(_, mode)| *mode);
         let clients = files.clients.map(|(path, _)| path);
-        let paths = [files.certificate, files.key].into_iter().chain(clients).collect();
+        let paths = [files.certificate, files.key].into_iter().chain(clients).chain(files.revocation_lists);
+        let paths = paths.collect();
         let files = Reloaded::open("listen.tls_certificate", paths, move |contents| make(contents, mode))?;
         Ok(Self { files })
     }
@@ -127,7 +130,10 @@ fn make(contents: &Contents, mode: Option<ClientCertificates>) -> Result<InForce
         .map_err(|error| format!("the key file holds no private key in PEM: {error}"))?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let verifier = match (contents.get(2), mode) {
-        (Some(clients), Some(mode)) => Some(verifier(clients, mode, &provider)?),
+        (Some(clients), Some(mode)) => {
+            let lists = contents.get(3..).unwrap_or_default();
+            Some(verifier((clients, lists), mode, &provider)?)
+        }
         _ => None,
     };
     let builder = ServerConfig::builder_with_provider(provider)
@@ -144,8 +150,10 @@ fn make(contents: &Contents, mode: Option<ClientCertificates>) -> Result<InForce
     Ok(InForce { config: Arc::new(config), verifier })
 }
 
+/// Where there are lists, every authority of a chain needs one: whose status nobody knows is refused, and so is
+/// everybody under a list that is past its time, since whoever can keep a new one from us could keep a thief in.
 fn verifier(
-    clients: &[u8],
+    (clients, lists): (&[u8], &Contents),
     mode: ClientCertificates,
     provider: &Arc<rustls::crypto::CryptoProvider>,
 ) -> Result<Arc<dyn ClientCertVerifier>, String> {
@@ -154,11 +162,22 @@ fn verifier(
         roots.add(authority).map_err(|error| format!("a client authority is none: {error}"))?;
     }
     let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider));
+    let mut revoked = Vec::new();
+    for list in lists {
+        revoked.extend(revocation_lists(list)?);
+    }
+    let builder = builder.with_crls(revoked).enforce_revocation_expiration();
     let builder = match mode {
         ClientCertificates::Required => builder,
         ClientCertificates::Optional => builder.allow_unauthenticated(),
     };
     builder.build().map_err(|error| format!("the client authorities can't be used: {error}"))
+}
+
+fn revocation_lists(pem: &[u8]) -> Result<Vec<CertificateRevocationListDer<'static>>, String> {
+    let lists = CertificateRevocationListDer::pem_slice_iter(pem).collect::<Result<Vec<_>, _>>();
+    let lists = lists.map_err(|error| format!("a file of revocation lists is not PEM: {error}"))?;
+    if lists.is_empty() { Err("a file of revocation lists holds none".into()) } else { Ok(lists) }
 }
 
 fn certificates(pem: &[u8], what: &str) -> Result<Vec<CertificateDer<'static>>, String> {

@@ -96,6 +96,9 @@ pub trait CommitListener: Send + Sync {
     fn replay_changed(&self, _id: ReplayId) {}
 }
 
+/// So many bytes of data end a page of events, however few they are: what is read must fit into memory.
+pub const EVENT_PAGE_BYTES: usize = 1 << 20;
+
 /// Events: accepted once, never changed.
 #[async_trait]
 pub trait EventStore: Send + Sync {
@@ -134,7 +137,8 @@ pub trait EventStore: Send + Sync {
 /// its key. After that it is *due*: it waits in order of its due time.
 #[async_trait]
 pub trait DeliveryStore: Send + Sync {
-    /// The events of fresh deliveries of a destination in order of their keys, after `after`.
+    /// The events of fresh deliveries of a destination in order of their keys, after `after`; at most `limit`,
+    /// and none after the one with which the page has [`EVENT_PAGE_BYTES`] of data.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`] or [`StoreError::Corrupt`].

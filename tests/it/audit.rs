@@ -286,7 +286,7 @@ async fn denied_calls_are_in_the_log_and_a_flood_of_them_leaves_few_entries() {
     .await;
     assert_eq!(entries.len(), 2, "{entries:?}");
     let by = |principal: &str| entries.iter().find(|entry| entry.principal == principal).unwrap();
-    let (auditor, nobody) = (by("auditor"), by("anonymous"));
+    let (auditor, nobody) = (by("token:auditor"), by("anonymous"));
     assert_eq!(auditor.error_reason(), v1::ErrorReason::RoleMissing);
     assert_eq!((auditor.method.as_str(), auditor.organization_id.as_str()), (method, "acme"));
     assert!(auditor.remote_address.starts_with("127.0.0.1:"));

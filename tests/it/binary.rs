@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
@@ -115,13 +116,15 @@ impl Home {
         });
         let (line, stdout) = read.await.unwrap();
         let address = line.split(' ').find_map(|word| word.strip_prefix("grpc=")).map(str::to_owned);
+        let metrics = line.split_whitespace().find_map(|word| word.strip_prefix("metrics="));
+        let metrics = metrics.map(|address| address.parse().unwrap());
         let Some(address) = address else {
             let log = std::fs::read_to_string(self.log()).unwrap();
             panic!("not ready: {line:?}, exit {:?}\n{log}", child.wait())
         };
         let endpoint = Channel::from_shared(format!("http://{address}")).unwrap();
         let channel = endpoint.connect().await.unwrap();
-        Process { child, channel, _stdout: stdout }
+        Process { child, channel, metrics, _stdout: stdout }
     }
 }
 
@@ -129,6 +132,8 @@ impl Home {
 pub struct Process {
     child: Child,
     pub channel: Channel,
+    /// Where metrics are served.
+    pub metrics: Option<SocketAddr>,
     _stdout: BufReader<ChildStdout>,
 }
 

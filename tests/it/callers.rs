@@ -67,7 +67,7 @@ impl House {
 }
 
 /// Every method of our own services, from the descriptors that the server serves.
-fn described() -> BTreeSet<String> {
+pub fn described() -> BTreeSet<String> {
     let set = prost_types::FileDescriptorSet::decode(DESCRIPTORS).unwrap();
     let files = set.file.iter().filter(|file| file.package() == "signalpost.v1");
     let methods = files.flat_map(|file| {
@@ -91,12 +91,12 @@ fn documented(method: &str) -> &'static str {
     }
 }
 
-fn may(role: &str, method: &str) -> bool {
+pub fn may(role: &str, method: &str) -> bool {
     let needed = documented(method);
     role == needed || role == "operator" || (role == "admin" && needed != "operator")
 }
 
-fn was_denied(answer: &Result<(), Status>) -> bool {
+pub fn was_denied(answer: &Result<(), Status>) -> bool {
     matches!(answer, Err(status) if status.code() == Code::PermissionDenied)
 }
 
@@ -115,35 +115,6 @@ fn every_method_has_a_row_and_there_is_none_too_many() {
             "grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
         ]
     );
-}
-
-#[tokio::test]
-async fn every_method_answers_every_role_as_documented_at_home_and_elsewhere() {
-    let mut house = House::open().await;
-    let methods = described();
-    assert!(methods.len() >= 37);
-    for role in ["emitter", "viewer", "admin"] {
-        let token = house.token(&format!("{role}@{OWN}")).await;
-        let everywhere = house.token(&format!("{role}@*")).await;
-        for method in &methods {
-            let allowed = may(role, method);
-            for (token, organization, expected) in [
-                (&token, OWN, allowed),
-                (&token, OTHER, false),
-                (&everywhere, OWN, allowed),
-                (&everywhere, OTHER, allowed),
-            ] {
-                let answer = house.call(token, method, organization).await;
-                assert_ne!(answer.as_ref().err().map(Status::code), Some(Code::Unauthenticated), "{method}");
-                let told = format!("{role} {method} {organization}: {answer:?}");
-                assert_eq!(was_denied(&answer), !expected, "{told}");
-            }
-        }
-    }
-    for method in &methods {
-        let answer = house.call(&house.operator, method, OTHER).await;
-        assert!(!was_denied(&answer), "operator {method}: {answer:?}");
-    }
 }
 
 #[tokio::test]

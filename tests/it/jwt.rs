@@ -27,23 +27,23 @@ use crate::harness::{Authority, PATIENCE, Pair, Server, call_any, eventually, na
 const LIST: &str = "signalpost.v1.DestinationAdmin/ListDestinations";
 const CREATE: &str = "signalpost.v1.DestinationAdmin/CreateDestination";
 
-struct SigningKey {
+pub struct SigningKey {
     id: &'static str,
     pair: Ed25519KeyPair,
 }
 
 impl SigningKey {
-    fn new(id: &'static str) -> Self {
+    pub fn new(id: &'static str) -> Self {
         let pkcs8 = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).unwrap();
         Self { id, pair: Ed25519KeyPair::from_pkcs8(pkcs8.as_ref()).unwrap() }
     }
 
-    fn public(&self) -> Value {
+    pub fn public(&self) -> Value {
         let x = URL_SAFE_NO_PAD.encode(self.pair.public_key());
         json!({"kty": "OKP", "crv": "Ed25519", "kid": self.id, "use": "sig", "x": x})
     }
 
-    fn token(&self, role: &str) -> String {
+    pub fn token(&self, role: &str) -> String {
         self.sign(&json!({"alg": "EdDSA", "typ": "JWT", "kid": self.id}), role)
     }
 

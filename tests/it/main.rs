@@ -35,6 +35,8 @@ mod jwt;
 #[cfg(test)]
 mod lists;
 #[cfg(test)]
+mod matrix;
+#[cfg(test)]
 mod metrics;
 #[cfg(test)]
 mod monitoring;

@@ -1,19 +1,27 @@
 //! A run of the real binary full of planted secrets, at the most talkative log level, and then a search for
-//! them in everything that is left of it: log, store files, history, exports, audit log and answers.
+//! them in everything that is left of it: log, store files, history, exports, audit log, answers, metrics and
+//! exported spans.
 
 use std::fs;
 use std::path::Path;
 
 use base64::Engine;
+use signalpost::auth::token::Token;
 use signalpost::domain::contract::Contract;
+use signalpost::domain::destination::DestinationUrl;
+use signalpost::domain::secret::{Secret, SecretSource};
 use signalpost::grpc::proto::v1;
 use signalpost::grpc::proto::v1::delivery_admin_client::DeliveryAdminClient;
 use signalpost::grpc::proto::v1::destination_admin_client::DestinationAdminClient;
+use signalpost::grpc::proto::v1::event_ingest_client::EventIngestClient;
 use signalpost::grpc::proto::v1::organization_admin_client::OrganizationAdminClient;
 use signalpost::grpc::proto::v1::secret_ref::Source;
 
 use crate::binary::{Home, Process};
-use crate::harness::{ORGANIZATION, Receiver, destination, event, eventually, header};
+use crate::harness::{
+    Collector, ORGANIZATION, Receiver, Scrape, TokenFile, call_any, destination, event, eventually, header,
+    naming, with_token,
+};
 
 /// Everything that must be found nowhere.
 const PLANTED: [&str; 14] = [
@@ -32,6 +40,12 @@ const PLANTED: [&str; 14] = [
     "planted-url-password",
     "planted-refused-token",
 ];
+
+/// Tokens of receivers in URLs: who may read the destination sees them, and nobody finds them anywhere else.
+const PLANTED_IN_URLS: [&str; 3] = ["planted-path-token", "planted-query-token", "planted-moved-token"];
+
+/// The organization whose destinations have such URLs.
+const URLS: &str = "org_urls";
 
 fn value(text: &str) -> Option<v1::SecretRef> {
     Some(v1::SecretRef { source: Some(Source::Value(text.into())) })
@@ -53,7 +67,12 @@ fn basic_credentials() -> String {
 }
 
 fn found_in(what: &str, bytes: &[u8]) {
-    for planted in PLANTED.iter().copied().chain([basic_credentials().as_str()]) {
+    let credentials = basic_credentials();
+    none_of(PLANTED.iter().copied().chain([credentials.as_str()]), what, bytes);
+}
+
+fn none_of<'a>(planted: impl IntoIterator<Item = &'a str>, what: &str, bytes: &[u8]) {
+    for planted in planted {
         let is_there = bytes.windows(planted.len()).any(|part| part == planted.as_bytes());
         assert!(!is_there, "{planted} is in {what}");
     }
@@ -66,7 +85,9 @@ fn search_folder(folder: &Path) -> usize {
         if path.is_dir() {
             files += search_folder(&path);
         } else {
-            found_in(&path.display().to_string(), &fs::read(&path).unwrap());
+            let content = fs::read(&path).unwrap();
+            found_in(&path.display().to_string(), &content);
+            none_of(PLANTED_IN_URLS, &path.display().to_string(), &content);
             files += 1;
         }
     }
@@ -96,6 +117,8 @@ impl Answers {
 struct Run<'a> {
     process: &'a Process,
     answers: Answers,
+    /// Answers that are about no destination's URL.
+    without_urls: Answers,
 }
 
 impl Run<'_> {
@@ -195,6 +218,91 @@ impl Run<'_> {
         self.answers.keep(tested);
     }
 
+    fn destination_in_urls(&self, url: &str) -> v1::CreateDestinationRequest {
+        let draft = destination(Contract::Stalwart).url(url).one_attempt();
+        v1::CreateDestinationRequest {
+            organization_id: URLS.into(),
+            destination: Some(draft.0),
+            validate_only: false,
+        }
+    }
+
+    /// Destinations with tokens in their URLs: one that works and moves, and some that fail in every way.
+    async fn plant_urls(&mut self, receiver: &Receiver) {
+        let works = receiver.url("/url/planted-path-token?key=planted-query-token");
+        for url in [
+            works.as_str(),
+            "https://127.0.0.1:1/planted-path-token",
+            "https://nowhere.invalid/planted-path-token?key=planted-query-token",
+        ] {
+            self.destinations().create_destination(self.destination_in_urls(url)).await.unwrap();
+        }
+        for refused in [
+            "https://10.0.0.1/planted-path-token",
+            "http://example.com/planted-path-token",
+            "https://exa mple.com/planted-path-token",
+            "https://[::/planted-path-token",
+            "https://example.com/planted-path-token#planted-query-token",
+        ] {
+            let refused = self.destinations().create_destination(self.destination_in_urls(refused)).await;
+            assert!(refused.is_err());
+            self.without_urls.keep(refused);
+        }
+        let list = v1::ListDestinationsRequest { organization_id: URLS.into(), ..Default::default() };
+        let listed = self.destinations().list_destinations(list).await.unwrap().into_inner().destinations;
+        let mut moving =
+            listed.into_iter().find(|one| one.url == works).expect("whoever may read it sees it");
+        let mut events = EventIngestClient::new(self.process.channel.clone());
+        let emit = |id: &str| v1::EmitRequest {
+            organization_id: URLS.into(),
+            event: Some(event("auth.success").id(id).data(r#"{"a":1}"#).0),
+        };
+        let mut traced = tonic::Request::new(emit("first"));
+        let traceparent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        traced.metadata_mut().insert("traceparent", traceparent.parse().unwrap());
+        events.emit(traced).await.unwrap();
+        receiver.wait_for("/url/planted-path-token", 1).await;
+        moving.url = receiver.url("/url/planted-moved-token");
+        let request = v1::UpdateDestinationRequest {
+            organization_id: URLS.into(),
+            destination: Some(moving),
+            update_mask: Some(prost_types::FieldMask { paths: vec!["url".into()] }),
+            validate_only: false,
+        };
+        self.destinations().update_destination(request).await.unwrap();
+        events.emit(emit("second")).await.unwrap();
+        receiver.wait_for("/url/planted-moved-token", 1).await;
+    }
+
+    /// What is told of their deliveries, and who changed what.
+    async fn read_urls(&mut self) {
+        let mut deliveries = DeliveryAdminClient::new(self.process.channel.clone());
+        let list = v1::ListDeliveriesRequest { organization_id: URLS.into(), ..Default::default() };
+        let ids = eventually("all attempts are on record", async || {
+            let listed = deliveries.list_deliveries(list.clone()).await.unwrap().into_inner().deliveries;
+            let all = listed.len() == 6 && listed.iter().all(|one| one.attempt_count > 0);
+            all.then(|| listed.into_iter().map(|one| one.delivery_id).collect::<Vec<_>>())
+        })
+        .await;
+        for delivery_id in ids {
+            let view = v1::DeliveryView::Full.into();
+            let get = v1::GetDeliveryRequest { organization_id: URLS.into(), delivery_id, view };
+            self.without_urls.keep(deliveries.get_delivery(get).await);
+        }
+        let explain = v1::ExplainEventRequest {
+            organization_id: URLS.into(),
+            event_id: "first".into(),
+            ..v1::ExplainEventRequest::default()
+        };
+        self.without_urls.keep(deliveries.explain_event(explain).await);
+        let mut organizations = OrganizationAdminClient::new(self.process.channel.clone());
+        let audit = v1::ListAuditEntriesRequest { organization_id: URLS.into(), ..Default::default() };
+        let audited = organizations.list_audit_entries(audit).await.unwrap();
+        let moved = audited.get_ref().audit_entries.iter().find(|entry| entry.changed_fields == ["url"]);
+        assert!(format!("{moved:?}").contains("/…"), "that it moved is on the record: {moved:?}");
+        self.without_urls.keep(Ok(audited));
+    }
+
     /// Waits until every delivery has its attempt on record, and reads everything then.
     async fn read_when_settled(&mut self, imported: &str) {
         let deliveries = DeliveryAdminClient::new(self.process.channel.clone());
@@ -267,14 +375,17 @@ async fn no_planted_secret_is_found_in_anything_that_a_run_leaves() {
     let file = secrets.path().join("key");
     fs::write(&file, "planted-file-secret\n").unwrap();
     let folders = format!("[\"{}@{ORGANIZATION}\"]", secrets.path().display());
+    let collector = Collector::start().await;
+    let endpoint = format!("\"http://{}\"", collector.address);
     let home = Home::with(&[
         ("log.level", r#""trace""#),
+        ("traces.endpoint", &endpoint),
         ("secrets.environment", r#"["PLANTED@*"]"#),
         ("secrets.folders", &folders),
         ("egress.response_bodies", r#""always""#),
     ]);
     let process = home.start_with(&[("PLANTED", "planted-environment-secret")]).await;
-    let mut run = Run { process: &process, answers: Answers::default() };
+    let mut run = Run { process: &process, answers: Answers::default(), without_urls: Answers::default() };
     let id = run.create_all(&receiver, file.to_str().unwrap()).await;
     let imported = run.import(&receiver).await;
     process.emit(event("auth.success").id("evt").data(r#"{"a":1}"#)).await;
@@ -292,12 +403,89 @@ async fn no_planted_secret_is_found_in_anything_that_a_run_leaves() {
     }
     run.change(&id).await;
     run.read_when_settled(&imported).await;
-    let answers = run.answers.0.join("\n");
+    run.plant_urls(&receiver).await;
+    run.read_urls().await;
+    let (answers, without_urls) = (run.answers.0.join("\n"), run.without_urls.0.join("\n"));
+    let metrics = Scrape::of(process.metrics.unwrap()).await.text;
+    assert!(metrics.contains("signalpost_attempts_total"), "{metrics}");
     assert_eq!(process.terminate().await, Some(0));
 
     found_in("an answer", answers.as_bytes());
+    for (what, bytes) in [("an answer", without_urls.as_bytes()), ("the metrics", metrics.as_bytes())] {
+        found_in(what, bytes);
+        none_of(PLANTED_IN_URLS, what, bytes);
+    }
+    let spans = collector.taken();
+    assert!(spans.windows(15).any(|part| part == b"webhook attempt"), "spans were exported");
+    found_in("the spans", &spans);
+    none_of(PLANTED_IN_URLS, "the spans", &spans);
     assert!(search_folder(&home.store()) > 3);
     let log = fs::read(home.log()).unwrap();
     assert!(String::from_utf8_lossy(&log).contains("TRACE"), "the log says everything");
     found_in("the log", &log);
+    none_of(PLANTED_IN_URLS, "the log", &log);
+}
+
+#[tokio::test]
+async fn no_credential_of_a_caller_is_found_in_what_a_run_leaves() {
+    let mut tokens = TokenFile::new();
+    let (admin, viewer) = (tokens.add("admin", "admin@org_test"), tokens.add("viewer", "viewer@org_test"));
+    let unknown = Token::generate().unwrap();
+    let home = Home::with(&[("log.level", r#""trace""#), ("auth.tokens_file", tokens.setting().as_str())]);
+    let process = home.start().await;
+    let method = "signalpost.v1.DestinationAdmin/CreateDestination";
+    let mut answers = String::new();
+    // Good, without the right, unknown, no token at all, a JWT, and one in the wrong place.
+    let jwt = "eyJhbGciOiJFZERTQSJ9.eyJzdWIiOiJwbGFudGVkIn0.cGxhbnRlZC1zaWduYXR1cmU";
+    for token in [&admin, &viewer, unknown.expose(), "planted-guess", jwt, "two planted-words"] {
+        let mut request = with_token(token, naming(ORGANIZATION));
+        request.metadata_mut().insert("x-request-id", "req-1".parse().unwrap());
+        let refused = call_any(&process.channel, method, request).await.unwrap_err();
+        answers += &format!("{refused:?}");
+    }
+    let metrics = Scrape::of(process.metrics.unwrap()).await.text;
+    assert_eq!(process.terminate().await, Some(0));
+    let planted =
+        [&admin, &viewer, unknown.expose(), "planted-guess", jwt, "planted-words", "cGxhbnRlZC1zaWduYXR1cmU"];
+    let log = fs::read(home.log()).unwrap();
+    assert!(
+        String::from_utf8_lossy(&log).contains("TRACE") && String::from_utf8_lossy(&log).contains("req-1")
+    );
+    none_of(planted, "the log", &log);
+    none_of(planted, "the metrics", metrics.as_bytes());
+    none_of(planted, "an answer", answers.as_bytes());
+    for entry in fs::read_dir(home.store()).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_file() {
+            none_of(planted, &path.display().to_string(), &fs::read(&path).unwrap());
+        }
+    }
+}
+
+/// What the child of the next test panics with.
+const PANICS: &str = "SIGNALPOST_TEST_PANICS";
+
+#[test]
+fn no_secret_is_found_in_a_panic_and_its_backtrace() {
+    let secret = Secret::new("planted-signing-secret");
+    let url = DestinationUrl::parse("https://example.com/planted-path-token", false).unwrap();
+    let source = SecretSource::Value(secret.clone());
+    if std::env::vars_os().any(|(name, _)| name == PANICS) {
+        panic!("{secret:?} {source:?} {url:?} {:?}", Token::generate());
+    }
+    let this = std::env::current_exe().unwrap();
+    let child = std::process::Command::new(this)
+        .args(["--exact", "planted::no_secret_is_found_in_a_panic_and_its_backtrace", "--nocapture"])
+        .envs([(PANICS, "1"), ("RUST_BACKTRACE", "full")])
+        .output()
+        .unwrap();
+    let said = [child.stdout, child.stderr].concat();
+    let text = String::from_utf8_lossy(&said);
+    assert!(
+        !child.status.success() && text.contains("stack backtrace") && text.contains("example.com"),
+        "{text}"
+    );
+    assert!(!text.contains("spt1_"), "{text}");
+    found_in("a panic", &said);
+    none_of(PLANTED_IN_URLS, "a panic", &said);
 }

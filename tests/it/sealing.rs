@@ -4,6 +4,8 @@ use std::fs;
 use std::process::Output;
 
 use signalpost::domain::contract::Contract;
+use signalpost::grpc::proto::v1;
+use signalpost::grpc::proto::v1::organization_admin_client::OrganizationAdminClient;
 
 use crate::binary::{Home, Process, said};
 use crate::harness::{Receiver, destination, event, genuine};
@@ -58,7 +60,7 @@ async fn keys_are_rotated_by_a_new_first_line_a_rekey_and_taking_the_old_line_aw
     let refused = home.fails();
     assert_eq!(refused.status.code(), Some(1));
     let id = old.lines().next().unwrap().rsplit(' ').next().unwrap();
-    for part in ["1 of its secrets", id, "is not configured"] {
+    for part in ["2 of its secrets", id, "is not configured"] {
         assert!(said(&refused).contains(part), "{part}: {}", said(&refused));
     }
 
@@ -66,14 +68,21 @@ async fn keys_are_rotated_by_a_new_first_line_a_rekey_and_taking_the_old_line_aw
     let done = rekey(&home);
     assert!(done.status.success(), "{}", said(&done));
     let told = printed(&done);
-    assert!(told.contains("Sealed 1 secrets of 1 destinations anew"), "{told}");
+    assert!(told.contains("Sealed 2 secrets of 1 destinations anew"), "{told}");
     assert!(told.contains(&format!("No secret needs the key {id} any more.")), "{told}");
     let again = printed(&rekey(&home));
-    assert!(again.contains("Sealed 0 secrets") && again.contains("1 secrets are stored in all"), "{again}");
+    assert!(again.contains("Sealed 0 secrets") && again.contains("2 secrets are stored in all"), "{again}");
 
     fs::write(home.path("keys"), &new).unwrap();
     let process = home.start().await;
     one_arrives_signed(&process, &receiver).await;
+    let filter = v1::AuditFilter { principal: "signalpost".into(), ..Default::default() };
+    let request = v1::ListAuditEntriesRequest { filter: Some(filter), ..Default::default() };
+    let mut client = OrganizationAdminClient::new(process.channel.clone());
+    let entries = client.list_audit_entries(request).await.unwrap().into_inner().audit_entries;
+    let told: Vec<_> = entries.iter().map(|entry| (entry.description.as_str(), entry.count)).collect();
+    let [(ended, 2), (begun, 2)] = told.as_slice() else { panic!("{told:?}") };
+    assert!(begun.contains("has begun") && ended.contains("secrets of 1 destinations have been sealed anew"));
     assert_eq!(process.terminate().await, Some(0));
 }
 

@@ -1,8 +1,15 @@
 //! TLS and client certificates over real sockets.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use http_body_util::Full;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use rustls::HandshakeKind;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use signalpost::clock::{Clock, SystemClock};
 use signalpost::grpc::proto::v1;
 use signalpost::grpc::proto::v1::event_ingest_client::EventIngestClient;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -150,4 +157,104 @@ async fn a_certificate_is_rotated_under_load_without_a_failed_call_and_a_broken_
     };
     let (made, ()) = tokio::join!(load, rotate);
     assert!(made > 10, "{made} calls");
+}
+
+#[tokio::test]
+async fn a_revoked_certificate_is_refused_also_on_a_connection_that_is_open() {
+    let authority = Authority::new();
+    let far = rcgen::date_time_ymd(4096, 1, 1);
+    let tls = TlsFolder::new(&authority.sign(&["localhost"]), &authority.pem);
+    swap(&tls.path("revoked.pem"), &authority.revocation_list(&[], far));
+    let (ca, lists) = (tls.setting("clients.pem"), format!("[{}]", tls.setting("revoked.pem")));
+    let rules = ("auth.certificates", r#"["dns:backend.example.com=admin@org_own"]"#);
+    let settings =
+        [("listen.client_ca", ca.as_str()), ("listen.client_revocation_lists", lists.as_str()), rules];
+    let server = server(&tls, &settings).await;
+    let (thief, good) = (authority.sign(&["backend.example.com"]), authority.sign(&["backend.example.com"]));
+    let open = async |pair| {
+        let channel = secure_endpoint(server.grpc_address(), &authority.pem, Some(pair)).connect().await;
+        let channel = channel.map_err(|_| Status::unavailable("no connection"))?;
+        emit(&channel).await.map(|()| channel)
+    };
+    let (stolen, kept) = (open(&thief).await.unwrap(), open(&good).await.unwrap());
+    swap(&tls.path("revoked.pem"), &authority.revocation_list(&[&thief], far));
+    let refused = eventually("it is revoked", async || emit(&stolen).await.err()).await;
+    assert_eq!(Refusal::from(refused).reason, "CREDENTIALS_INVALID");
+    assert_ne!(open(&thief).await.unwrap_err().code(), Code::Ok, "nor does it open a new connection");
+    emit(&kept).await.unwrap();
+    // A broken list changes nothing …
+    swap(&tls.path("revoked.pem"), "no list");
+    open(&good).await.unwrap();
+    assert!(open(&thief).await.is_err());
+    // … and one that is past its time, or of somebody else, lets nobody in.
+    for list in [
+        authority.revocation_list(&[&thief], rcgen::date_time_ymd(2021, 1, 1)),
+        Authority::new().revocation_list(&[], far),
+    ] {
+        swap(&tls.path("revoked.pem"), &list);
+        eventually("the status is not known", async || open(&good).await.err()).await;
+        swap(&tls.path("revoked.pem"), &authority.revocation_list(&[&thief], far));
+        eventually("the status is known again", async || open(&good).await.ok()).await;
+    }
+}
+
+/// Calls over a TLS connection of its own: how the handshake went, and what the call was answered.
+async fn call_over(
+    server: &Server,
+    config: &Arc<rustls::ClientConfig>,
+) -> std::io::Result<(HandshakeKind, http::HeaderMap)> {
+    let stream = TcpStream::connect(server.grpc_address()).await?;
+    let connector = tokio_rustls::TlsConnector::from(Arc::clone(config));
+    let stream = connector.connect("localhost".try_into().unwrap(), stream).await?;
+    let kind = stream.get_ref().1.handshake_kind().unwrap();
+    let failed = std::io::Error::other::<hyper::Error>;
+    let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await;
+    let (mut client, connection) = handshake.map_err(failed)?;
+    let request = http::Request::post(format!("https://localhost/{EMIT}"))
+        .header("content-type", "application/grpc")
+        .header("te", "trailers")
+        .body(Full::new(Bytes::from_static(&[0; 5])))
+        .unwrap();
+    tokio::select! {
+        answer = client.send_request(request) => Ok((kind, answer.map_err(failed)?.headers().clone())),
+        _ = connection => Err(std::io::Error::other("the connection ended")),
+    }
+}
+
+#[tokio::test]
+async fn a_resumed_session_proves_nothing_that_is_no_longer_true() {
+    let authority = Authority::new();
+    let tls = TlsFolder::new(&authority.sign(&["localhost"]), &authority.pem);
+    let ca = tls.setting("clients.pem");
+    let rules = ("auth.certificates", r#"["dns:backend.example.com=admin@org_own"]"#);
+    let server = server(&tls, &[("listen.client_ca", ca.as_str()), rules]).await;
+    // A certificate that is good for a few seconds, and a client that resumes its sessions.
+    let end = SystemClock.now().as_millis() / 1000 + 3;
+    let end = time::OffsetDateTime::from_unix_timestamp(end).unwrap();
+    let pair = authority.sign_until(&["backend.example.com"], end);
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(authority.pem.as_bytes()).unwrap()).unwrap();
+    let chain = vec![CertificateDer::from_pem_slice(pair.certificate.as_bytes()).unwrap()];
+    let key = PrivateKeyDer::from_pem_slice(pair.key.as_bytes()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_client_auth_cert(chain, key)
+        .unwrap();
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    let config = Arc::new(config);
+    let (kind, headers) = call_over(&server, &config).await.unwrap();
+    assert_eq!(kind, HandshakeKind::Full);
+    let answer = Status::from_header_map(&headers).unwrap();
+    assert_eq!(answer.code(), Code::InvalidArgument, "it may call, and has sent nothing: {answer:?}");
+    let (kind, answer) = eventually("the certificate's time is over", async || {
+        let (kind, headers) = call_over(&server, &config).await.unwrap();
+        let answer = Status::from_header_map(&headers).unwrap();
+        (answer.code() == Code::Unauthenticated).then_some((kind, answer))
+    })
+    .await;
+    assert_eq!(kind, HandshakeKind::Resumed, "no handshake looked at the certificate again");
+    assert_eq!(Refusal::from(answer).reason, "CREDENTIALS_INVALID");
 }

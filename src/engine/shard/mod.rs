@@ -14,6 +14,7 @@ use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
@@ -21,6 +22,7 @@ use crate::clock::SharedClock;
 use crate::domain::destination::DisabledReason;
 use crate::domain::event::Event;
 use crate::domain::id::DestinationId;
+use crate::domain::settings::Guarantee;
 use crate::domain::time::Timestamp;
 use crate::engine::agenda::Agenda;
 use crate::engine::hosts::HostLines;
@@ -28,6 +30,7 @@ use crate::engine::inbox::{Inbox, News};
 use crate::engine::item::Item;
 use crate::engine::lane::Lane;
 use crate::engine::ledger::{Group, Ledger};
+use crate::engine::memory::Memory;
 use crate::engine::room::{Place, Room};
 use crate::engine::rules::{Rules, ShardOptions};
 use crate::engine::worker::{Attempted, Worker};
@@ -37,6 +40,9 @@ use crate::store::{DueEntry, Page, StoreError};
 
 /// The loop looks at its timers at least this often, so that a clock that was set is noticed.
 const LONGEST_SLEEP: Duration = Duration::from_secs(60);
+
+/// So many pages of events are read at once; each is bounded in bytes.
+const LOADS_AT_ONCE: usize = 4;
 
 /// How a shard is told to end.
 #[derive(Debug, Clone, Default)]
@@ -51,12 +57,14 @@ pub struct StopSignals {
 struct Slot {
     lane: Lane,
     entry: Option<Arc<DestinationEntry>>,
+    /// What its events may take of the memory of all lanes.
+    memory: Arc<Memory>,
 }
 
 /// What a task of the shard comes back with.
 enum Done {
     Attempted { id: DestinationId, place: Place, result: Result<Attempted, (Vec<Item>, StoreError)> },
-    Fresh(DestinationId, Result<Page<Arc<Event>>, StoreError>),
+    Fresh(DestinationId, Result<Page<Arc<Event>>, StoreError>, OwnedSemaphorePermit),
     Due(DestinationId, Result<Page<DueEntry>, StoreError>),
     Settled(Group, Result<(), StoreError>),
     Disabled(DestinationId, DisabledReason, Result<bool, StoreError>),
@@ -69,6 +77,8 @@ pub struct Shard {
     inbox: Arc<Inbox>,
     rules: Rules,
     lanes: HashMap<DestinationId, Slot>,
+    memory: Arc<Memory>,
+    loads: Arc<Semaphore>,
     agenda: Agenda,
     running: JoinSet<Done>,
     room: Room,
@@ -79,7 +89,12 @@ pub struct Shard {
 impl Shard {
     /// A shard without lanes.
     #[must_use]
-    pub fn new(worker: Worker, clock: SharedClock, inbox: Arc<Inbox>, options: ShardOptions) -> Self {
+    pub fn new(
+        worker: Worker,
+        clock: SharedClock,
+        (inbox, memory): (Arc<Inbox>, Arc<Memory>),
+        options: ShardOptions,
+    ) -> Self {
         let rules = Rules { store: Arc::clone(&worker.store), options, stopping: false };
         Self {
             worker,
@@ -87,6 +102,8 @@ impl Shard {
             inbox,
             rules,
             lanes: HashMap::new(),
+            memory,
+            loads: Arc::new(Semaphore::new(LOADS_AT_ONCE)),
             agenda: Agenda::default(),
             running: JoinSet::new(),
             room: Room::new(options.max_in_flight, options.max_bytes_in_flight),
@@ -104,7 +121,8 @@ impl Shard {
     pub fn open_backlog(&mut self, destination_ids: impl IntoIterator<Item = DestinationId>) {
         for id in destination_ids {
             let (lane, entry) = self.rules.open_lane(id, true);
-            self.lanes.insert(id, Slot { lane, entry });
+            let memory = self.memory.part(self.rules.options.window_bytes);
+            self.lanes.insert(id, Slot { lane, entry, memory });
             self.queue(id);
         }
     }
@@ -151,8 +169,9 @@ impl Shard {
         let (news, missed) = self.inbox.take();
         for item in news {
             let id = match item {
-                News::Accepted(id, event, guarantee) => {
-                    self.slot(id).lane.accepted(event, guarantee);
+                News::Accepted(id, item) => {
+                    let slot = self.slot(id);
+                    slot.lane.accepted(item.moved_into(&slot.memory));
                     id
                 }
                 News::Requeued(entry) => {
@@ -182,7 +201,8 @@ impl Shard {
             Entry::Occupied(slot) => slot.into_mut(),
             Entry::Vacant(place) => {
                 let (lane, entry) = self.rules.open_lane(id, false);
-                place.insert(Slot { lane, entry })
+                let memory = self.memory.part(self.rules.options.window_bytes);
+                place.insert(Slot { lane, entry, memory })
             }
         }
     }
@@ -210,7 +230,13 @@ impl Shard {
                 }
                 self.queue(id);
             }
-            Done::Fresh(id, page) => self.loaded(id, page, Lane::loaded_fresh, Lane::load_fresh_failed),
+            Done::Fresh(id, page, _permit) => {
+                let memory = Arc::clone(&self.slot(id).memory);
+                let item = |event: Arc<Event>| Item::fresh(&event, Guarantee::AtLeastOnce, &memory);
+                let page = page
+                    .map(|page| Page { rows: page.rows.into_iter().map(item).collect(), more: page.more });
+                self.loaded(id, page, Lane::loaded_fresh, Lane::load_fresh_failed);
+            }
             Done::Due(id, page) => self.loaded(id, page, Lane::loaded_due, Lane::load_due_failed),
             Done::Settled(group, result) => self.settled(group, result),
             Done::Disabled(id, reason, result) => Self::disabled(id, reason, result),
@@ -230,6 +256,9 @@ mod tests;
 
 #[cfg(test)]
 mod isolation_tests;
+
+#[cfg(test)]
+mod memory_tests;
 
 #[cfg(test)]
 mod stop_tests;

@@ -58,7 +58,7 @@ impl Shard {
         if let Some(next) = next {
             self.queue(next);
         }
-        if let Some(Slot { lane, entry: Some(entry) }) = self.lanes.get(&id) {
+        if let Some(Slot { lane, entry: Some(entry), .. }) = self.lanes.get(&id) {
             entry.status.set_lane(LaneStatus { host_turn_at: Some(until), ..lane.status() });
         }
         true
@@ -112,13 +112,19 @@ impl Shard {
     }
 
     fn load(&mut self, id: DestinationId, wanted: Wanted) {
-        let store = Arc::clone(&self.worker.store);
-        self.running.spawn(async move {
-            match wanted {
-                Wanted::Fresh(after, limit) => Done::Fresh(id, store.load_fresh(id, after, limit).await),
-                Wanted::Due(after, limit) => Done::Due(id, store.load_due(id, after, limit).await),
+        let (store, loads) = (Arc::clone(&self.worker.store), Arc::clone(&self.loads));
+        match wanted {
+            Wanted::Fresh(after, limit) => self.running.spawn(async move {
+                match loads.acquire_owned().await {
+                    Ok(permit) => Done::Fresh(id, store.load_fresh(id, after, limit).await, permit),
+                    // Nobody closes it.
+                    Err(_) => std::future::pending().await,
+                }
+            }),
+            Wanted::Due(after, limit) => {
+                self.running.spawn(async move { Done::Due(id, store.load_due(id, after, limit).await) })
             }
-        });
+        };
     }
 
     pub(super) fn loaded<T>(

@@ -17,6 +17,7 @@ use crate::domain::secret::{HttpAuth, SigningSecrets};
 use crate::domain::settings::{DeliverySettings, RetryPolicy, RetrySchedule};
 use crate::domain::subscription::Subscription;
 use crate::engine::Engine;
+use crate::engine::memory::Memory;
 use crate::policy::host_rate::HostRates;
 use crate::store::memory::MemoryStore;
 use crate::store::{CommitListener, DeliveryStore, DestinationStore, EventStore, Store};
@@ -27,6 +28,8 @@ use crate::transport::scripted::{ScriptedTransport, answered, no_answer};
 use crate::transport::secrets::SecretReader;
 
 pub(super) const HOST: &str = "receiver.example";
+/// For events that wait.
+pub(super) const MEMORY: usize = 4 << 20;
 pub(super) const START: Timestamp = Timestamp::from_millis(1_750_000_000_000);
 
 /// A shard with a store in memory and a scripted receiver, on paused time.
@@ -35,6 +38,8 @@ pub(super) struct Stage {
     pub(super) transport: Arc<ScriptedTransport>,
     pub(super) clock: SharedClock,
     pub(super) stop: StopSignals,
+    /// For events that wait, in the present process.
+    pub(super) memory: Arc<Memory>,
     running: JoinHandle<()>,
     courier: Arc<Courier>,
     options: ShardOptions,
@@ -110,16 +115,18 @@ impl Stage {
             circuit_opens_after: 10,
             window: 8,
             best_effort_window: 8,
+            window_bytes: 1 << 20,
             stop_deadline: Duration::from_secs(25),
             delivery_enabled: true,
             semaphor_enabled: true,
         };
         change(&mut options);
-        let engine = Engine::new(1);
+        let engine = Engine::new(1, MEMORY);
         let relay = Arc::new(Relay(Mutex::new(engine.listener())));
         store.listen(Arc::<Relay>::clone(&relay));
         let (stop, running) = run(&engine, (&store, &clock), options, &[], &courier);
-        Self { store, transport: Arc::default(), clock, stop, running, courier, options, relay }
+        let (transport, memory) = (Arc::default(), Arc::clone(engine.memory()));
+        Self { store, transport, clock, stop, memory, running, courier, options, relay }
     }
 
     /// The next process on the same store, after this one has ended.
@@ -130,8 +137,9 @@ impl Stage {
             self.stop.soft.cancel();
         }
         self.running.await.unwrap();
-        let engine = Engine::new(1);
+        let engine = Engine::new(1, MEMORY);
         *self.relay.0.lock().unwrap() = engine.listener();
+        self.memory = Arc::clone(engine.memory());
         let backlog = self.store.destinations_with_work().await.unwrap();
         let (store, clock) = (&self.store, &self.clock);
         (self.stop, self.running) = run(&engine, (store, clock), self.options, &backlog, &self.courier);
@@ -176,6 +184,10 @@ impl Stage {
     }
 
     pub(super) async fn emit(&self, destination_id: DestinationId) -> DeliveryId {
+        self.emit_data(destination_id, Payload::empty()).await
+    }
+
+    pub(super) async fn emit_data(&self, destination_id: DestinationId, data: Payload) -> DeliveryId {
         let entry = self.store.directory().destination(destination_id).unwrap();
         let guarantee = effective_policy(&entry.destination).guarantee;
         let event = NewEvent {
@@ -185,7 +197,7 @@ impl Stage {
             occurred_at: None,
             trace: None,
             level: Level::Info,
-            data: Payload::empty(),
+            data,
             routes: vec![Route { destination_id, guarantee }],
         };
         match self.store.accept(vec![event]).await.unwrap().remove(0) {

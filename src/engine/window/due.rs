@@ -242,6 +242,10 @@ impl DueLine {
         self.items.values()
     }
 
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Item> {
+        self.items.values_mut()
+    }
+
     pub(super) fn len(&self) -> usize {
         self.items.len()
     }

@@ -4,12 +4,9 @@
 //! the last key seen. Keys grow in commit order, so that this misses nothing.
 
 use std::collections::{HashSet, VecDeque};
-use std::sync::Arc;
 
 use super::Tail;
-use crate::domain::event::Event;
 use crate::domain::id::EventKey;
-use crate::domain::settings::Guarantee;
 use crate::engine::item::Item;
 use crate::store::Page;
 
@@ -75,16 +72,16 @@ impl FreshLine {
     }
 
     /// The page that was asked for. What `is_known` is in memory in another place.
-    pub(super) fn loaded(&mut self, page: Page<Arc<Event>>, is_known: impl Fn(EventKey) -> bool) {
+    pub(super) fn loaded(&mut self, page: Page<Item>, is_known: impl Fn(EventKey) -> bool) {
         self.loading = false;
         let stale = std::mem::take(&mut self.stale);
-        for event in page.rows {
-            if self.last.is_some_and(|last| event.key <= last) {
+        for item in page.rows {
+            if self.last.is_some_and(|last| item.key <= last) {
                 continue;
             }
-            self.last = Some(event.key);
-            if !is_known(event.key) && !stale.contains(&event.key) {
-                self.items.push_back(Item::fresh(event, Guarantee::AtLeastOnce));
+            self.last = Some(item.key);
+            if !is_known(item.key) && !stale.contains(&item.key) {
+                self.items.push_back(item);
             }
         }
         // What was dropped while the page was read may be missing in it.
@@ -136,6 +133,10 @@ impl FreshLine {
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Item> {
         self.items.iter()
+    }
+
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Item> {
+        self.items.iter_mut()
     }
 
     pub(super) fn len(&self) -> usize {

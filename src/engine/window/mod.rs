@@ -10,9 +10,6 @@ mod due;
 mod flights;
 mod fresh;
 
-use std::sync::Arc;
-
-use crate::domain::event::Event;
 use crate::domain::id::EventKey;
 use crate::domain::settings::Guarantee;
 use crate::domain::time::Timestamp;
@@ -73,11 +70,11 @@ impl Window {
 
     // === What came ===
 
-    /// A delivery was committed; hands a best-effort one back that finds the window full.
+    /// A delivery was committed; hands a best-effort one back that finds the window or the memory full.
     pub fn accept(&mut self, item: Item) -> Option<Item> {
         if item.guarantee == Guarantee::AtLeastOnce {
             self.fresh.push(item, self.size);
-        } else if self.len() >= self.size {
+        } else if self.len() >= self.size || item.event.is_none() {
             return Some(item);
         } else {
             self.fresh.push_alone(item);
@@ -138,14 +135,17 @@ impl Window {
         }
         item.stage = Stage::Due(due);
         // Only best effort keeps its data in memory: its order is nowhere else.
-        item.event = None;
+        item.let_go_of_data();
         self.due.wait(due, item);
     }
 
     /// Nothing was sent for these deliveries, for a reason of ours; they wait as if never started.
     pub fn put_back(&mut self, items: Vec<Item>, due: Timestamp) {
-        for item in items {
+        for mut item in items {
             let meanwhile = self.flights.end(item.key);
+            if item.kept.is_none() {
+                item.let_go_of_data();
+            }
             if let Some(entry) = meanwhile.requeued {
                 self.due.insert(entry.due, Item::due(entry));
             } else if !meanwhile.ended {
@@ -166,6 +166,11 @@ impl Window {
         self.due.settled(keys);
     }
 
+    /// Keeps only the keys of what the store has, too.
+    pub fn let_go_of_data(&mut self) {
+        self.fresh.iter_mut().chain(self.due.iter_mut()).for_each(Item::let_go_of_data);
+    }
+
     // === Reading on ===
 
     /// The page to read next, where less than half of the window is in memory; counts as being read.
@@ -179,7 +184,7 @@ impl Window {
     }
 
     /// The page of [`Wanted::Fresh`] is here.
-    pub fn loaded_fresh(&mut self, page: Page<Arc<Event>>) {
+    pub fn loaded_fresh(&mut self, page: Page<Item>) {
         let (flights, due) = (&self.flights, &self.due);
         self.fresh.loaded(page, |key| flights.contains(key) || due.due_of(key).is_some());
     }

@@ -144,7 +144,7 @@ pub fn write_destination(view: &DestinationView) -> v1::Destination {
     v1::Destination {
         destination_id: destination.id.to_string(),
         display_name: destination.display_name.clone(),
-        url: destination.url.to_string(),
+        url: destination.url.as_str().to_owned(),
         contract: write_contract(destination.contract).into(),
         subscription: Some(write_subscription(&destination.subscription)),
         settings: Some(write_settings(&destination.settings)),

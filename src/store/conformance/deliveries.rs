@@ -1,6 +1,7 @@
 //! Promises about deliveries.
 
 use super::*;
+use crate::store::EVENT_PAGE_BYTES;
 
 pub async fn fresh_deliveries_come_in_order_of_keys_page_by_page(bench: &Bench) {
     let mut keys = Vec::new();
@@ -25,6 +26,20 @@ pub async fn fresh_deliveries_come_in_order_of_keys_page_by_page(bench: &Bench) 
     assert!(page.rows.is_empty() && !page.more);
     let exact = bench.store.load_fresh(destination_id(1), None, 7).await.unwrap();
     assert!(exact.rows.len() == 7 && !exact.more);
+}
+
+pub async fn a_page_of_large_events_ends_early_and_goes_on(bench: &Bench) {
+    let mut keys = Vec::new();
+    for _ in 0..7 {
+        keys.push(bench.accept(big_event(EVENT_PAGE_BYTES / 3)).await.key);
+    }
+    let first = bench.store.load_fresh(destination_id(1), None, 100).await.unwrap();
+    assert!((3..=4).contains(&first.rows.len()) && first.more, "{}", first.rows.len());
+    let rest = bench.store.load_fresh(destination_id(1), first.rows.last().map(|event| event.key), 100);
+    let rest = rest.await.unwrap();
+    let read: Vec<_> = first.rows.iter().chain(&rest.rows).map(|event| event.key).collect();
+    assert_eq!(read[..], keys[..read.len()]);
+    assert!(read.len() >= 6);
 }
 
 pub async fn a_success_takes_a_fresh_delivery_off_the_queue(bench: &Bench) {

@@ -304,6 +304,7 @@ macro_rules! conformance {
             events: keys_grow_and_times_never_go_back_with_the_clock
             events: the_listener_hears_of_commits_in_order_of_keys
             deliveries: fresh_deliveries_come_in_order_of_keys_page_by_page
+            deliveries: a_page_of_large_events_ends_early_and_goes_on
             deliveries: a_success_takes_a_fresh_delivery_off_the_queue
             deliveries: a_failure_makes_a_fresh_delivery_due
             deliveries: due_deliveries_come_in_order_of_time_page_by_page

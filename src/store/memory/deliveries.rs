@@ -13,7 +13,8 @@ use crate::domain::event::Event;
 use crate::domain::id::{DeliveryId, DestinationId, EventKey};
 use crate::domain::time::Timestamp;
 use crate::store::{
-    Backlog, DeliveryPage, DeliveryQuery, DeliveryStore, DueEntry, Page, Settlement, StoreError, lifecycle,
+    Backlog, DeliveryPage, DeliveryQuery, DeliveryStore, DueEntry, EVENT_PAGE_BYTES, Page, Settlement,
+    StoreError, lifecycle,
 };
 
 fn page<T>(mut rows: Vec<T>, limit: usize) -> Page<T> {
@@ -34,8 +35,15 @@ impl DeliveryStore for MemoryStore {
         let start =
             after.map_or(Included((destination_id, EventKey::MIN)), |key| Excluded((destination_id, key)));
         let keys = tables.fresh.range((start, Included((destination_id, EventKey::MAX))));
-        let events = keys.filter_map(|((_, key), ())| tables.events.get(key).cloned());
-        Ok(page(events.take(limit.saturating_add(1)).collect(), limit))
+        let (mut rows, mut bytes) = (Vec::new(), 0);
+        for event in keys.filter_map(|((_, key), ())| tables.events.get(key)) {
+            if rows.len() == limit || bytes >= EVENT_PAGE_BYTES {
+                return Ok(Page { rows, more: true });
+            }
+            bytes += event.data.as_bytes().len();
+            rows.push(Arc::clone(event));
+        }
+        Ok(Page { rows, more: false })
     }
 
     async fn load_due(

@@ -20,7 +20,7 @@ use crate::domain::destination::{
 };
 use crate::domain::id::{DestinationId, OrganizationId};
 use crate::domain::organization::Organization;
-use crate::domain::secret::{HttpAuth, RetiringSecret, SigningSecrets};
+use crate::domain::secret::{HttpAuth, RetiringSecret, Secret, SecretSource, SigningSecrets};
 use crate::domain::time::Timestamp;
 use crate::store::StoreError;
 use crate::store::keyring::Keyring;
@@ -34,6 +34,7 @@ struct DestinationRecord {
     organization_id: String,
     #[prost(string, tag = "2")]
     display_name: String,
+    /// In the clear, by an earlier version; otherwise empty.
     #[prost(string, tag = "3")]
     url: String,
     #[prost(uint32, tag = "4")]
@@ -67,6 +68,9 @@ struct DestinationRecord {
     updated_at: i64,
     #[prost(uint64, tag = "18")]
     revision: u64,
+    /// There may be a token of the receiver in it.
+    #[prost(message, optional, tag = "19")]
+    sealed_url: Option<SecretRecord>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -129,7 +133,8 @@ pub fn encode_destination(destination: &Destination, keyring: &Keyring) -> Resul
     let record = DestinationRecord {
         organization_id: destination.organization_id.as_str().to_owned(),
         display_name: destination.display_name.clone(),
-        url: destination.url.to_string(),
+        url: String::new(),
+        sealed_url: Some(conceal(Field::Url, &SecretSource::Value(Secret::new(destination.url.as_str())))?),
         contract: contract_code(destination.contract),
         subscription: Some(encode_subscription(&destination.subscription)),
         settings: Some(encode_settings(&destination.settings)),
@@ -165,9 +170,9 @@ const fn state_code(state: &DestinationState) -> (u32, Timestamp) {
 pub fn seals_of_destination<C: AsRef<[u8]>>(id: DestinationId, chunks: &[C]) -> Result<Seals, StoreError> {
     let record = read_record(id, chunks)?;
     let mut seals = Seals::default();
-    for secret in [&record.current_secret, &record.retiring_secret, &record.http_secret] {
-        secret.iter().for_each(|secret| seals.count(secret));
-    }
+    let secrets = [&record.sealed_url, &record.current_secret, &record.retiring_secret, &record.http_secret];
+    secrets.into_iter().flatten().for_each(|secret| seals.count(secret));
+    seals.clear += usize::from(record.sealed_url.is_none());
     record.headers.iter().for_each(|header| seals.count_header(header));
     Ok(seals)
 }
@@ -198,6 +203,11 @@ fn restore_destination(
 ) -> Result<Destination, String> {
     let owner = Owner { organization_id: &record.organization_id, destination_id: id };
     let reveal = |field, record| restore_secret(keyring, (owner, field), record);
+    let url = match record.sealed_url.map(|url| reveal(Field::Url, url)).transpose()? {
+        Some(SecretSource::Value(url)) => DestinationUrl::parse(url.expose(), true)?,
+        Some(_) => return Err("a URL is named and not given".into()),
+        None => DestinationUrl::parse(&record.url, true)?,
+    };
     let since = Timestamp::from_millis(record.state_since);
     let state = match record.state {
         1 => DestinationState::Active,
@@ -225,7 +235,7 @@ fn restore_destination(
         organization_id: OrganizationId::parse(&record.organization_id)?,
         display_name: record.display_name,
         // Whether plain http is allowed was judged before it was stored.
-        url: DestinationUrl::parse(&record.url, true)?,
+        url,
         contract: contract(record.contract)?,
         subscription: restore_subscription(&record.subscription.unwrap_or_default())?,
         settings: restore_settings(record.settings.unwrap_or_default())?,

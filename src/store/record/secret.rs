@@ -70,6 +70,8 @@ impl fmt::Debug for HeaderRecord {
 /// Which secret of a destination.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Field<'a> {
+    /// The URL, which may have a token of the receiver in it.
+    Url,
     /// The signing secret in force.
     Signing,
     /// The one before.
@@ -101,6 +103,7 @@ impl Owner<'_> {
         part(self.organization_id.as_bytes());
         part(self.destination_id.as_bytes());
         match field {
+            Field::Url => part(b"url"),
             Field::Signing => part(b"signing"),
             Field::Retiring => part(b"retiring"),
             Field::HttpAuth => part(b"http_auth"),
@@ -134,6 +137,12 @@ impl Seals {
     #[must_use]
     pub fn are_under(&self, key: KeyId) -> bool {
         self.clear == 0 && self.by_key.keys().all(|used| *used == key)
+    }
+
+    /// How many are not sealed under this key.
+    #[must_use]
+    pub fn without(&self, key: KeyId) -> usize {
+        self.total() - self.by_key.get(&key).copied().unwrap_or(0)
     }
 
     /// Adds those of another record.

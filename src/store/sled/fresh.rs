@@ -12,7 +12,7 @@ use super::unavailable;
 use crate::domain::event::Event;
 use crate::domain::id::{DeliveryId, DestinationId, EventKey};
 use crate::store::record::Place;
-use crate::store::{Page, StoreError};
+use crate::store::{EVENT_PAGE_BYTES, Page, StoreError};
 
 /// The keys of a destination's fresh deliveries, in order, each once.
 pub(super) struct FreshKeys {
@@ -74,13 +74,14 @@ impl Reader {
         after: Option<EventKey>,
         limit: usize,
     ) -> Result<Page<Arc<Event>>, StoreError> {
-        let mut rows = Vec::new();
+        let (mut rows, mut bytes) = (Vec::new(), 0);
         // What is applied but not yet durable is not shown: the listener tells of it in a moment.
         for key in self.fresh_keys(destination_id, after, self.shared.durable_key()) {
             let Some(event) = self.readable(key?)? else { continue };
-            if rows.len() == limit {
+            if rows.len() == limit || bytes >= EVENT_PAGE_BYTES {
                 return Ok(Page { rows, more: true });
             }
+            bytes += event.data.as_bytes().len();
             rows.push(event);
         }
         Ok(Page { rows, more: false })

@@ -260,7 +260,7 @@ mod tests {
         let store = open(&folder, None).unwrap();
         let created = store.create_destination(full(1), None).await.unwrap();
         let seals = store.seals().await.unwrap();
-        assert_eq!((seals.total(), seals.are_under(store.sealing_key())), (4, true));
+        assert_eq!((seals.total(), seals.are_under(store.sealing_key())), (5, true));
         store.close().await.unwrap();
         let active = store.sealing_key();
         drop(store);
@@ -274,7 +274,7 @@ mod tests {
         drop(store);
         fs::remove_file(&path).unwrap();
         let refused = problem(open(&folder, None));
-        for part in ["4 of its secrets are sealed", "no key is configured", &active.to_string()] {
+        for part in ["5 of its secrets are sealed", "no key is configured", &active.to_string()] {
             assert!(refused.contains(part), "{refused}");
         }
         assert!(!path.exists(), "a new key would not open them");
@@ -291,13 +291,13 @@ mod tests {
         }
         drop(store);
         let refused = problem(open(&folder, Some(ring(&[&new]))));
-        for part in ["400 of its secrets", &old.id().to_string(), "is not configured", &new.id().to_string()]
+        for part in ["500 of its secrets", &old.id().to_string(), "is not configured", &new.id().to_string()]
         {
             assert!(refused.contains(part), "{refused}");
         }
         let store = open(&folder, Some(ring(&[&new, &old]))).unwrap();
         store.update_destination(full(1), 1).await.unwrap();
-        assert_eq!(store.seals().await.unwrap().by_key, [(new.id(), 4), (old.id(), 396)].into());
+        assert_eq!(store.seals().await.unwrap().by_key, [(new.id(), 5), (old.id(), 495)].into());
         let mut steps = 0;
         let stopped = store
             .reseal(|_| {
@@ -307,7 +307,7 @@ mod tests {
             .await
             .unwrap();
         assert_eq!((stopped.destinations, stopped.remaining), (64, 35));
-        assert_eq!(stopped.secrets.by_key, [(old.id(), 256)].into());
+        assert_eq!(stopped.secrets.by_key, [(old.id(), 320)].into());
         drop(store);
         let store = open(&folder, Some(ring(&[&new, &old]))).unwrap();
         let rest = store.reseal(|_| true).await.unwrap();
@@ -331,7 +331,7 @@ mod tests {
         drop(store);
         let given = key();
         let store = open(&folder, Some(ring(&[&given]))).unwrap();
-        assert_eq!(store.seals().await.unwrap().by_key, [(own, 4)].into());
+        assert_eq!(store.seals().await.unwrap().by_key, [(own, 5)].into());
         store.reseal(|_| true).await.unwrap();
         drop(store);
         fs::remove_file(folder.path().join(OWN_KEY_FILE)).unwrap();
@@ -355,11 +355,12 @@ mod tests {
         let expected = "whsec_cGxhbnRlZC1zaWduaW5nLXNlY3JldC1vbmUtMQ==";
         assert_eq!(signing, SecretSource::Value(Secret::new(expected)));
         assert_eq!(old.headers[0].value.expose(), "planted-header-value");
+        assert_eq!(old.url.as_str(), "https://receiver.example/hooks");
         assert!(matches!(&old.http_auth, HttpAuth::Basic { secret: SecretSource::Value(secret), .. }
             if secret.expose() == "planted-basic-password"));
-        assert_eq!(store.seals().await.unwrap(), Seals { clear: 3, ..Seals::default() });
+        assert_eq!(store.seals().await.unwrap(), Seals { clear: 4, ..Seals::default() });
         let resealed = store.reseal(|_| true).await.unwrap();
-        assert_eq!((resealed.destinations, resealed.secrets.clear), (1, 3));
+        assert_eq!((resealed.destinations, resealed.secrets.clear), (1, 4));
         assert!(store.seals().await.unwrap().are_under(store.sealing_key()));
         drop(store);
         let store = open(&folder, None).unwrap();

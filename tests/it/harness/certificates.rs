@@ -2,7 +2,11 @@
 
 use std::path::PathBuf;
 
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, SanType};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, IsCa, Issuer, KeyIdMethod, KeyPair,
+    RevokedCertParams, SanType, SerialNumber,
+};
+use time::OffsetDateTime;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 
 use super::swap;
@@ -17,6 +21,7 @@ pub struct Authority {
 pub struct Pair {
     pub certificate: String,
     pub key: String,
+    serial: SerialNumber,
 }
 
 impl Authority {
@@ -30,15 +35,49 @@ impl Authority {
 
     /// A certificate for DNS names, addresses and URIs.
     pub fn sign(&self, names: &[&str]) -> Pair {
+        self.sign_until(names, rcgen::date_time_ymd(4096, 1, 1))
+    }
+
+    /// The same for a limited time.
+    pub fn sign_until(&self, names: &[&str], end: OffsetDateTime) -> Pair {
         let (uris, others): (Vec<&str>, Vec<&str>) = names.iter().partition(|name| name.contains("://"));
         let others: Vec<String> = others.into_iter().map(str::to_owned).collect();
         let mut params = CertificateParams::new(others).unwrap();
         let uris = uris.into_iter().map(|uri| SanType::URI(uri.try_into().unwrap()));
         params.subject_alt_names.extend(uris);
+        params.not_after = end;
+        // Positive, and of as many bytes as it says.
+        let serial = SerialNumber::from_slice(&(rand_u64() >> 1 | 1 << 62).to_be_bytes());
+        params.serial_number = Some(serial.clone());
         let key = KeyPair::generate().unwrap();
         let certificate = params.signed_by(&key, &self.issuer).unwrap().pem();
-        Pair { certificate, key: key.serialize_pem() }
+        Pair { certificate, key: key.serialize_pem(), serial }
     }
+
+    /// A list of what has been revoked, which is good until then.
+    pub fn revocation_list(&self, revoked: &[&Pair], next_update: OffsetDateTime) -> String {
+        let long_ago = rcgen::date_time_ymd(2020, 1, 1);
+        let revoked = revoked.iter().map(|pair| RevokedCertParams {
+            serial_number: pair.serial.clone(),
+            revocation_time: long_ago,
+            reason_code: None,
+            invalidity_date: None,
+        });
+        let params = CertificateRevocationListParams {
+            this_update: long_ago,
+            next_update,
+            crl_number: SerialNumber::from(1_u64),
+            issuing_distribution_point: None,
+            revoked_certs: revoked.collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        params.signed_by(&self.issuer).unwrap().pem().unwrap()
+    }
+}
+
+fn rand_u64() -> u64 {
+    let bytes = ring::rand::generate::<[u8; 8]>(&ring::rand::SystemRandom::new()).unwrap();
+    u64::from_be_bytes(bytes.expose())
 }
 
 /// The files of a server's TLS.

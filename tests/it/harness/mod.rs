@@ -2,6 +2,7 @@
 
 mod callers;
 mod certificates;
+mod collector;
 mod drafts;
 mod receiver;
 mod refusal;
@@ -10,6 +11,7 @@ mod server;
 
 pub use callers::{Raw, TokenFile, call_any, naming, swap, with_token};
 pub use certificates::{Authority, Pair, TlsFolder, secure_endpoint};
+pub use collector::Collector;
 pub use drafts::{DestinationDraft, EventDraft, destination, event, millis, number_of};
 pub use receiver::{Receiver, TestIdentity, event_ids, genuine, header};
 pub use refusal::Refusal;
