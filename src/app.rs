@@ -162,9 +162,9 @@ pub async fn open_store(
         min_free_bytes: config.store.min_free_bytes,
         queue_depth: config.store.queue_depth,
         group_events: config.store.group_events,
-        clock: Arc::clone(clock),
         metrics,
         keyring: sealing_keys(config)?,
+        ..SledOptions::new(Arc::clone(clock))
     };
     let path = config.store.path.clone();
     // Opening reads the disk for as long as it takes; nothing else runs yet, so nothing is held up.

@@ -17,6 +17,8 @@ use super::refusals::Refusals;
 
 /// What HTTP/2 connections begin with, in bytes.
 const PREFACE_BYTES: usize = 24;
+/// The flag of the last frame of a stream.
+const END_STREAM: u8 = 0x1;
 /// The head of a frame, in bytes.
 const HEAD_BYTES: usize = 9;
 
@@ -65,10 +67,10 @@ impl FrameMeter {
             if self.filled < HEAD_BYTES {
                 continue;
             }
-            let [a, b, c, kind, ..] = self.head;
+            let [a, b, c, kind, flags, ..] = self.head;
             self.skip = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
             self.filled = 0;
-            if is_overhead(kind, self.skip) && !self.allowance.spend(now()) {
+            if is_overhead(kind, flags, self.skip) && !self.allowance.spend(now()) {
                 return false;
             }
         }
@@ -77,9 +79,14 @@ impl FrameMeter {
 }
 
 /// Whether a frame carries nothing of a call: empty data, priorities, resets, settings, pings, continuations.
-/// Windows are opened in the course of reading what we send, so they are not counted.
-const fn is_overhead(kind: u8, length: usize) -> bool {
-    matches!((kind, length), (0x0, 0) | (0x2..=0x4 | 0x6 | 0x9, _))
+/// Windows are opened in the course of reading what we send, so they are not counted. Nor is empty data that ends
+/// its stream: most clients end each call with it, and there is one at most for each call.
+const fn is_overhead(kind: u8, flags: u8, length: usize) -> bool {
+    match kind {
+        0x0 => length == 0 && flags & END_STREAM == 0,
+        0x2..=0x4 | 0x6 | 0x9 => true,
+        _ => false,
+    }
 }
 
 impl Allowance {
@@ -175,14 +182,14 @@ mod tests {
 
     use super::*;
 
-    fn frame(kind: u8, content: &[u8]) -> Vec<u8> {
+    fn frame(kind: u8, flags: u8, content: &[u8]) -> Vec<u8> {
         let length = u32::try_from(content.len()).unwrap().to_be_bytes();
-        let head = [length[1], length[2], length[3], kind, 0, 0, 0, 0, 1];
+        let head = [length[1], length[2], length[3], kind, flags, 0, 0, 0, 1];
         [head.as_slice(), content].concat()
     }
 
-    fn stream(frames: &[(u8, usize)]) -> Vec<u8> {
-        let frames = frames.iter().map(|(kind, length)| frame(*kind, &vec![0xff; *length]));
+    fn stream(frames: &[(u8, u8, usize)]) -> Vec<u8> {
+        let frames = frames.iter().map(|(kind, flags, length)| frame(*kind, *flags, &vec![0xff; *length]));
         [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec()].into_iter().chain(frames).collect::<Vec<_>>().concat()
     }
 
@@ -190,10 +197,11 @@ mod tests {
         /// However the bytes are cut, the same frames are counted.
         #[test]
         fn the_count_does_not_depend_on_how_bytes_arrive(
-            frames in prop::collection::vec((0_u8..12, 0_usize..40), 0..40),
+            frames in prop::collection::vec((0_u8..12, 0_u8..2, 0_usize..40), 0..40),
             cut in 1_usize..50,
         ) {
-            let overhead = frames.iter().filter(|(kind, length)| is_overhead(*kind, *length)).count();
+            let overhead = frames.iter().filter(|(kind, flags, length)| is_overhead(*kind, *flags, *length));
+            let overhead = overhead.count();
             let now = Instant::now();
             for (allowed, fits) in [(overhead, true), (overhead.wrapping_sub(1), false)] {
                 let Ok(allowed) = u32::try_from(allowed) else { continue };
@@ -209,7 +217,7 @@ mod tests {
         let start = Instant::now();
         let mut meter = FrameMeter::new(10, start);
         assert!(meter.take(&stream(&[]), || start));
-        let ping = frame(6, &[0; 8]);
+        let ping = frame(6, 0, &[0; 8]);
         for number in 0..1000 {
             let now = start + Duration::from_millis(100 * number);
             assert!(meter.take(&ping, || now), "{number}");
@@ -222,7 +230,10 @@ mod tests {
     fn calls_themselves_are_not_counted() {
         let now = Instant::now();
         let mut meter = FrameMeter::new(1, now);
-        let calls: Vec<(u8, usize)> = (0..1000).flat_map(|_| [(0x1, 30), (0x0, 100), (0x8, 4)]).collect();
+        // A client ends a call with its data, or with an empty frame behind it.
+        let call = [(0x1, 0, 30), (0x0, 0, 100), (0x0, END_STREAM, 0), (0x8, 0, 4)];
+        let calls: Vec<(u8, u8, usize)> = (0..1000).flat_map(|_| call).collect();
         assert!(meter.take(&stream(&calls), || now));
+        assert!(!meter.take(&[frame(0x0, 0, &[]), frame(0x0, 0, &[])].concat(), || now));
     }
 }

@@ -4,7 +4,7 @@ use std::ops::Bound::{Excluded, Included};
 
 use sled::IVec;
 
-use super::keys::{self, DEAD, DELIVERY, FRESH};
+use super::keys::{self, DEAD, DELIVERY};
 use super::reader::Reader;
 use super::{replay, unavailable};
 use crate::domain::delivery::Delivery;
@@ -158,8 +158,7 @@ impl Reader {
         if let Some(delivery) = self.recorded(id)? {
             return Ok(is_covered(query, &delivery));
         }
-        let waits = self.get(&keys::by_destination(FRESH, id))?.is_some();
-        if waits || !ReplayScope::makes_up_for(&head.event_type) {
+        if self.is_fresh(id)? || !ReplayScope::makes_up_for(&head.event_type) {
             return Ok(false);
         }
         let event = self.event(id.event_key)?;

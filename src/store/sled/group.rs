@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use sled::{Batch, IVec, Tree};
 
-use super::{audit, keys, size, unavailable};
+use super::{Shared, audit, keys, size, unavailable};
 use crate::domain::audit::AuditEntry;
 use crate::domain::delivery::Delivery;
 use crate::domain::destination::Destination;
@@ -45,6 +45,24 @@ pub(super) struct Tally {
 }
 
 impl Tally {
+    /// The stored form: both as big-endian numbers.
+    pub(super) fn encode(self) -> Vec<u8> {
+        [self.waiting.to_be_bytes(), self.dead_letters.to_be_bytes()].concat()
+    }
+
+    /// Both together.
+    pub(super) fn merge(&mut self, other: Tally) {
+        self.waiting += other.waiting;
+        self.dead_letters += other.dead_letters;
+    }
+
+    /// Out of the stored form.
+    pub(super) fn decode(stored: &[u8]) -> Option<Self> {
+        let (parts, _) = stored.as_chunks::<8>();
+        let mut numbers = parts.iter().map(|part| i64::from_be_bytes(*part));
+        Some(Self { waiting: numbers.next()?, dead_letters: numbers.next()? })
+    }
+
     /// A key was written (1) or removed (-1).
     pub(super) fn add(&mut self, key: &[u8], by: i64) {
         match key.first() {
@@ -61,6 +79,7 @@ type Answer = Box<dyn FnOnce() + Send>;
 /// A group commit while it is built.
 pub(super) struct Group {
     tree: Tree,
+    shared: Arc<Shared>,
     /// The last event before the group.
     newest: EventKey,
     /// Which opening of the store it belongs to.
@@ -90,15 +109,20 @@ pub(super) struct Finished {
     pub(super) durable: bool,
     /// How many events it accepts.
     pub(super) events: usize,
+    /// Young deliveries that wait from now on.
+    pub(super) born: Vec<DeliveryId>,
+    /// Young deliveries that are fresh no more.
+    pub(super) gone: Vec<DeliveryId>,
     pub(super) tally: Tally,
     pub(super) effects: Vec<Effect>,
     pub(super) answers: Vec<Answer>,
 }
 
 impl Group {
-    pub(super) fn new(tree: Tree, newest: EventKey, opening: u64) -> Self {
+    pub(super) fn new(tree: Tree, shared: Arc<Shared>, newest: EventKey, opening: u64) -> Self {
         Self {
             tree,
+            shared,
             newest,
             opening,
             joined: Writes::new(),
@@ -120,8 +144,16 @@ impl Group {
     pub(super) fn get(&self, key: &[u8]) -> Result<Option<IVec>, StoreError> {
         match self.pending.get(key).or_else(|| self.joined.get(key)) {
             Some(written) => Ok(written.clone()),
+            None if Self::young_of(key).is_some_and(|id| self.shared.young.contains(id)) => {
+                Ok(Some(IVec::default()))
+            }
             None => self.tree.get(key).map_err(|error| unavailable(&error)),
         }
+    }
+
+    /// The delivery of a key in the order of fresh ones.
+    fn young_of(key: &[u8]) -> Option<DeliveryId> {
+        key.first().filter(|table| **table == keys::FRESH).and_then(|_| keys::delivery_of(key))
     }
 
     /// Whether there is a value.
@@ -179,9 +211,7 @@ impl Group {
         self.changed = !self.pending.is_empty();
         self.durable |= durable && self.changed;
         self.joined.extend(self.pending.drain());
-        let Tally { waiting, dead_letters } = std::mem::take(&mut self.pending_tally);
-        self.tally.waiting += waiting;
-        self.tally.dead_letters += dead_letters;
+        self.tally.merge(std::mem::take(&mut self.pending_tally));
         for effect in self.pending_effects.drain(..) {
             match (self.effects.last_mut(), effect) {
                 (Some(Effect::Accepted(before)), Effect::Accepted(events)) => {
@@ -221,7 +251,16 @@ impl Group {
     pub(super) fn finish(self) -> Result<Finished, StoreError> {
         let mut batch = (!self.joined.is_empty()).then(Batch::default);
         let mut grows_by = 0_i64;
+        let (mut born, mut gone) = (Vec::new(), Vec::new());
         for (key, value) in self.joined {
+            if let Some(id) = Self::young_of(&key) {
+                match value {
+                    Some(_) => born.push(id),
+                    None if self.shared.young.contains(id) => gone.push(id),
+                    None => batch.iter_mut().for_each(|batch| batch.remove(key.as_slice())),
+                }
+                continue;
+            }
             let before = || self.tree.get(&key).map_err(|error| unavailable(&error));
             let change = size::change((&key, value.as_ref()), self.newest, before)?;
             grows_by = grows_by.saturating_add(change);
@@ -232,6 +271,6 @@ impl Group {
             }
         }
         let Self { durable, events, tally, effects, answers, .. } = self;
-        Ok(Finished { batch, grows_by, durable, events, tally, effects, answers })
+        Ok(Finished { batch, grows_by, durable, events, born, gone, tally, effects, answers })
     }
 }

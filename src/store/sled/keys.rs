@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | `E` | event | event |
 //! | `B` | event, chunk number | what does not fit into the event's record |
-//! | `W` | destination, event | empty: a fresh delivery |
+//! | `W` | destination, event | empty: a fresh delivery that is not young any more (`young`) |
 //! | `R` | destination, due time, event | due entry: a delivery that waits for a due time |
 //! | `D` | destination, event | delivery, from its first settlement on |
 //! | `X` | destination, event | empty: a dead letter |
@@ -18,10 +18,10 @@
 //! | `Aa` | audit entry, chunk number | entry of the audit log |
 //! | `Ao` | organization, audit entry | empty: for lists |
 //! | `Z` | organization | empty: it is being erased |
-//! | `M` | name | schema version, clean shutdown, how much is stored, what was removed early |
+//! | `M` | name | schema version, clean shutdown, how much is stored and waits, what was removed early, up to which event `W` is complete |
 //!
-//! What costs in this tree is keys written, so an event for one destination is two of them (`E`, `W`),
-//! and keys of one event are neighbours of those of the events accepted with it.
+//! What costs in this tree is keys written, so an event is one of them (`E`), however many destinations it goes
+//! to, and an outcome another one (`D`). Only what lingers is indexed one by one.
 
 use crate::domain::id::{
     AuditEntryId, DeliveryId, DestinationId, EventId, EventKey, OrganizationId, ReplayId,
@@ -43,6 +43,10 @@ pub(super) const SCHEMA_KEY: &[u8] = b"Mschema";
 pub(super) const CLEAN_KEY: &[u8] = b"Mclean";
 /// How many bytes are stored, big-endian.
 pub(super) const SIZE_KEY: &[u8] = b"Msize";
+/// The event up to which all fresh deliveries are in `W`.
+pub(super) const INDEXED_KEY: &[u8] = b"Mindexed";
+/// How many deliveries wait and how many dead letters there are, as of the last orderly close.
+pub(super) const TALLY_KEY: &[u8] = b"Mtally";
 /// What was removed before its time.
 pub(super) const EARLY_KEY: &[u8] = b"Mearly";
 /// All entries of the audit log, all their chunks.
@@ -106,6 +110,11 @@ pub(super) fn held_of(key: &[u8]) -> Option<(u64, DeliveryId)> {
         DestinationId::from_bytes(*destination),
     );
     Some((u64::from_be_bytes(*opening), id))
+}
+
+/// The delivery in a key of a table by destination.
+pub(super) fn delivery_of(key: &[u8]) -> Option<DeliveryId> {
+    Some(DeliveryId::new(event_of(key)?, owner_of(key)?))
 }
 
 /// What all keys of due entries of a destination begin with.

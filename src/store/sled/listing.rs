@@ -3,6 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::ops::Bound::{Excluded, Included};
+use std::vec::IntoIter;
 
 use sled::IVec;
 
@@ -22,7 +23,31 @@ pub(super) const ROWS_SCANNED: usize = 20_000;
 struct Source {
     table: u8,
     destination_id: DestinationId,
-    rows: sled::Iter,
+    rows: Rows,
+}
+
+enum Rows {
+    Stored(Box<sled::Iter>),
+    /// Fresh ones that are in memory.
+    Young(IntoIter<EventKey>),
+}
+
+impl Rows {
+    fn next_back(&mut self) -> Option<Result<(EventKey, IVec), StoreError>> {
+        let stored = match self {
+            Rows::Young(keys) => return keys.next_back().map(|key| Ok((key, IVec::default()))),
+            Rows::Stored(rows) => rows,
+        };
+        loop {
+            match stored.next_back()? {
+                Ok((key, value)) => match keys::event_of(&key) {
+                    Some(event_key) => return Some(Ok((event_key, value))),
+                    None => continue,
+                },
+                Err(error) => return Some(Err(unavailable(&error))),
+            }
+        }
+    }
 }
 
 /// The next row of a source. The largest one is next in the list.
@@ -74,13 +99,20 @@ impl Reader {
         destination_ids.dedup();
         for destination_id in destination_ids {
             let Some((first, last, inclusive)) = bounds(query, destination_id) else { continue };
+            let range = (Included(first), if inclusive { Included(last) } else { Excluded(last) });
+            // Read first: one that gets old meanwhile is in both orders rather than in neither. Last in the list:
+            // a record that was written meanwhile comes before it.
+            let young = if tables.contains(&FRESH) {
+                self.shared.young.of_destination(destination_id, range)
+            } else {
+                Vec::new()
+            };
             for table in tables.iter().copied() {
                 let at = |key| keys::by_destination(table, DeliveryId::new(key, destination_id));
-                let end = if inclusive { Included(at(last)) } else { Excluded(at(last)) };
-                let rows = self.db.range::<Vec<u8>, _>((Included(at(first)), end));
-                merge.sources.push(Source { table, destination_id, rows });
-                merge.advance(merge.sources.len() - 1)?;
+                let rows = self.db.range::<Vec<u8>, _>((range.0.map(at), range.1.map(at)));
+                merge.add(Source { table, destination_id, rows: Rows::Stored(Box::new(rows)) })?;
             }
+            merge.add(Source { table: FRESH, destination_id, rows: Rows::Young(young.into_iter()) })?;
         }
         Ok(merge)
     }
@@ -110,13 +142,16 @@ impl Merge {
         Ok(Some((id, table, stored)))
     }
 
+    fn add(&mut self, source: Source) -> Result<(), StoreError> {
+        self.sources.push(source);
+        self.advance(self.sources.len() - 1)
+    }
+
     fn advance(&mut self, position: usize) -> Result<(), StoreError> {
         let Some(source) = self.sources.get_mut(position) else { return Ok(()) };
         if let Some(row) = source.rows.next_back() {
-            let (key, stored) = row.map_err(|error| unavailable(&error))?;
-            if let Some(event_key) = keys::event_of(&key) {
-                self.heap.push((event_key, Reverse(source.destination_id), Reverse(position), stored));
-            }
+            let (event_key, stored) = row?;
+            self.heap.push((event_key, Reverse(source.destination_id), Reverse(position), stored));
         }
         Ok(())
     }

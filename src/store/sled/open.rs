@@ -15,9 +15,10 @@ use super::disk::{SyncHandle, sync_folder};
 use super::group::Tally;
 use super::retention::decode_early;
 use super::writer::panic_text;
-use super::{keys, seals, size};
+use super::young::{self, Nursery};
+use super::{SledOptions, keys, seals, size};
 use crate::domain::destination::{Destination, DestinationHealth};
-use crate::domain::id::{DestinationId, EventKey, OrganizationId};
+use crate::domain::id::{DeliveryId, DestinationId, EventKey, OrganizationId};
 use crate::domain::organization::Organization;
 use crate::store::StoreError;
 use crate::store::keyring::Keyring;
@@ -25,7 +26,9 @@ use crate::store::record::{Place, decode_destination, decode_health, decode_orga
 use crate::store::retention::RemovedEarly;
 
 /// The layout of keys and values that this version reads and writes.
-pub(super) const SCHEMA: u32 = 1;
+pub(super) const SCHEMA: u32 = 2;
+/// In this one all fresh deliveries are in `W`; it is taken over at open.
+const ALL_INDEXED: u32 = 1;
 /// Locked while the store is open; not empty once a store was created here.
 const LOCK_FILE: &str = "signalpost.lock";
 /// There while the store is closed in an orderly way, with the key of its last event: sled recovers from a
@@ -47,7 +50,6 @@ pub(super) struct Opened {
 }
 
 /// What is kept in memory besides.
-#[derive(Default)]
 pub(super) struct Contents {
     pub(super) last_key: Option<EventKey>,
     pub(super) organizations: BTreeMap<OrganizationId, Arc<Organization>>,
@@ -58,14 +60,30 @@ pub(super) struct Contents {
     pub(super) tally: Tally,
     pub(super) stored_bytes: u64,
     pub(super) removed_early: Option<RemovedEarly>,
+    /// The latest events, and which of their deliveries are fresh.
+    pub(super) nursery: Nursery,
+    pub(super) young: Vec<DeliveryId>,
+}
+
+impl Contents {
+    fn new(nursery: Nursery, young: Vec<DeliveryId>, tally: Tally) -> Self {
+        Self {
+            last_key: None,
+            organizations: BTreeMap::new(),
+            destinations: BTreeMap::new(),
+            health: BTreeMap::new(),
+            erasing: BTreeSet::new(),
+            tally,
+            stored_bytes: 0,
+            removed_early: None,
+            nursery,
+            young,
+        }
+    }
 }
 
 /// Opens the store in this folder, or creates one there.
-pub(super) fn open(
-    folder: &Path,
-    cache_bytes: u64,
-    configured: Option<Keyring>,
-) -> Result<Opened, StoreError> {
+pub(super) fn open(folder: &Path, options: &SledOptions) -> Result<Opened, StoreError> {
     let cannot = |what: &str, error: &io::Error| cannot_open(folder, &explain(what, error));
     fs::create_dir_all(folder).map_err(|error| cannot("the folder can't be created", &error))?;
     let mut lock = lock(folder)?;
@@ -73,16 +91,18 @@ pub(super) fn open(
     lock.read_to_string(&mut marker).map_err(|error| cannot("its lock file can't be read", &error))?;
     remove_unfinished_snapshots(folder)
         .map_err(|error| cannot("an unfinished snapshot can't be removed", &error))?;
-    let db = guarded(folder, || open_sled(folder, cache_bytes))?;
+    let db = guarded(folder, || open_sled(folder, options.cache_bytes))?;
     let sync = SyncHandle::open(folder).map_err(|error| cannot("its file can't be opened", &error))?;
     sync_folder(folder).map_err(|error| cannot("the folder can't be synced", &error))?;
     let destinations = guarded(folder, || {
         prepare(&db, !marker.is_empty())?;
         grouped(&db, keys::DESTINATIONS).map_err(|error| error.to_string())
     })?;
-    let keyring = seals::complete(folder, configured, &destinations)
+    let keyring = seals::complete(folder, options.keyring.clone(), &destinations)
         .map_err(|problem| cannot_open(folder, &problem))?;
-    let contents = guarded(folder, || load(&db, &destinations, &keyring).map_err(|error| error.to_string()))?;
+    let contents = guarded(folder, || {
+        load(&db, &destinations, &keyring, options.young_deliveries).map_err(|error| error.to_string())
+    })?;
     check_closed(folder, contents.last_key).map_err(|problem| cannot_open(folder, &problem))?;
     finish(&db, &sync, &mut lock, marker.is_empty()).map_err(|problem| cannot_open(folder, &problem))?;
     Ok(Opened { db, sync, lock, contents, keyring })
@@ -162,6 +182,7 @@ fn prepare(db: &Db, existed: bool) -> Result<(), String> {
     };
     match schema.as_ref().try_into().map(u32::from_be_bytes) {
         Ok(SCHEMA) => Ok(()),
+        Ok(ALL_INDEXED) => upgrade(db).map_err(|error| explain_sled(&error)),
         Ok(newer) if newer > SCHEMA => Err(format!(
             "it was written by a newer version of Signalpost (schema {newer}; this one reads {SCHEMA}); \
              run that version"
@@ -171,8 +192,21 @@ fn prepare(db: &Db, existed: bool) -> Result<(), String> {
     }
 }
 
-fn load(db: &Db, destinations: &Rows, keyring: &Keyring) -> Result<Contents, StoreError> {
-    let mut contents = Contents::default();
+/// Takes over a store of the first layout. One step, there after a crash or not at all.
+fn upgrade(db: &Db) -> Result<(), sled::Error> {
+    let mut batch = sled::Batch::default();
+    if let Some((last, _)) = db.scan_prefix(keys::EVENTS).next_back().transpose()? {
+        batch.insert(keys::INDEXED_KEY, last.get(keys::EVENTS.len()..).unwrap_or_default());
+    }
+    batch.insert(keys::SCHEMA_KEY, &SCHEMA.to_be_bytes());
+    tracing::info!(from = ALL_INDEXED, to = SCHEMA, "the store's layout is upgraded");
+    db.apply_batch(batch)
+}
+
+fn load(db: &Db, destinations: &Rows, keyring: &Keyring, young_max: usize) -> Result<Contents, StoreError> {
+    let (nursery, young) = young::find(db, young_max)?;
+    let tally = tally(db, young.len())?;
+    let mut contents = Contents::new(nursery, young, tally);
     if let Some((key, _)) = db.scan_prefix(keys::EVENTS).next_back().transpose().map_err(sled_error)? {
         contents.last_key = keys::event_of(&key);
     }
@@ -196,7 +230,6 @@ fn load(db: &Db, destinations: &Rows, keyring: &Keyring) -> Result<Contents, Sto
             contents.health.insert(id, decode_health(id, &stored)?);
         }
     }
-    contents.tally = count(db)?;
     contents.stored_bytes = match db.get(keys::SIZE_KEY).map_err(sled_error)? {
         Some(stored) => u64::from_be_bytes(stored.as_ref().try_into().unwrap_or_default()),
         None => size::measure(db)?,
@@ -206,8 +239,20 @@ fn load(db: &Db, destinations: &Rows, keyring: &Keyring) -> Result<Contents, Sto
     Ok(contents)
 }
 
-/// Counts what waits, once: from here on the writer keeps count. Keys alone, and in order: about one and a half
-/// seconds for a million that are not in the cache yet.
+/// How much waits: as noted at an orderly close, or counted; from here on the writer keeps count.
+fn tally(db: &Db, young: usize) -> Result<Tally, StoreError> {
+    let is_clean = db.contains_key(keys::CLEAN_KEY).map_err(sled_error)?;
+    let noted = db.get(keys::TALLY_KEY).map_err(sled_error)?;
+    if let Some(tally) = noted.filter(|_| is_clean).and_then(|noted| Tally::decode(&noted)) {
+        return Ok(tally);
+    }
+    let mut tally = count(db)?;
+    tally.waiting += i64::try_from(young).unwrap_or(i64::MAX);
+    Ok(tally)
+}
+
+/// Counts the keys of what waits. Keys alone, and in order: about one and a half seconds for a million that are
+/// not in the cache yet.
 fn count(db: &Db) -> Result<Tally, StoreError> {
     let mut tally = Tally::default();
     for table in [keys::FRESH, keys::DUE, keys::DEAD] {

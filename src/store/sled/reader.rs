@@ -1,13 +1,12 @@
 //! Reads. They run on blocking threads, because every sled call may wait for a batch that is applied.
 
-use std::collections::BTreeSet;
 use std::fs::File;
 use std::ops::Bound::{Excluded, Included};
 use std::sync::Arc;
 
 use sled::{Db, IVec};
 
-use super::keys::{self, DEAD, DELIVERY, DUE, FRESH};
+use super::keys::{self, DEAD, DELIVERY};
 use super::{Shared, unavailable};
 use crate::domain::delivery::Delivery;
 use crate::domain::event::Event;
@@ -17,7 +16,7 @@ use crate::domain::time::Timestamp;
 use crate::store::record::{
     EventHead, Place, decode_delivery, decode_due, decode_event, decode_head, decode_idempotency,
 };
-use crate::store::{Backlog, DueEntry, EVENT_PAGE_BYTES, Page, StoreError, lifecycle};
+use crate::store::{Backlog, DueEntry, Page, StoreError, lifecycle};
 
 /// What reading needs.
 pub(super) struct Reader {
@@ -68,33 +67,6 @@ impl Reader {
         Ok(event.filter(|event| event.organization_id == *organization_id && event.id == *event_id))
     }
 
-    pub(super) fn fresh(
-        &self,
-        destination_id: DestinationId,
-        after: Option<EventKey>,
-        limit: usize,
-    ) -> Result<Page<Arc<Event>>, StoreError> {
-        let at = |key| keys::by_destination(FRESH, DeliveryId::new(key, destination_id));
-        let start = after.map_or(Included(at(EventKey::MIN)), |key| Excluded(at(key)));
-        // What is applied but not yet durable is not shown: the listener tells of it in a moment.
-        let end = self.shared.durable_key();
-        let (mut rows, mut bytes) = (Vec::new(), 0);
-        if after.is_some_and(|after| after >= end) {
-            return Ok(Page { rows, more: false });
-        }
-        for row in self.db.range::<Vec<u8>, _>((start, Included(at(end)))) {
-            let (key, _) = row.map_err(|error| unavailable(&error))?;
-            let Some(event_key) = keys::event_of(&key) else { continue };
-            let Some(event) = self.readable(event_key)? else { continue };
-            if rows.len() == limit || bytes >= EVENT_PAGE_BYTES {
-                return Ok(Page { rows, more: true });
-            }
-            bytes += event.data.as_bytes().len();
-            rows.push(event);
-        }
-        Ok(Page { rows, more: false })
-    }
-
     pub(super) fn due(
         &self,
         destination_id: DestinationId,
@@ -126,7 +98,7 @@ impl Reader {
         if let Some(delivery) = self.recorded(id)? {
             return Ok(Some(delivery));
         }
-        if self.get(&keys::by_destination(FRESH, id))?.is_some()
+        if self.is_fresh(id)?
             && let Some(head) = self.head(id.event_key)?
         {
             return Ok(Some(lifecycle::fresh(&head, id.destination_id, Guarantee::AtLeastOnce)));
@@ -140,32 +112,16 @@ impl Reader {
         self.get(&key)?.map(|stored| decode_delivery(id, &key, &stored)).transpose()
     }
 
-    /// Looks at one key a destination and table, however much waits there.
-    pub(super) fn destinations_with_work(&self) -> Result<Vec<DestinationId>, StoreError> {
-        let mut found = BTreeSet::new();
-        for table in [FRESH, DUE] {
-            let mut start = vec![table];
-            while let Some(row) = self.db.range(start..vec![table + 1]).keys().next() {
-                let key = row.map_err(|error| unavailable(&error))?;
-                let id = keys::owner_of(&key);
-                let id = id.ok_or_else(|| Place::new("waiting", &key).corrupt("its key is too short"))?;
-                found.insert(id);
-                start = keys::past_destination(table, id);
-            }
-        }
-        Ok(found.into_iter().collect())
-    }
-
     pub(super) fn backlog(&self, destination_id: DestinationId, cap: usize) -> Result<Backlog, StoreError> {
         let mut backlog = Backlog::default();
-        let fresh = self.db.scan_prefix(keys::of_destination(FRESH, destination_id)).keys();
+        let mut fresh = self.fresh_keys(destination_id, None, EventKey::MAX).peekable();
+        if let Some(Ok(key)) = fresh.peek() {
+            backlog.oldest = self.head(*key)?.map(|head| head.accepted_at);
+        }
         let due = self.db.scan_prefix(keys::due_of_destination(destination_id)).keys();
-        for (position, key) in fresh.chain(due).enumerate() {
-            let key = key.map_err(|error| unavailable(&error))?;
-            if position == 0 && key.first() == Some(&FRESH) {
-                let oldest = keys::event_of(&key).map(|key| self.head(key)).transpose()?;
-                backlog.oldest = oldest.flatten().map(|head| head.accepted_at);
-            }
+        let due = due.map(|key| key.map(drop).map_err(|error| unavailable(&error)));
+        for one in fresh.map(|key| key.map(drop)).chain(due) {
+            one?;
             if backlog.count == cap {
                 backlog.capped = true;
                 break;
@@ -183,11 +139,14 @@ impl Reader {
         due: Option<Timestamp>,
         cap: usize,
     ) -> Result<usize, StoreError> {
-        let (first, end) = match due {
-            None => (keys::of_destination(FRESH, id.destination_id), keys::by_destination(FRESH, id)),
-            Some(due) => (keys::due_of_destination(id.destination_id), keys::due(id, due)),
-        };
         let mut count = 0;
+        let Some(due) = due else {
+            for key in self.fresh_keys(id.destination_id, None, id.event_key).take(cap) {
+                count += usize::from(key? != id.event_key);
+            }
+            return Ok(count);
+        };
+        let (first, end) = (keys::due_of_destination(id.destination_id), keys::due(id, due));
         for key in self.db.range(first..end).keys().take(cap) {
             key.map_err(|error| unavailable(&error))?;
             count += 1;

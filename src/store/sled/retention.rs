@@ -116,7 +116,7 @@ impl Reader {
 
     fn trace(&self, id: DeliveryId, guarantee: Guarantee) -> Result<Trace, StoreError> {
         let recorded = self.recorded(id)?;
-        let fresh = self.get(&keys::by_destination(FRESH, id))?.is_some();
+        let fresh = self.is_fresh(id)?;
         let busy = || self.shared.may_hold(id.destination_id);
         Ok(match recorded {
             Some(delivery) if delivery.state.is_finished() => Trace::Recorded(Box::new(delivery)),

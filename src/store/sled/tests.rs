@@ -50,6 +50,10 @@ fn problem(result: Result<SledStore, StoreError>) -> String {
     }
 }
 
+fn ended() -> DeliveryState {
+    DeliveryState::Cancelled { at: at(3) }
+}
+
 /// The tree without a store around it.
 fn raw(folder: &Path) -> sled::Db {
     sled::Config::new().path(folder).cache_capacity(1 << 20).open().unwrap()
@@ -64,6 +68,96 @@ mod promises {
     }
 
     conformance!(open);
+}
+
+/// The same, where each fresh delivery gets old at once.
+mod promises_of_what_lingers {
+    use super::*;
+
+    fn open(clock: SharedClock) -> (Arc<dyn Store>, TempDir) {
+        let folder = TempDir::new().unwrap();
+        let options = SledOptions { young_deliveries: 0, ..options(clock) };
+        (Arc::new(SledStore::open(folder.path(), options).unwrap()), folder)
+    }
+
+    conformance!(open);
+}
+
+#[tokio::test]
+async fn what_waits_is_found_again_after_a_crash_whether_it_is_young_or_old() {
+    for young_deliveries in [0, 3, 100] {
+        let folder = TempDir::new().unwrap();
+        let open = || {
+            let (clock, shared) = manual_clock();
+            let options = SledOptions { young_deliveries, ..options(shared) };
+            let store = Arc::new(SledStore::open(folder.path(), options).unwrap());
+            (Bench { store: Arc::clone(&store) as Arc<dyn Store>, clock }, store)
+        };
+        let (bench, store) = open();
+        let mut waiting = Vec::new();
+        for number in 0..40_u32 {
+            let event = bench.accept(new_event("a", &[durable(1), durable(2)])).await;
+            match number % 4 {
+                0 => bench.settle_failed(&event).await,
+                1 => drop(store.end(vec![id_of(&event, 1)], StateKind::Waiting, ended()).await.unwrap()),
+                _ => waiting.push(event.key),
+            }
+        }
+        let before = store.deliveries(query(&[1, 2], 100)).await.unwrap();
+        drop((bench, store));
+        for _ in 0..2 {
+            let (bench, store) = open();
+            let fresh = store.load_fresh(destination_id(1), None, 100).await.unwrap();
+            assert_eq!(fresh.rows.iter().map(|event| event.key).collect::<Vec<_>>(), waiting);
+            assert_eq!(store.deliveries(query(&[1, 2], 100)).await.unwrap(), before);
+            let backlog = store.backlog(destination_id(2), 100).await.unwrap();
+            assert_eq!((backlog.count, store.backlog(destination_id(1), 100).await.unwrap().count), (40, 30));
+            let last = store.load_events(vec![waiting[19]]).await.unwrap().pop().flatten().unwrap();
+            assert_eq!(store.ahead(id_of(&last, 1), None, 100).await.unwrap(), 19);
+            drop(bench);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_delivery_that_is_settled_soon_costs_two_keys() {
+    let folder = TempDir::new().unwrap();
+    let (bench, store) = open_bench(folder.path());
+    let before = store.reader.db.iter().count();
+    let event = bench.accept(new_event("a", &[durable(1)])).await;
+    assert_eq!(store.reader.db.iter().count(), before + 1);
+    store
+        .settle(vec![settlement(&event, 1, Stage::Fresh, DeliveryState::Succeeded { at: at(1) })], Vec::new())
+        .await
+        .unwrap();
+    assert_eq!(store.reader.db.iter().count(), before + 2);
+}
+
+#[tokio::test]
+async fn a_store_of_the_first_layout_is_taken_over() {
+    let folder = TempDir::new().unwrap();
+    let (bench, store) = open_bench(folder.path());
+    let mut events = Vec::new();
+    for _ in 0..3 {
+        events.push(bench.accept(new_event("a", &[durable(1)])).await);
+    }
+    bench.settle_failed(&events[0]).await;
+    store.close().await.unwrap();
+    drop((bench, store));
+    // As the first layout had it: each fresh delivery has a key, and nothing else tells of it.
+    let db = raw(folder.path());
+    db.insert(keys::SCHEMA_KEY, &1_u32.to_be_bytes()).unwrap();
+    db.insert(keys::by_destination(keys::FRESH, id_of(&events[2], 1)), &[]).unwrap();
+    drop(db);
+    for _ in 0..2 {
+        let (bench, store) = open_bench(folder.path());
+        let fresh = store.load_fresh(destination_id(1), None, 9).await.unwrap();
+        assert_eq!(fresh.rows.iter().map(|event| event.key).collect::<Vec<_>>(), [events[2].key]);
+        assert_eq!(store.load_due(destination_id(1), None, 9).await.unwrap().rows.len(), 1);
+        drop(bench);
+    }
+    let stored = raw(folder.path()).get(keys::SCHEMA_KEY).unwrap().unwrap();
+    assert_eq!(stored.as_ref(), open::SCHEMA.to_be_bytes());
 }
 
 #[tokio::test]
@@ -128,7 +222,7 @@ fn a_store_of_a_newer_version_is_refused() {
     db.insert(keys::SCHEMA_KEY, &(open::SCHEMA + 1).to_be_bytes()).unwrap();
     drop(db);
     let problem = problem(open_in(folder.path()));
-    assert!(problem.contains("newer version") && problem.contains("schema 2"), "{problem}");
+    assert!(problem.contains("newer version") && problem.contains("schema 3"), "{problem}");
 }
 
 #[test]

@@ -6,7 +6,7 @@
 //! the store: its memory can't be trusted any more.
 
 use std::any::Any;
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
@@ -21,10 +21,11 @@ use super::accept::Submission;
 use super::audit::AuditCommand;
 use super::disk::{SyncHandle, Watermark, sync_folder};
 use super::erase::Doomed;
-use super::group::{Effect, Finished, Group};
+use super::group::{Effect, Finished, Group, Tally};
 use super::open::{CLOSED_FILE, closed_note};
 use super::replay::{ReplayCommand, Running};
 use super::retention::Found;
+use super::young::{Nursery, begun_by};
 use super::{Shared, keys, unavailable};
 use crate::clock::SharedClock;
 use crate::domain::delivery::{CycleCause, Delivery, DeliveryState, StateKind};
@@ -48,6 +49,8 @@ const SLOW: Duration = Duration::from_millis(20);
 /// and all reads wait while one is applied.
 const GROUP_BYTES: usize = 1024 * 1024;
 const GROUP_KEYS: usize = 512;
+/// How many deliveries that linger get keys in one commit, where it brings no more new ones.
+const INDEXED_AT_ONCE: usize = 256;
 /// How often the size of what is stored is written along.
 const NOTE_SIZE_EVERY: Duration = Duration::from_secs(1);
 /// How many heads of events are remembered, so that settling reads no events. They are small.
@@ -106,6 +109,10 @@ pub(super) struct Writer {
     pub(super) group_events: usize,
     pub(super) last_key: EventKey,
     pub(super) heads: Heads,
+    /// The latest events, whose fresh deliveries have no keys of their own yet.
+    pub(super) nursery: Nursery,
+    /// How much waits, as of the last commit.
+    pub(super) tally: Tally,
     /// As of the group that is being built; the directory is as of the last commit.
     pub(super) destinations: BTreeMap<DestinationId, Arc<Destination>>,
     pub(super) organizations: BTreeMap<OrganizationId, Arc<Organization>>,
@@ -167,7 +174,7 @@ impl Writer {
     }
 
     pub(super) fn group(&self) -> Group {
-        Group::new((*self.db).clone(), self.last_key, self.opening)
+        Group::new((*self.db).clone(), Arc::clone(&self.shared), self.last_key, self.opening)
     }
 
     fn wait(&self, commands: &Receiver<Queued>) -> Result<Called, RecvTimeoutError> {
@@ -278,11 +285,17 @@ impl Writer {
     }
 
     pub(super) fn commit(&mut self, group: Group) -> Result<(), StoreError> {
-        let Finished { batch, grows_by, durable, events, tally, effects, answers } = group.finish()?;
+        let finished = group.finish()?;
+        let Finished { batch, grows_by, durable, events, born, gone, tally, effects, answers } = finished;
         let (began, writes) = (Instant::now(), batch.is_some());
         if let Some(mut batch) = batch {
             self.note_size(grows_by, &mut batch);
+            let old = self.index_what_lingers(&mut batch, &gone, born.len());
+            // Whoever reads meanwhile finds a delivery in both orders rather than in neither.
+            self.shared.young.add(&born);
             self.db.apply_batch(batch).map_err(|error| unavailable(&error))?;
+            self.shared.young.remove(&gone);
+            self.shared.young.remove(&old);
             self.unsynced_since.get_or_insert_with(Instant::now);
         }
         note_slow("applying", began);
@@ -292,6 +305,7 @@ impl Writer {
         if writes {
             self.metrics.committed(events, began.elapsed());
             self.metrics.moved(tally.waiting, tally.dead_letters);
+            self.tally.merge(tally);
         }
         let mut changed = Vec::new();
         for effect in effects {
@@ -304,6 +318,20 @@ impl Writer {
             answer();
         }
         Ok(())
+    }
+
+    /// Gives keys to the oldest young deliveries that still wait, and answers which these are.
+    fn index_what_lingers(&mut self, batch: &mut Batch, gone: &[DeliveryId], born: usize) -> Vec<DeliveryId> {
+        let Some((last, mut old)) = self.nursery.grow_up(born.max(INDEXED_AT_ONCE)) else {
+            return Vec::new();
+        };
+        let gone: HashSet<&DeliveryId> = gone.iter().collect();
+        old.retain(|id| self.shared.young.contains(*id) && !gone.contains(id));
+        for id in &old {
+            batch.insert(keys::by_destination(keys::FRESH, *id), &[]);
+        }
+        batch.insert(keys::INDEXED_KEY, last.as_bytes());
+        old
     }
 
     fn note_size(&mut self, grows_by: i64, batch: &mut Batch) {
@@ -329,9 +357,9 @@ impl Writer {
         Ok(())
     }
 
-    fn publish(&self, effect: Effect, changed: &mut Vec<Delivery>) {
-        let directory = &self.shared.directory;
-        let listener = self.shared.listener.get();
+    fn publish(&mut self, effect: Effect, changed: &mut Vec<Delivery>) {
+        let shared = Arc::clone(&self.shared);
+        let (directory, listener) = (&shared.directory, shared.listener.get());
         match effect {
             Effect::Changed(delivery) => {
                 self.metrics.became(delivery.state.kind(), delivery.state.reason());
@@ -339,6 +367,9 @@ impl Writer {
                 None
             }
             Effect::Accepted(events) => {
+                for event in &events {
+                    self.nursery.take(event.key, begun_by(event).collect());
+                }
                 changed.extend(events.iter().flat_map(|event| lifecycle::begun(event)));
                 listener.inspect(|listener| listener.accepted(&events))
             }
@@ -375,9 +406,11 @@ impl Writer {
 
     /// Leaves a mark that nothing was under way.
     fn close(&mut self) -> Result<(), StoreError> {
-        self.db.insert(keys::CLEAN_KEY, &[]).map_err(|error| unavailable(&error))?;
-        let bytes = self.stored_bytes.to_be_bytes();
-        self.db.insert(keys::SIZE_KEY, &bytes).map_err(|error| unavailable(&error))?;
+        let mut batch = Batch::default();
+        batch.insert(keys::CLEAN_KEY, &[]);
+        batch.insert(keys::SIZE_KEY, &self.stored_bytes.to_be_bytes());
+        batch.insert(keys::TALLY_KEY, self.tally.encode());
+        self.db.apply_batch(batch).map_err(|error| unavailable(&error))?;
         self.make_durable()?;
         let last = self.db.scan_prefix(keys::EVENTS).next_back().transpose();
         let last = last.map_err(|error| unavailable(&error))?.and_then(|(key, _)| keys::event_of(&key));
