@@ -41,7 +41,7 @@ async fn hot_statements_find_their_rows_by_an_index_on_large_tables() {
     }
     server().sql(database, FILL);
     let cases: [(&str, &str, String); 13] = [
-        ("load fresh", reader::FRESH, format!("{OWNER}, {KEY}, 100")),
+        ("load fresh", reader::FRESH, format!("{OWNER}, {KEY}, 100, 1048576")),
         ("load due", reader::DUE, format!("{OWNER}, 5, {KEY}, 100")),
         ("destinations with work", reader::WITH_WORK, String::new()),
         ("delivery", reader::DELIVERY, format!("{OWNER}, {KEY}")),

@@ -15,7 +15,7 @@ use crate::domain::id::{DeliveryId, DestinationId, EventId, EventKey, Organizati
 use crate::domain::settings::Guarantee;
 use crate::domain::time::Timestamp;
 use crate::store::record::{EventHead, decode_head};
-use crate::store::{Backlog, DueEntry, Page, lifecycle};
+use crate::store::{Backlog, DueEntry, EVENT_PAGE_BYTES, Page, lifecycle};
 
 impl Core {
     pub(super) async fn load_fresh(
@@ -26,12 +26,14 @@ impl Core {
     ) -> Result<Page<Arc<Event>>, Fault> {
         let client = self.reads.get().await?;
         let (id, after) = (of_destination(destination_id), after.map(of_key));
-        let found = query(&client, FRESH, &[&id, &after, &limit(rows.saturating_add(1))]).await?;
-        let more = found.len() > rows;
+        let (at_most, bytes) = (limit(rows.saturating_add(1)), limit(EVENT_PAGE_BYTES));
+        let found = query(&client, FRESH, &[&id, &after, &at_most, &bytes]).await?;
         let mut events = Vec::with_capacity(found.len());
         for row in found.iter().take(rows) {
-            events.push(Arc::new(rows::event(rows::key(row.get(0)), row.get(1))?));
+            let Some(record) = row.get::<_, Option<&[u8]>>(1) else { break };
+            events.push(Arc::new(rows::event(rows::key(row.get(0)), record)?));
         }
+        let more = found.len() > events.len();
         self.heads.add(events.iter().map(|event| EventHead::from(event.as_ref())));
         Ok(Page { rows: events, more })
     }
@@ -159,10 +161,15 @@ impl Core {
     }
 }
 
-pub(super) const FRESH: &str =
-    "SELECT w.event_key, e.record FROM waiting w JOIN events e ON e.event_key = w.event_key
-    WHERE w.destination_id = $1 AND w.event_key > coalesce($2, '00000000-0000-0000-0000-000000000000'::uuid)
-    ORDER BY w.event_key LIMIT $3";
+// Events behind the one with which the page is large enough come without their records: there is more.
+pub(super) const FRESH: &str = "SELECT event_key, CASE WHEN bytes_before < $4::bigint THEN record END FROM
+    (SELECT event_key, record,
+            sum(octet_length(record)) OVER (ORDER BY event_key) - octet_length(record) AS bytes_before
+     FROM (SELECT w.event_key, e.record FROM waiting w JOIN events e ON e.event_key = w.event_key
+           WHERE w.destination_id = $1
+             AND w.event_key > coalesce($2, '00000000-0000-0000-0000-000000000000'::uuid)
+           ORDER BY w.event_key LIMIT $3) AS page) AS weighed
+    ORDER BY event_key";
 pub(super) const DUE: &str = "SELECT event_key, due_at, record FROM due
     WHERE destination_id = $1 AND (due_at, event_key) > ($2, $3) ORDER BY due_at, event_key LIMIT $4";
 const REQUEUED: &str = "SELECT destination_id, event_key, due_at, record FROM due WHERE requeued_at >= $1";
