@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::standing::{Standing, WaitReason};
+use super::standing::{Standing, WaitReason, waits_for};
 use super::{Control, Error, PageRequest, Resource};
 use crate::auth::{Caller, Role};
 use crate::contract;
@@ -15,6 +15,7 @@ use crate::domain::delivery::{Delivery, DeliveryState};
 use crate::domain::destination::{Destination, DestinationState};
 use crate::domain::event::Event;
 use crate::domain::id::{DeliveryId, DestinationId, EventId, OrganizationId};
+use crate::domain::operational::{is_operational, told_about};
 use crate::domain::settings::Guarantee;
 use crate::domain::subscription::{Match, SubscriptionPolicy};
 use crate::store::directory::DestinationEntry;
@@ -33,10 +34,12 @@ pub enum Verdict {
     BelowLevel,
     /// The destination did not exist yet.
     CreatedLater,
-    /// The destination was disabled.
+    /// The destination is disabled and the delivery waits, or it was disabled and got none.
     Disabled,
     /// Wanted today, but not at the time.
     SubscribedLater,
+    /// It is about this destination itself, which hears nothing about itself.
+    AboutItself,
     /// The delivery waits because the destination is paused.
     Paused,
     /// The delivery waits for something else.
@@ -53,6 +56,26 @@ pub enum Verdict {
     Cancelled,
     /// There was a delivery, and its record is gone.
     RecordDeleted,
+}
+
+impl Verdict {
+    /// All of them.
+    pub const ALL: [Verdict; 14] = [
+        Verdict::NotSubscribed,
+        Verdict::BelowLevel,
+        Verdict::CreatedLater,
+        Verdict::Disabled,
+        Verdict::SubscribedLater,
+        Verdict::AboutItself,
+        Verdict::Paused,
+        Verdict::Waiting,
+        Verdict::InFlight,
+        Verdict::Succeeded,
+        Verdict::Discarded,
+        Verdict::DeadLettered,
+        Verdict::Cancelled,
+        Verdict::RecordDeleted,
+    ];
 }
 
 /// What became of an event at one destination, and why.
@@ -152,11 +175,17 @@ impl Control {
     ) -> Result<Explanation, Error> {
         let id = DeliveryId::new(event.key, destination_id);
         let delivery = self.store.delivery(id).await?;
-        let standing = delivery.as_ref().map(|delivery| self.standing(delivery));
+        let standing = match (&delivery, entry) {
+            (Some(delivery), _) => Some(self.standing(delivery)),
+            (None, Some(entry)) => Some(self.standing_without_record(event, entry)),
+            (None, None) => None,
+        };
         let known = Known { event, destination_id, entry, delivery: delivery.as_ref(), standing };
         let Told { verdict, sentence, deciding_field } = explain(&known);
         let ahead = match (&delivery, verdict) {
-            (Some(delivery), Verdict::Waiting | Verdict::Paused) => Some(self.ahead(delivery).await?),
+            (Some(delivery), Verdict::Waiting | Verdict::Paused | Verdict::Disabled) => {
+                Some(self.ahead(delivery).await?)
+            }
             _ => None,
         };
         let destination = entry.map(|entry| &entry.destination);
@@ -170,6 +199,18 @@ impl Control {
             ahead,
             changed_since: destination.is_none_or(|one| one.updated_at > event.accepted_at),
         })
+    }
+
+    /// How a best-effort delivery stands, which has no record before its first outcome.
+    fn standing_without_record(&self, event: &Event, entry: &DestinationEntry) -> Standing {
+        if entry.status.is_in_flight(event.key) {
+            return Standing { in_flight: true, ..Standing::default() };
+        }
+        if entry.status.lane().waiting_in_memory == 0 {
+            return Standing::default();
+        }
+        let place = (event.key, event.accepted_at);
+        Standing::waiting(waits_for(entry, place, &self.settings, self.clock.now()))
     }
 
     /// First attempts wait in order of their events, retries in order of their times; the two take turns.
@@ -221,8 +262,9 @@ pub fn explain(known: &Known<'_>) -> Told {
     }
     let route = known.event.routes.iter().find(|route| route.destination_id == known.destination_id);
     match (route, known.entry) {
-        (Some(route), Some(entry)) if route.guarantee == Guarantee::BestEffort => {
-            of_best_effort(known.event, entry)
+        (Some(route), Some(_)) if route.guarantee == Guarantee::BestEffort => {
+            let standing = known.standing.unwrap_or_default();
+            of_best_effort(standing)
         }
         (None, Some(entry)) => of_settings(known.event, &entry.destination),
         (Some(_), _) | (None, None) => {
@@ -246,18 +288,28 @@ fn of_delivery(delivery: &Delivery, standing: Standing) -> Told {
             told(Verdict::DeadLettered, "settings.retry_policy", reason.as_sentence())
         }
         DeliveryState::Discarded { reason, .. } => told(Verdict::Discarded, "", reason.as_sentence()),
+        DeliveryState::Cancelled { at } if standing.cancel_pending => {
+            let sentence =
+                format!("cancelled at {at}; an attempt is still under way, and its success would count");
+            told(Verdict::Cancelled, "", sentence)
+        }
         DeliveryState::Cancelled { at } => told(Verdict::Cancelled, "", format!("cancelled at {at}")),
     }
 }
 
 fn of_waiting(standing: Standing) -> Told {
     let wait = standing.wait.unwrap_or(WaitReason::LaneBusy);
-    let verdict = if wait == WaitReason::Paused { Verdict::Paused } else { Verdict::Waiting };
+    let verdict = match wait {
+        WaitReason::Paused => Verdict::Paused,
+        WaitReason::Disabled => Verdict::Disabled,
+        _ => Verdict::Waiting,
+    };
     let field = match wait {
         WaitReason::Paused | WaitReason::Disabled => "state",
         WaitReason::OrderHeld => "settings.ordered",
         WaitReason::RetryNotDue => "settings.retry_policy",
-        WaitReason::LaneBusy | WaitReason::HostRate | WaitReason::Deleted => "",
+        WaitReason::SwitchedOff => "contract",
+        WaitReason::LaneBusy | WaitReason::HostRate | WaitReason::CircuitOpen | WaitReason::Deleted => "",
     };
     match standing.next_attempt_at {
         Some(next) => told(verdict, field, format!("{}; not before {next}", wait.as_sentence())),
@@ -266,19 +318,20 @@ fn of_waiting(standing: Standing) -> Told {
 }
 
 /// A best-effort delivery has no record before its first outcome.
-fn of_best_effort(event: &Event, entry: &DestinationEntry) -> Told {
-    if entry.status.is_in_flight(event.key) {
+fn of_best_effort(standing: Standing) -> Told {
+    if standing.in_flight {
         return told(Verdict::InFlight, "", "an attempt is under way");
     }
-    if entry.status.lane().waiting_in_memory > 0 {
-        return told(
-            Verdict::Waiting,
-            "settings.guarantee",
-            "best effort: it waits in memory, without a record",
-        );
+    match standing.wait {
+        None => {
+            let lost = "there is no record: best effort, and lost at a restart, or its record was deleted";
+            told(Verdict::RecordDeleted, "settings.guarantee", lost)
+        }
+        Some(_) => {
+            let Told { verdict, sentence, deciding_field } = of_waiting(standing);
+            told(verdict, deciding_field, format!("best effort, in memory, without a record: {sentence}"))
+        }
     }
-    let lost = "there is no record: best effort, and lost at a restart, or its record was deleted";
-    told(Verdict::RecordDeleted, "settings.guarantee", lost)
 }
 
 /// Nothing was routed there; today's settings say why, as far as they have not changed.
@@ -296,6 +349,11 @@ fn of_settings(event: &Event, destination: &Destination) -> Told {
             let sentence =
                 format!("the contract {} has no event `{}`", destination.contract, event.event_type);
             told(Verdict::NotSubscribed, "contract", sentence)
+        }
+        Some(Match::NotIncluded) if is_operational(&event.event_type) => {
+            let sentence =
+                format!("the subscription does not list the operational event {}", event.event_type);
+            told(Verdict::NotSubscribed, "subscription.operational_event_types", sentence)
         }
         Some(Match::NotIncluded | Match::Excluded) => {
             let rule = match subscription.policy {
@@ -315,6 +373,10 @@ fn of_settings(event: &Event, destination: &Destination) -> Told {
 }
 
 fn of_wanted_today(event: &Event, destination: &Destination) -> Told {
+    if told_about(event) == Some(destination.id) {
+        let sentence = "it tells of this destination itself, which hears nothing about itself";
+        return told(Verdict::AboutItself, "", sentence);
+    }
     match &destination.state {
         DestinationState::Disabled { since, reason } if *since <= event.accepted_at => {
             let sentence = format!("the destination was disabled then ({})", reason.as_sentence());
@@ -340,69 +402,5 @@ fn types_of(destination: &Destination) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::domain::contract::Contract;
-    use crate::domain::destination::{DestinationHealth, DisabledReason};
-    use crate::domain::event::{EventType, Level, Route};
-    use crate::domain::id::EventKey;
-    use crate::domain::payload::Payload;
-    use crate::store::conformance::{at, destination, destination_id, organization_id};
-    use crate::store::directory::DestinationStatus;
-
-    fn event(routes: Vec<Route>) -> Event {
-        Event {
-            key: EventKey::MIN.next(at(100), 7),
-            id: EventId::parse("evt-1").unwrap(),
-            organization_id: organization_id(),
-            event_type: EventType::parse("a.b").unwrap(),
-            occurred_at: at(100),
-            accepted_at: at(100),
-            level: Level::Info,
-            data: Payload::empty(),
-            routes,
-            erased_at: None,
-            trace: None,
-        }
-    }
-
-    fn entry(change: impl FnOnce(&mut Destination)) -> DestinationEntry {
-        let mut destination = Destination { contract: Contract::StandardWebhooks, ..destination(1) };
-        change(&mut destination);
-        let status = Arc::new(DestinationStatus::new(DestinationHealth::default()));
-        DestinationEntry { destination: Arc::new(destination), status }
-    }
-
-    fn verdict_of(event: &Event, entry: Option<&DestinationEntry>) -> Verdict {
-        let destination_id = destination_id(1);
-        explain(&Known { event, destination_id, entry, delivery: None, standing: None }).verdict
-    }
-
-    #[test]
-    fn without_a_route_the_settings_of_today_and_their_times_decide() {
-        let event = event(Vec::new());
-        let disabled =
-            |since| DestinationState::Disabled { since: at(since), reason: DisabledReason::Failing };
-        for (state, created, expected) in [
-            (DestinationState::Active, 101, Verdict::CreatedLater),
-            (DestinationState::Active, 0, Verdict::SubscribedLater),
-            (disabled(99), 0, Verdict::Disabled),
-            (disabled(101), 0, Verdict::SubscribedLater),
-        ] {
-            let entry = entry(|one| (one.state, one.created_at) = (state, at(created)));
-            assert_eq!(verdict_of(&event, Some(&entry)), expected);
-        }
-    }
-
-    #[test]
-    fn a_route_without_a_record_is_told_by_its_guarantee() {
-        let to = |guarantee| event(vec![Route { destination_id: destination_id(1), guarantee }]);
-        let entry = entry(|_| {});
-        assert_eq!(verdict_of(&to(Guarantee::AtLeastOnce), Some(&entry)), Verdict::RecordDeleted);
-        let best_effort = to(Guarantee::BestEffort);
-        assert_eq!(verdict_of(&best_effort, Some(&entry)), Verdict::RecordDeleted);
-        entry.status.begin_flight([(best_effort.key, 0)]);
-        assert_eq!(verdict_of(&best_effort, Some(&entry)), Verdict::InFlight);
-        assert_eq!(verdict_of(&best_effort, None), Verdict::RecordDeleted);
-    }
-}
+#[path = "explain_tests.rs"]
+mod tests;

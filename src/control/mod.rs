@@ -283,7 +283,7 @@ mod tests {
         (name.into(), plan)
     }
 
-    fn settings() -> ControlSettings {
+    pub(super) fn settings() -> ControlSettings {
         ControlSettings {
             plans: [plan("free"), plan("team")].into(),
             default_plan: "free".into(),

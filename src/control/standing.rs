@@ -1,12 +1,12 @@
 //! What is true of a delivery at this moment, beyond what the store has of it: whether an attempt is under
 //! way, what it waits for, and when a dead letter expires.
 
-use std::time::Duration;
-
-use super::Control;
+use super::{Control, ControlSettings};
 use crate::contract::effective_policy;
+use crate::domain::circuit::CircuitState;
 use crate::domain::delivery::{Delivery, DeliveryState};
 use crate::domain::destination::DestinationState;
+use crate::domain::id::EventKey;
 use crate::domain::time::Timestamp;
 use crate::store::directory::DestinationEntry;
 
@@ -25,11 +25,28 @@ pub enum WaitReason {
     OrderHeld,
     /// The organization sends to the host as fast as the operator allows.
     HostRate,
+    /// The circuit is open; only probes are sent.
+    CircuitOpen,
+    /// The operator has switched delivering off, for all contracts or for the destination's.
+    SwitchedOff,
     /// The destination was deleted; the delivery is about to be discarded.
     Deleted,
 }
 
 impl WaitReason {
+    /// All of them.
+    pub const ALL: [WaitReason; 9] = [
+        WaitReason::RetryNotDue,
+        WaitReason::LaneBusy,
+        WaitReason::Paused,
+        WaitReason::Disabled,
+        WaitReason::OrderHeld,
+        WaitReason::HostRate,
+        WaitReason::CircuitOpen,
+        WaitReason::SwitchedOff,
+        WaitReason::Deleted,
+    ];
+
     /// A sentence for people.
     #[must_use]
     pub const fn as_sentence(self) -> &'static str {
@@ -40,6 +57,8 @@ impl WaitReason {
             WaitReason::Disabled => "the destination is disabled; resume it",
             WaitReason::OrderHeld => "the destination is ordered, and an earlier event of it is not finished",
             WaitReason::HostRate => "the organization sends to this host as fast as the operator allows",
+            WaitReason::CircuitOpen => "requests fail, and the circuit is open: one at a time probes",
+            WaitReason::SwitchedOff => "the operator has switched delivering off for it",
             WaitReason::Deleted => "the destination was deleted; the delivery is about to be discarded",
         }
     }
@@ -48,8 +67,10 @@ impl WaitReason {
 /// How a delivery stands at this moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Standing {
-    /// Whether an attempt is under way.
+    /// Whether an attempt is under way, of a delivery that has not ended.
     pub in_flight: bool,
+    /// Whether one is under way of a delivery that was cancelled: a success still counts.
+    pub cancel_pending: bool,
     /// What it waits for, if it waits.
     pub wait: Option<WaitReason>,
     /// The earliest time of the next attempt, if one is planned.
@@ -58,46 +79,74 @@ pub struct Standing {
     pub expires_at: Option<Timestamp>,
 }
 
+impl Standing {
+    /// It waits for this, and is sent at that time at the earliest, if that is known.
+    #[must_use]
+    pub fn waiting((wait, next_attempt_at): (WaitReason, Option<Timestamp>)) -> Self {
+        Self { wait: Some(wait), next_attempt_at, ..Self::default() }
+    }
+}
+
 /// Judges a delivery by its record and by its destination, which is absent when it was deleted.
 #[must_use]
 pub fn standing(
     delivery: &Delivery,
     entry: Option<&DestinationEntry>,
-    dead_letters_kept: Duration,
+    settings: &ControlSettings,
     now: Timestamp,
 ) -> Standing {
-    let due = match &delivery.state {
-        DeliveryState::Waiting { due } => *due,
-        DeliveryState::DeadLettered { at, .. } => {
-            return Standing { expires_at: Some(*at + dead_letters_kept), ..Standing::default() };
+    let key = delivery.id.event_key;
+    let flies = entry.is_some_and(|entry| entry.status.is_in_flight_after(key, delivery.attempt_count));
+    match (&delivery.state, entry) {
+        (DeliveryState::DeadLettered { at, .. }, _) => {
+            let expires_at = Some(*at + settings.retention.dead_letters);
+            Standing { expires_at, ..Standing::default() }
         }
-        DeliveryState::Succeeded { .. }
-        | DeliveryState::Discarded { .. }
-        | DeliveryState::Cancelled { .. } => return Standing::default(),
-    };
-    let Some(entry) = entry else {
-        return Standing { wait: Some(WaitReason::Deleted), ..Standing::default() };
-    };
-    if entry.status.is_in_flight_after(delivery.id.event_key, delivery.attempt_count) {
-        return Standing { in_flight: true, ..Standing::default() };
+        (DeliveryState::Succeeded { .. } | DeliveryState::Discarded { .. }, _) => Standing::default(),
+        (DeliveryState::Cancelled { .. }, _) => Standing { cancel_pending: flies, ..Standing::default() },
+        (DeliveryState::Waiting { .. }, None) => Standing::waiting((WaitReason::Deleted, None)),
+        (DeliveryState::Waiting { .. }, Some(_)) if flies => {
+            Standing { in_flight: true, ..Standing::default() }
+        }
+        (DeliveryState::Waiting { due }, Some(entry)) => {
+            Standing::waiting(waits_for(entry, (key, *due), settings, now))
+        }
     }
-    let (wait, planned) = match &entry.destination.state {
-        DestinationState::Paused { .. } => (WaitReason::Paused, false),
-        DestinationState::Disabled { .. } => (WaitReason::Disabled, false),
-        DestinationState::Active if due > now => (WaitReason::RetryNotDue, true),
-        DestinationState::Active if effective_policy(&entry.destination).ordered => {
-            (WaitReason::OrderHeld, true)
-        }
-        DestinationState::Active if entry.status.lane().host_turn_at.is_some() => {
-            (WaitReason::HostRate, true)
-        }
-        DestinationState::Active => (WaitReason::LaneBusy, true),
-    };
+}
+
+/// What a delivery that is due at `due` waits for, and when it is sent at the earliest, if it is.
+#[must_use]
+pub fn waits_for(
+    entry: &DestinationEntry,
+    (key, due): (EventKey, Timestamp),
+    settings: &ControlSettings,
+    now: Timestamp,
+) -> (WaitReason, Option<Timestamp>) {
+    let (destination, lane) = (&entry.destination, entry.status.lane());
+    let is_ordered = effective_policy(destination).ordered;
+    match &destination.state {
+        DestinationState::Paused { .. } => return (WaitReason::Paused, None),
+        DestinationState::Disabled { .. } => return (WaitReason::Disabled, None),
+        DestinationState::Active => {}
+    }
+    if settings.unavailable(destination.contract).is_some() {
+        return (WaitReason::SwitchedOff, None);
+    }
+    if is_ordered && entry.status.has_earlier_than(key) {
+        return (WaitReason::OrderHeld, Some(due.max(lane.next_attempt_at.unwrap_or(due))));
+    }
+    if due > now {
+        return (WaitReason::RetryNotDue, Some(due));
+    }
+    // An ordered lane goes on with its retries, whatever the circuit says.
+    if let Some(probe_at) = lane.next_probe_at.filter(|_| lane.circuit == CircuitState::Open) {
+        return (WaitReason::CircuitOpen, Some(due.max(probe_at)));
+    }
+    if let Some(turn_at) = lane.host_turn_at {
+        return (WaitReason::HostRate, Some(due.max(turn_at)));
+    }
     // A delivery that is due is sent when its lane sends again.
-    let lane = entry.status.lane();
-    let lane = lane.next_attempt_at.max(lane.host_turn_at).unwrap_or(due);
-    let next_attempt_at = planned.then_some(if due > now { due } else { due.max(lane) });
-    Standing { wait: Some(wait), next_attempt_at, ..Standing::default() }
+    (WaitReason::LaneBusy, Some(due.max(lane.next_attempt_at.unwrap_or(due))))
 }
 
 impl Control {
@@ -105,6 +154,6 @@ impl Control {
     #[must_use]
     pub fn standing(&self, delivery: &Delivery) -> Standing {
         let entry = self.directory().destination(delivery.id.destination_id);
-        standing(delivery, entry.as_deref(), self.settings.retention.dead_letters, self.clock.now())
+        standing(delivery, entry.as_deref(), &self.settings, self.clock.now())
     }
 }

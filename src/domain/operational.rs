@@ -8,13 +8,27 @@ use serde_json::{Value, json};
 
 use super::delivery::EndReason;
 use super::destination::DisabledReason;
-use super::event::Level;
+use super::event::{Event, EventType, Level};
 use super::id::{DeliveryId, DestinationId, EventId};
 use super::plan::Quota;
 use super::time::Timestamp;
 
 /// What the types of all operational events begin with.
 pub const OPERATIONAL_PREFIX: &str = "signalpost.";
+
+/// Whether events of this type tell what happened to other events.
+#[must_use]
+pub fn is_operational(event_type: &EventType) -> bool {
+    event_type.as_str().starts_with(OPERATIONAL_PREFIX)
+}
+
+/// The destination that a stored operational event is about, if it is about one.
+#[must_use]
+pub fn told_about(event: &Event) -> Option<DestinationId> {
+    let data: Value = serde_json::from_slice(event.data.as_bytes()).ok()?;
+    let id = data.get("destinationId")?.as_str()?;
+    DestinationId::parse(id).ok().filter(|_| is_operational(&event.event_type))
+}
 
 /// Something that an organization may want to know.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -5,7 +5,7 @@
 use crate::contract::operational_event;
 use crate::domain::event::{Event, NewEvent};
 use crate::domain::id::OrganizationId;
-use crate::domain::operational::{OPERATIONAL_PREFIX, OperationalEvent};
+use crate::domain::operational::{self, OperationalEvent};
 use crate::store::directory::Directory;
 
 /// The event for those destinations of the organization that listen for it; `None` where there is none.
@@ -22,5 +22,5 @@ pub fn routed(
 /// Whether an event told something itself. What becomes of it is told to nobody, or there would be no end.
 #[must_use]
 pub fn is_operational(event: &Event) -> bool {
-    event.event_type.as_str().starts_with(OPERATIONAL_PREFIX)
+    operational::is_operational(&event.event_type)
 }

@@ -161,7 +161,9 @@ impl Gate {
     pub fn earliest(&self, policy: &EffectivePolicy, window: &Window) -> [Option<Timestamp>; 2] {
         let probe_at = self.breaker.probe_at();
         let always = Timestamp::from_millis(i64::MIN);
-        let fresh = window.find_fresh(|_| true).map(|_| probe_at.unwrap_or(always));
+        // In an ordered lane, what failed comes first.
+        let is_held = policy.ordered && window.first_due().is_some();
+        let fresh = window.find_fresh(|_| !is_held).map(|_| probe_at.unwrap_or(always));
         let held = |due: Timestamp| probe_at.filter(|_| !policy.ordered).map_or(due, |probe| due.max(probe));
         let due = window.first_due().map(held);
         let scout = self.scout.and_then(|key| window.due_of(key));

@@ -400,6 +400,7 @@ impl Lane {
             in_flight: self.gate.requests(),
             waiting_in_memory: u32::try_from(self.window.len()).unwrap_or(u32::MAX),
             oldest_fresh_at: self.window.oldest_fresh_at(),
+            oldest_key: self.window.oldest(),
             more_in_store: self.window.has_more_in_store(),
             next_attempt_at: self.next_attempt_at(),
             host_turn_at: None,

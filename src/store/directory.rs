@@ -49,6 +49,8 @@ pub struct LaneStatus {
     pub waiting_in_memory: u32,
     /// When the event of the oldest delivery was accepted that is in memory and was never attempted.
     pub oldest_fresh_at: Option<Timestamp>,
+    /// The event of the oldest delivery in the lane's memory window that waits.
+    pub oldest_key: Option<EventKey>,
     /// Whether the store holds more than the window.
     pub more_in_store: bool,
     /// When the next attempt may begin, if that is known.
@@ -81,6 +83,13 @@ impl DestinationStatus {
     #[must_use]
     pub fn is_in_flight_after(&self, key: EventKey, attempt_count: u32) -> bool {
         self.in_flight().get(&key).is_some_and(|flights| flights.attempts_before >= attempt_count)
+    }
+
+    /// Whether a delivery of an earlier event is in flight or waits in the lane's memory.
+    #[must_use]
+    pub fn has_earlier_than(&self, key: EventKey) -> bool {
+        self.lane().oldest_key.is_some_and(|oldest| oldest < key)
+            || self.in_flight().keys().any(|other| *other < key)
     }
 
     /// Notes that a request with these events has begun, each with the number of its attempts before.

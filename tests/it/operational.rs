@@ -154,6 +154,34 @@ async fn what_happened_before_a_kill_is_told_after_it_and_each_thing_under_one_i
 }
 
 #[tokio::test]
+async fn a_quota_that_is_nearly_used_up_is_told_of_each_time_that_usage_rises_to_it() {
+    let (server, receiver) =
+        (Server::with(&[("plans.default.max_destinations", "5")]).await, Receiver::start().await);
+    server.create(listener(&receiver, "/ops", &["signalpost.quota.near"])).await;
+    let another = async || {
+        server.create(destination(Contract::Observer).url("https://example.com/")).await.destination_id
+    };
+    let mut created = vec![another().await, another().await];
+    assert!(receiver.got("/ops").is_empty());
+    created.push(another().await);
+    created.push(another().await);
+    let told = receiver.wait_for("/ops", 1).await;
+    let body: serde_json::Value = serde_json::from_slice(&told[0].body).unwrap();
+    assert_eq!(body["type"], "signalpost.quota.near");
+    assert_eq!(body["data"], serde_json::json!({"quota": "destinations", "limit": 5, "usage": 4}));
+    for destination_id in created.drain(2..) {
+        let organization_id = ORGANIZATION.into();
+        let request = v1::DeleteDestinationRequest { organization_id, destination_id, ..Default::default() };
+        server.destinations().delete_destination(request).await.unwrap();
+    }
+    another().await;
+    let told = receiver.wait_for("/ops", 2).await;
+    // The fifth destination told nothing: what it would have told came before this.
+    assert_eq!(told.len(), 2);
+    assert_ne!(header(&told[0], "webhook-id"), header(&told[1], "webhook-id"));
+}
+
+#[tokio::test]
 async fn operational_types_are_known_by_name_and_not_for_closed_catalogues() {
     let server = Server::start().await;
     let wants = |draft: DestinationDraft, name: &str| {

@@ -6,7 +6,7 @@ use super::subscription::read_event_types;
 use super::time::{read_range, write_timestamp};
 use super::{count, states};
 use crate::control::delivery::DeliveryFilter;
-use crate::domain::attempt::Attempt;
+use crate::domain::attempt::{Attempt, OutcomeClass};
 use crate::domain::delivery::{CycleCause, Delivery, DeliveryState, EndReason, StateKind};
 use crate::domain::violation::{Rule, Violations};
 use crate::grpc::proto::v1;
@@ -86,19 +86,29 @@ fn last_error(delivery: &Delivery) -> String {
     of_this_cycle.or(of_the_end).unwrap_or_default()
 }
 
-const fn write_state(delivery: &Delivery) -> (v1::DeliveryState, v1::DeliveryReason) {
+/// Whether its last attempt failed because the event can't be put in the contract's shape.
+fn was_not_renderable(delivery: &Delivery) -> bool {
+    let last = delivery.attempts.last().map(|attempt| attempt.outcome.class());
+    last == Some(OutcomeClass::NotRenderable)
+}
+
+fn write_state(delivery: &Delivery) -> (v1::DeliveryState, v1::DeliveryReason) {
     use v1::{DeliveryReason as Reason, DeliveryState as State};
     match &delivery.state {
         DeliveryState::Waiting { .. } if delivery.cycle.attempts > 0 => (State::Waiting, Reason::RetryNotDue),
         DeliveryState::Waiting { .. } => (State::Waiting, Reason::Unspecified),
         DeliveryState::Succeeded { .. } => (State::Succeeded, Reason::Unspecified),
+        DeliveryState::DeadLettered { .. } if was_not_renderable(delivery) => {
+            (State::DeadLettered, Reason::NotRenderable)
+        }
         DeliveryState::DeadLettered { reason, .. } => (State::DeadLettered, write_reason(*reason)),
         DeliveryState::Discarded { reason, .. } => (State::Discarded, write_reason(*reason)),
         DeliveryState::Cancelled { .. } => (State::Cancelled, Reason::CancelledByCaller),
     }
 }
 
-const fn write_reason(reason: EndReason) -> v1::DeliveryReason {
+/// How a delivery ended, as in the API.
+pub(super) const fn write_reason(reason: EndReason) -> v1::DeliveryReason {
     match reason {
         EndReason::AttemptsExhausted => v1::DeliveryReason::AttemptsExhausted,
         EndReason::GaveUp => v1::DeliveryReason::GivenUp,

@@ -15,6 +15,8 @@ pub fn add_standing(mut written: v1::Delivery, standing: Standing) -> v1::Delive
         written.set_state(v1::DeliveryState::InFlight);
         written.set_reason(v1::DeliveryReason::Unspecified);
         written.next_attempt_time = None;
+    } else if standing.cancel_pending {
+        written.set_reason(v1::DeliveryReason::CancelRequested);
     } else if let Some(wait) = standing.wait {
         written.set_reason(reason_of(wait));
         written.next_attempt_time = standing.next_attempt_at.map(write_timestamp);
@@ -30,6 +32,8 @@ const fn reason_of(wait: WaitReason) -> v1::DeliveryReason {
         WaitReason::Disabled => v1::DeliveryReason::DestinationDisabled,
         WaitReason::OrderHeld => v1::DeliveryReason::OrderHeld,
         WaitReason::HostRate => v1::DeliveryReason::HostRate,
+        WaitReason::CircuitOpen => v1::DeliveryReason::CircuitOpen,
+        WaitReason::SwitchedOff => v1::DeliveryReason::SwitchedOff,
         WaitReason::Deleted => v1::DeliveryReason::DestinationDeleted,
     }
 }
@@ -87,6 +91,7 @@ const fn write_verdict(verdict: Verdict) -> v1::EventVerdict {
         Verdict::CreatedLater => v1::EventVerdict::CreatedLater,
         Verdict::Disabled => v1::EventVerdict::Disabled,
         Verdict::SubscribedLater => v1::EventVerdict::SubscribedLater,
+        Verdict::AboutItself => v1::EventVerdict::AboutItself,
         Verdict::Paused => v1::EventVerdict::Paused,
         Verdict::Waiting => v1::EventVerdict::Waiting,
         Verdict::InFlight => v1::EventVerdict::InFlight,
@@ -95,5 +100,36 @@ const fn write_verdict(verdict: Verdict) -> v1::EventVerdict {
         Verdict::DeadLettered => v1::EventVerdict::DeadLettered,
         Verdict::Cancelled => v1::EventVerdict::Cancelled,
         Verdict::RecordDeleted => v1::EventVerdict::RecordDeleted,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_verdict_of_the_api_is_one_of_ours() {
+        for number in 1.. {
+            let Ok(verdict) = v1::EventVerdict::try_from(number) else { break };
+            assert!(Verdict::ALL.into_iter().any(|ours| write_verdict(ours) == verdict), "{verdict:?}");
+        }
+    }
+
+    #[test]
+    fn every_reason_of_the_api_is_what_a_delivery_waits_for_or_how_it_ended() {
+        use crate::domain::delivery::EndReason;
+        use crate::grpc::convert::delivery::write_reason;
+        // Those that follow from more than the state.
+        let mut known = vec![
+            v1::DeliveryReason::CancelRequested,
+            v1::DeliveryReason::CancelledByCaller,
+            v1::DeliveryReason::NotRenderable,
+        ];
+        known.extend(WaitReason::ALL.map(reason_of));
+        known.extend(EndReason::ALL.map(write_reason));
+        for number in 1.. {
+            let Ok(reason) = v1::DeliveryReason::try_from(number) else { break };
+            assert!(known.contains(&reason), "{reason:?}");
+        }
     }
 }
