@@ -37,7 +37,7 @@ async fn commands_in_documents_work_as_they_stand() {
         let process = home.start().await;
         process.create(destination(Contract::Workspace).url(receiver.url("/hook")).name("hook")).await;
         let binaries = Path::new(env!("CARGO_BIN_EXE_signalpost")).parent().unwrap();
-        let path = format!("{}:{}", binaries.display(), std::env::var("PATH").unwrap());
+        let path = format!("{}:/usr/local/bin:/usr/bin:/bin", binaries.display());
         for block in blocks {
             let mut command = Command::new("bash");
             command.args([
