@@ -150,12 +150,17 @@ fn sealing_keys(config: &Config) -> anyhow::Result<Option<Keyring>> {
 /// Opens the embedded store as the configuration describes it.
 ///
 /// # Errors
-/// Where it can't be opened, or keys are missing.
+/// Where it can't be opened, or keys are missing, or the configuration names a shared store.
 pub async fn open_embedded(
     config: &Config,
     clock: &SharedClock,
     metrics: StoreMetrics,
 ) -> anyhow::Result<Arc<SledStore>> {
+    anyhow::ensure!(
+        config.store.shared.is_none(),
+        "store.url names a shared store, and this command is for the embedded one only; take store.url away and set \
+         store.path, if that is the store you mean"
+    );
     let options = SledOptions {
         cache_bytes: config.store.cache_bytes,
         min_free_bytes: config.store.min_free_bytes,

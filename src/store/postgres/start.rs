@@ -234,6 +234,10 @@ async fn keyring(client: &Object, configured: Option<Keyring>) -> Result<Keyring
             Ok(configured)
         }
         (None, Some(own)) => Ok(own),
+        (None, None) if has_sealed(client).await? => Err(cannot(
+            "it holds destinations that are sealed under a key which was not given; set secrets.key_file to the file \
+             with that key. No new key was made",
+        )),
         (None, None) => {
             let key = SealingKey::generate().map_err(|error| cannot(&error.to_string()))?;
             let sql = "UPDATE installation SET own_key = coalesce(own_key, $1)";
@@ -247,6 +251,12 @@ async fn keyring(client: &Object, configured: Option<Keyring>) -> Result<Keyring
             Keyring::parse(&text).map_err(|problem| cannot(&problem))
         }
     }
+}
+
+/// Whether anything is sealed: every destination has at least its URL sealed.
+async fn has_sealed(client: &Object) -> Result<bool, StoreError> {
+    let rows = query(client, "SELECT EXISTS (SELECT FROM destinations)", &[]).await.map_err(explain)?;
+    Ok(rows.first().is_some_and(|row| row.get(0)))
 }
 
 async fn own_key(client: &Object) -> Result<Option<Zeroizing<String>>, StoreError> {

@@ -13,6 +13,7 @@ use crate::metrics::StoreMetrics;
 use crate::store::conformance::{
     self, Bench, at, destination_id, durable, id_of, manual_clock, new_event, settlement,
 };
+use crate::store::keyring::{Keyring, SealingKey};
 use crate::store::retention::{Cuts, SweepFrom};
 use crate::store::{CommitListener, DeliveryStore, DestinationStore, EventStore, Stage, Store, StoreError};
 
@@ -48,6 +49,21 @@ mod suite {
     }
 
     conformance!(open);
+}
+
+#[tokio::test]
+async fn a_store_whose_key_is_missing_is_refused_and_no_new_key_is_made() {
+    let url = server().database();
+    let opened = |keyring| PostgresStore::open(PostgresOptions { keyring, ..options(url.clone(), None) });
+    let operators = Keyring::parse(&SealingKey::generate().unwrap().to_text()).unwrap();
+    let store = opened(Some(operators.clone())).unwrap();
+    store.create_destination(conformance::destination(1), None).await.unwrap();
+    store.close().await.unwrap();
+    for _ in 0..2 {
+        let refused = opened(None).err().unwrap().to_string();
+        assert!(refused.contains("secrets.key_file") && refused.contains("No new key"), "{refused}");
+    }
+    opened(Some(operators)).unwrap().close().await.unwrap();
 }
 
 /// How a database is called in its connection string.
