@@ -24,5 +24,8 @@ ENV SIGNALPOST_STORE_PATH=/var/lib/signalpost/store
 VOLUME /var/lib/signalpost
 EXPOSE 8080 8081 9090
 STOPSIGNAL SIGTERM
+# The health port is in plaintext and on loopback by default. Kubernetes has probes of its own and passes this over.
+HEALTHCHECK --interval=10s --timeout=5s --start-period=60s \
+  CMD ["/usr/local/bin/signalpost", "health", "readiness", "--quiet", "--server", "http://127.0.0.1:8081"]
 ENTRYPOINT ["/usr/local/bin/signalpost"]
 CMD ["serve"]

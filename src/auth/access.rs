@@ -96,6 +96,10 @@ pub const METHODS: &[(&str, Access)] = &[
     ("signalpost.v1.OrganizationAdmin/DeleteOrganization", OPERATE),
     ("signalpost.v1.OrganizationAdmin/GetUsage", READ),
     ("signalpost.v1.OrganizationAdmin/ListAuditEntries", needs(Role::Admin, Scope::OrganizationOrAll)),
+    (
+        "signalpost.v1.StoreAdmin/BackUpStore",
+        Access::Role { role: Role::Operator, scope: Scope::Installation, lasting: Lasting::Stream },
+    ),
     ("grpc.health.v1.Health/Check", Access::Open(Lasting::Call)),
     ("grpc.health.v1.Health/Watch", Access::Open(Lasting::Stream)),
     ("grpc.reflection.v1.ServerReflection/ServerReflectionInfo", Access::Reflection),

@@ -8,6 +8,7 @@ use crate::config::{self, Config, Effective, Loaded, Origin};
 
 use super::exit::Exit;
 use super::output::{complain, print};
+use super::schema::schema;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -17,6 +18,8 @@ pub(super) enum Command {
     Print(Source),
     /// Print a configuration file with every setting, its default and what it means.
     Example,
+    /// Print a JSON schema of the configuration file, for editors and checks before a deployment.
+    Schema,
 }
 
 /// Where the configuration is.
@@ -32,6 +35,10 @@ pub(super) fn run(command: &Command) -> Exit {
     match command {
         Command::Check(source) => with(source.config.as_deref(), summary),
         Command::Print(source) => with(source.config.as_deref(), |loaded| as_toml(&loaded.effective)),
+        Command::Schema => match schema() {
+            Ok(schema) => print(&format!("{schema:#}\n")),
+            Err(problems) => complain(&problems, Exit::Failure),
+        },
         Command::Example => print(Config::example()),
     }
 }

@@ -14,6 +14,18 @@ pub fn print(text: &str) -> Exit {
     }
 }
 
+/// Writes a part of a result that goes on, and says whether anybody still reads.
+///
+/// # Errors
+/// Why it can't be written, where somebody would read.
+pub fn try_print(text: &str) -> io::Result<bool> {
+    match write_all(io::stdout().lock(), text) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
 /// Says on standard error what goes on, for those who wait.
 pub fn remark(text: &str) {
     // Where standard error is closed, nobody waits to be told.

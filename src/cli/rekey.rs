@@ -49,7 +49,7 @@ pub(super) fn run(arguments: &RekeyArguments) -> Exit {
 
 async fn rekey(config: &Config) -> anyhow::Result<Exit> {
     let mut signals = Signals::of_process()?;
-    let store = app::open_store(config, &(Arc::new(SystemClock) as _), StoreMetrics::default()).await?;
+    let store = app::open_embedded(config, &(Arc::new(SystemClock) as _), StoreMetrics::default()).await?;
     let key = store.sealing_key();
     let outdated = store.seals().await?.without(key);
     if outdated > 0 {

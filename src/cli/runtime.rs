@@ -1,5 +1,6 @@
 //! The runtime of a command: one thread; the delivery threads and the store have their own.
 
+use super::client::Failure;
 use super::exit::Exit;
 use super::output::complain;
 
@@ -8,6 +9,9 @@ pub(super) fn block_on(command: impl Future<Output = anyhow::Result<Exit>>) -> E
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     match runtime.map_err(anyhow::Error::from).and_then(|runtime| runtime.block_on(command)) {
         Ok(exit) => exit,
-        Err(error) => complain(error.as_ref(), Exit::Failure),
+        Err(error) => {
+            let exit = error.downcast_ref::<Failure>().map_or(Exit::Failure, Failure::exit);
+            complain(error.as_ref(), exit)
+        }
     }
 }

@@ -12,6 +12,19 @@ pub(super) const TELEMETRY_VARIABLE: &str = "ENTERPRISE_TELEMETRY_ENABLED";
 /// Holds sealing keys. It is no setting: what is in it is shown nowhere and not kept with the settings.
 const SEALING_KEYS_VARIABLE: &str = "SIGNALPOST_SEALING_KEYS";
 
+/// Variables of the commands that call a server, and of `listen`. They are no settings of a server, which may be
+/// started where they are set.
+const COMMAND_VARIABLES: [&str; 8] = [
+    "SIGNALPOST_SERVER",
+    "SIGNALPOST_TOKEN",
+    "SIGNALPOST_TOKEN_FILE",
+    "SIGNALPOST_CA",
+    "SIGNALPOST_CERT",
+    "SIGNALPOST_KEY",
+    "SIGNALPOST_ORGANIZATION",
+    "SIGNALPOST_LISTEN_SECRET",
+];
+
 /// The sealing keys that the environment holds, if it does.
 ///
 /// # Errors
@@ -33,7 +46,7 @@ pub(super) fn read() -> BTreeMap<String, String> {
     std::env::vars_os()
         .map(|(name, value)| (name.to_string_lossy().into_owned(), value))
         .filter(|(name, _)| name.starts_with(PREFIX) || name == TELEMETRY_VARIABLE)
-        .filter(|(name, _)| name != SEALING_KEYS_VARIABLE)
+        .filter(|(name, _)| name != SEALING_KEYS_VARIABLE && !COMMAND_VARIABLES.contains(&name.as_str()))
         .map(|(name, value)| (name, value.to_string_lossy().into_owned()))
         .collect()
 }

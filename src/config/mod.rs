@@ -18,18 +18,20 @@ mod problem;
 mod raw;
 mod reader;
 mod resolved;
+mod store;
 mod units;
 mod validate;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 pub use problem::{Origin, Problem, Problems};
 pub use reader::Effective;
 pub use resolved::{
     AuthConfig, Config, ConnectionLimits, DeliveryConfig, EgressConfig, JwtConfig, KeysConfig, LimitsConfig,
     ListenConfig, LogConfig, LogFormat, OrganizationsConfig, Plans, ReflectionAccess, Scoped, SecretsConfig,
-    StoreConfig, TlsConfig, TracesConfig,
+    SharedStoreConfig, StoreConfig, StoreUrl, TlsConfig, TracesConfig,
 };
 
 use raw::Raw;
@@ -97,6 +99,14 @@ pub fn resolve(
     environment: BTreeMap<String, String>,
 ) -> Result<Loaded, Problems> {
     validate::validate(&Raw::parse(file, environment)?)
+}
+
+/// A length of time as people write it: `250ms`, `30s`, `1h30m`.
+///
+/// # Errors
+/// A sentence that says what would be right.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    units::duration(Duration::ZERO, Duration::MAX)(text)
 }
 
 impl Config {

@@ -45,6 +45,15 @@ impl<'a> Reader<'a> {
         parsed.map_err(|why| self.problem(key, why)).ok()
     }
 
+    /// The value of a key that is nobody's business: it is shown as set or not, and no more.
+    pub(super) fn secret<T>(&mut self, key: &str, parse: impl Fn(&str) -> Result<T, String>) -> Option<T> {
+        let parsed = self.one(key, "", parse);
+        if let Some(effective) = self.effective.last_mut().filter(|last| last.value != "\"\"") {
+            effective.value = show("(hidden)");
+        }
+        parsed
+    }
+
     /// The values of a list; empty by default. Every item that has no meaning is a problem of its own.
     pub(super) fn many<T>(&mut self, key: &str, parse: impl Fn(&str) -> Result<T, String>) -> Option<Vec<T>> {
         let (value, origin) = self.typed(key, || Value::Many(Vec::new()));

@@ -16,6 +16,7 @@ use crate::domain::payload::PayloadLimits;
 use crate::domain::place::Place;
 use crate::domain::plan::Plan;
 use crate::domain::retention::Retention;
+use crate::domain::secret::Secret;
 
 /// Everything that the operator decides.
 #[derive(Debug, Clone, PartialEq)]
@@ -148,15 +149,43 @@ pub enum KeysConfig {
 pub struct StoreConfig {
     /// The folder of the embedded store; default `signalpost-data`.
     pub path: PathBuf,
+    /// The shared store instead of it; default none.
+    pub shared: Option<SharedStoreConfig>,
     /// The store's page cache, in bytes; default 256 MiB.
     pub cache_bytes: u64,
     /// Ingest stops below this much free disk, in bytes; `None`, the default: 1 GiB or 10 % of the disk,
     /// whichever is more.
     pub min_free_bytes: Option<u64>,
-    /// The most events that share one fsync; default 64.
+    /// The most events that share one fsync; default 64, for the shared store 500.
     pub group_events: usize,
     /// The most calls that wait for the writer before callers are told to come back; default 4096.
     pub queue_depth: usize,
+}
+
+/// A PostgreSQL database that replicas share.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SharedStoreConfig {
+    /// Its connection string, or the file that holds it.
+    pub url: StoreUrl,
+    /// Authorities that are trusted besides Mozilla's; default none.
+    pub ca_file: Option<PathBuf>,
+    /// The most connections for reads; default 8.
+    pub connections: usize,
+    /// How long a statement may take; default 10 s.
+    pub statement_timeout: Duration,
+    /// After so long without a sign of life a replica's lanes are taken over; default 10 s.
+    pub lease: Duration,
+    /// How this replica is called; default the name of the machine.
+    pub replica: Option<String>,
+}
+
+/// Where the connection string is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StoreUrl {
+    /// Here.
+    Given(Secret),
+    /// In this file.
+    File(PathBuf),
 }
 
 /// `[delivery]`: how deliveries are made.

@@ -17,16 +17,16 @@ use super::raw::{Raw, TELEMETRY_KEY};
 use super::reader::Reader;
 use super::resolved::{
     Config, DeliveryConfig, EgressConfig, LogConfig, LogFormat, OrganizationsConfig, SecretsConfig,
-    StoreConfig, TracesConfig,
+    TracesConfig,
 };
 use super::units::{
     duration, endpoint, flag, folder, host, network, number, or_word, path, proxy, scoped, size, variable,
 };
-use super::{FILE_VARIABLE, Loaded, limits, listen, plans};
+use super::{FILE_VARIABLE, Loaded, limits, listen, plans, store};
 
 const SECRETS_KEY: &str = "secrets.environment";
-const MIB: u64 = 1 << 20;
-const TIB: u64 = 1 << 40;
+pub(super) const MIB: u64 = 1 << 20;
+pub(super) const TIB: u64 = 1 << 40;
 
 /// The configuration, or all that is wrong with it.
 pub(super) fn validate(raw: &Raw) -> Result<Loaded, Problems> {
@@ -46,7 +46,7 @@ pub(super) fn validate(raw: &Raw) -> Result<Loaded, Problems> {
 
 fn read(reader: &mut Reader<'_>, raw: &Raw) -> Option<Config> {
     let (listen, auth) = listen::listen_and_auth(reader);
-    let store = store(reader);
+    let store = store::store(reader);
     let delivery = delivery(reader);
     let retention = retention(reader);
     let limits = limits::limits(reader);
@@ -71,21 +71,6 @@ fn read(reader: &mut Reader<'_>, raw: &Raw) -> Option<Config> {
         plans: plans?,
         traces: traces?,
         log: log?,
-    })
-}
-
-fn store(reader: &mut Reader<'_>) -> Option<StoreConfig> {
-    let path = reader.one("store.path", "signalpost-data", path);
-    let cache = reader.one("store.cache", "256MiB", size(MIB, TIB));
-    let min_free = reader.one("store.min_free", "auto", or_word("auto", size(0, 1024 * TIB)));
-    let group_events = reader.one("store.group_events", "64", number(1, 1000));
-    let queue_depth = reader.one("store.queue_depth", "4096", number(1, 1_000_000));
-    Some(StoreConfig {
-        path: path?,
-        cache_bytes: cache?,
-        min_free_bytes: min_free?,
-        group_events: group_events?,
-        queue_depth: queue_depth?,
     })
 }
 

@@ -293,6 +293,9 @@ impl From<StoreError> for Error {
             StoreError::ReplayRunning(running) => Self::ReplayRunning { running },
             StoreError::Full { free_bytes, needed_bytes } => Self::StoreFull { free_bytes, needed_bytes },
             StoreError::Unavailable(detail) | StoreError::CannotOpen(detail) => Self::Unavailable { detail },
+            error @ (StoreError::RoutedByOldDirectory | StoreError::LeaseLost) => {
+                Self::Unavailable { detail: error.to_string() }
+            }
             StoreError::Erasing => Self::being_deleted("this organization"),
             error @ (StoreError::NotFound
             | StoreError::AlreadyExists

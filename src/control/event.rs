@@ -19,7 +19,12 @@ use crate::domain::settings::Guarantee;
 use crate::domain::time::Timestamp;
 use crate::domain::trace::TraceContext;
 use crate::spans::{Span, SpanKind};
+use crate::store::StoreError;
 use crate::store::directory::OrganizationDestinations;
+
+/// How often events are routed again where destinations change all the time.
+const ROUTED_AGAIN: usize = 8;
+const REROUTE_RETRY_AFTER: Duration = Duration::from_millis(200);
 
 /// What became of an event that was accepted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -79,11 +84,12 @@ impl Control {
         let organization = self.known(&id)?;
         let plan = self.settings.plan_of(organization.as_deref());
         let begun = Begun::now(&self.clock, &drafts);
+        let version = self.directory().version();
         let prepared = self.prepare(&id, plan, drafts);
         if organization.is_none() && prepared.iter().any(Result::is_ok) {
             self.used(Act::new(caller, Action::Emit), &id).await?;
         }
-        self.accept(prepared, &begun).await
+        self.accept(&id, (prepared, version), &begun).await
     }
 
     fn check_batch_size(&self, size: usize) -> Result<(), Error> {
@@ -117,6 +123,29 @@ impl Control {
         drafts.into_iter().map(prepare_one).collect()
     }
 
+    /// Hands the events to the store. Where destinations were changed by another replica in between, the events are
+    /// routed again, by what is there now.
+    async fn accept_routed(
+        &self,
+        id: &OrganizationId,
+        mut events: Vec<NewEvent>,
+        mut version: u64,
+    ) -> Result<Vec<Acceptance>, Error> {
+        for _ in 0..ROUTED_AGAIN {
+            match self.store.accept_routed(events.clone(), version).await {
+                Err(StoreError::RoutedByOldDirectory) => {}
+                answered => return Ok(answered?),
+            }
+            version = self.directory().version();
+            let destinations = self.directory().destinations(id);
+            for event in &mut events {
+                event.routes.clear();
+                self.route(event, &destinations)?;
+            }
+        }
+        Err(Error::Busy { retry_after: REROUTE_RETRY_AFTER })
+    }
+
     /// Routes an event to each destination that wants it. A paused one keeps it; a disabled one gets none.
     fn route(&self, event: &mut NewEvent, destinations: &OrganizationDestinations) -> Result<(), Error> {
         for entry in destinations.iter() {
@@ -133,7 +162,8 @@ impl Control {
 
     async fn accept(
         &self,
-        prepared: Vec<Result<NewEvent, Error>>,
+        id: &OrganizationId,
+        (prepared, version): (Vec<Result<NewEvent, Error>>, u64),
         begun: &Begun,
     ) -> Result<Vec<Result<Accepted, Error>>, Error> {
         let mut events = Vec::with_capacity(prepared.len());
@@ -148,7 +178,7 @@ impl Control {
         if events.is_empty() {
             return Ok(slots.into_iter().filter_map(Result::err).map(Err).collect());
         }
-        let answers = self.store.accept(events).await?;
+        let answers = self.accept_routed(id, events, version).await?;
         self.measure(&answers);
         self.tell(&answers, begun);
         let mut answers = answers.into_iter();

@@ -8,6 +8,7 @@
 //! Whatever belongs to another organization is answered exactly like what does not exist.
 
 pub mod audit;
+pub mod backup;
 pub mod dead_letter;
 pub mod delivery;
 pub mod denials;

@@ -48,7 +48,7 @@ pub enum DeliveryState {
 pub enum EndReason {
     /// The last attempt that the retry policy allows failed.
     AttemptsExhausted,
-    /// The next attempt would begin after the policy's give-up time.
+    /// The policy's give-up time has passed, or would before the next attempt.
     GaveUp,
     /// The receiver answered with a status that is final.
     FinalStatus,
@@ -109,7 +109,7 @@ impl EndReason {
     pub const fn as_sentence(self) -> &'static str {
         match self {
             EndReason::AttemptsExhausted => "all attempts that the retry policy allows have failed",
-            EndReason::GaveUp => "the next attempt would begin after the retry policy's give-up time",
+            EndReason::GaveUp => "no attempt may begin after the retry policy's give-up time",
             EndReason::FinalStatus => "the receiver answered with a status that ends the delivery",
             EndReason::TooOld => "older than the destination's discard time",
             EndReason::Lossy => "dropped while the receiver was failing, as the lossy setting asks",

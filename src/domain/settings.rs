@@ -37,7 +37,7 @@ pub struct RetryPolicy {
     pub schedule: RetrySchedule,
     /// Attempts in all, the first one included; `None`: as many as the schedule or the times allow.
     pub max_attempts: Option<u32>,
-    /// No attempt begins later than this after the start of the cycle.
+    /// A cycle lasts no longer than this: what has not succeeded by then ends, also while it waits.
     pub give_up_after: Option<Duration>,
     /// The largest share of a delay that is added at random, 0.0 to 1.0; it only ever makes later.
     pub jitter: f64,

@@ -163,7 +163,9 @@ fn what_is_held_grows_too_old_as_ever() {
         lane.finished(vec![(item, None)], failed(after(100)));
     }
     assert_eq!(lane.step(after(100)), Step::WaitUntil(after(2003)));
-    assert!(matches!(lane.step(after(2003)), Step::Discard(items, EndReason::TooOld) if items.len() == 1));
+    assert!(
+        matches!(lane.step(after(2003)), Step::End(items, Ending::Discard(EndReason::TooOld)) if items.len() == 1)
+    );
 }
 
 #[test]

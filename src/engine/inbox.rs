@@ -14,7 +14,7 @@ use crate::domain::id::{DeliveryId, DestinationId, EventKey};
 use crate::domain::settings::Guarantee;
 use crate::engine::item::Item;
 use crate::engine::memory::Memory;
-use crate::store::DueEntry;
+use crate::store::{DueEntry, LostLanes};
 
 /// From so many handed-over deliveries on, only their keys are kept.
 const HANDED_OVER_MAX: usize = 16_384;
@@ -30,6 +30,10 @@ pub enum News {
     Ended(DeliveryId),
     /// A destination was created, changed or deleted.
     DestinationChanged(DestinationId),
+    /// The lane of this destination is ours from here on, and something waits for it in the store.
+    LaneGained(DestinationId),
+    /// Some lanes are not ours any more.
+    LanesLost(LostLanes),
 }
 
 #[derive(Debug, Default)]

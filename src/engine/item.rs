@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::domain::delivery::{Cycle, CycleCause};
 use crate::domain::event::Event;
 use crate::domain::id::EventKey;
-use crate::domain::settings::Guarantee;
+use crate::domain::settings::{EffectivePolicy, Guarantee};
 use crate::engine::memory::{Kept, Memory};
 use crate::store::{DueEntry, Stage};
 
@@ -78,6 +78,13 @@ impl Item {
             attempt_count: entry.attempt_count,
             cycle: entry.cycle,
         }
+    }
+
+    /// What it is promised now. What waits in the store ends as the destination's guarantee is at that time; what
+    /// never did has no dead letter.
+    #[must_use]
+    pub fn guarantee_in(&self, policy: &EffectivePolicy) -> Guarantee {
+        if self.stage == Stage::InMemory { self.guarantee } else { policy.guarantee }
     }
 
     /// Keeps only the key, if the store has the data.

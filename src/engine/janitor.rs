@@ -1,5 +1,5 @@
-//! The janitor: removes what is too old or one too many, secrets that no longer sign among it, tells of dead letters before they expire, and erases
-//! organizations.
+//! The janitor: removes what is too old or one too many, secrets that no longer sign among it, ends what has waited
+//! too long beyond the windows, tells of dead letters before they expire, and erases organizations.
 //!
 //! It works in small steps behind everybody else: it pauses after each step, and longer when the store is busy. What it has not done when the process stops, the next one does.
 
@@ -14,12 +14,13 @@ use crate::domain::id::OrganizationId;
 use crate::engine::announce::routed;
 pub use crate::engine::keeping::JanitorOptions;
 use crate::engine::notices::{Notice, Notices};
+use crate::engine::overdue::end_overdue;
 use crate::engine::rotations::end_rotations;
 use crate::store::retention::{Cuts, SweepFrom, Swept};
 use crate::store::{Store, StoreError};
 
 /// How many events or records go in one step.
-const BUDGET: usize = 128;
+pub(super) const BUDGET: usize = 128;
 /// The pause after a step is this part of what the step took: mostly waiting for others, so that what is removed
 /// keeps up with what is accepted, however much that is.
 const PAUSE_PART: u32 = 4;
@@ -76,6 +77,10 @@ impl Janitor {
     async fn work(&mut self) {
         let (mut next_pass, mut next_rotations) = (Instant::now(), Instant::now());
         loop {
+            if !self.store.leads() {
+                tokio::time::sleep(LOOK_EVERY).await;
+                continue;
+            }
             for id in self.store.directory().erasing() {
                 self.erase(&id).await;
             }
@@ -96,6 +101,7 @@ impl Janitor {
 
     /// Looks at everything once.
     async fn pass(&mut self) {
+        end_overdue(&*self.store, &self.clock).await;
         let now = self.clock.now();
         let cuts = self.options.cuts(self.store.directory(), now, self.notices.cut(now));
         let cuts = Arc::new(cuts);
@@ -266,7 +272,7 @@ fn add(total: &mut Swept, swept: &Swept) {
     total.replays += swept.replays;
 }
 
-fn note(error: &StoreError, what: &str) {
+pub(super) fn note(error: &StoreError, what: &str) {
     match error {
         // Ingest comes first.
         StoreError::Busy => tracing::debug!("{what}: the store is busy"),
@@ -274,7 +280,7 @@ fn note(error: &StoreError, what: &str) {
     }
 }
 
-async fn pause_after(begun: Instant) {
+pub(super) async fn pause_after(begun: Instant) {
     tokio::time::sleep((begun.elapsed() / PAUSE_PART).clamp(PAUSE.0, PAUSE.1)).await;
 }
 

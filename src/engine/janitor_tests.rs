@@ -10,10 +10,11 @@ use crate::domain::organization::Organization;
 use crate::domain::payload::Payload;
 use crate::domain::retention::Retention;
 use crate::domain::secret::{RetiringSecret, Secret, SecretSource, SigningSecrets};
-use crate::domain::settings::Guarantee;
+use crate::domain::settings::{DeliverySettings, Guarantee, RetryPolicy};
 use crate::domain::time::Timestamp;
 use crate::engine::keeping::EARLIEST;
 use crate::store::conformance::destination;
+use crate::store::directory::LaneStatus;
 use crate::store::memory::MemoryStore;
 use crate::store::{
     DeliveryStore, DestinationStore, EventStore, OrganizationStore, RetentionStore, Settlement, Stage,
@@ -232,6 +233,31 @@ async fn more_than_may_be_stored_goes_oldest_first_and_what_waits_stays() {
     assert!(first_left > 100 && left[first_left..].iter().all(|is_left| *is_left));
     let early = house.store.footprint().removed_early.unwrap();
     assert!(early.accepted < house.clock.now() - EARLIEST);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_waits_beyond_a_window_is_given_up_and_what_is_in_one_is_left_to_its_lane() {
+    for more_in_store in [true, false] {
+        let house = House::with(Retention::default(), &[]);
+        let retry = crate::contract::defaults(Contract::Workspace).retry.clone();
+        let retry = RetryPolicy { give_up_after: Some(HOUR), ..retry };
+        let mut waits_at = destination(1);
+        waits_at.contract = Contract::Workspace;
+        waits_at.settings = DeliverySettings { retry: Some(retry), ..DeliverySettings::default() };
+        let organization = waits_at.organization_id.to_string();
+        let created = house.store.create_destination(waits_at, None).await.unwrap();
+        let entry = house.store.directory().destination(created.id).unwrap();
+        entry.status.set_lane(LaneStatus { more_in_store, ..LaneStatus::default() });
+        let event = house.event(&organization).await;
+        let id = house.settle(&event, DeliveryState::Waiting { due: START + DAY * 9 }).await;
+        tokio::time::sleep(HOUR - Duration::from_secs(1)).await;
+        assert_eq!(house.kind(id).await, Some(StateKind::Waiting));
+        tokio::time::sleep(HOUR / 2).await;
+        let expected = if more_in_store { StateKind::DeadLettered } else { StateKind::Waiting };
+        assert_eq!(house.kind(id).await, Some(expected));
+        let letters = house.store.backlog(created.id, 9).await.unwrap().dead_letters;
+        assert_eq!(letters, usize::from(more_in_store));
+    }
 }
 
 #[tokio::test(start_paused = true)]

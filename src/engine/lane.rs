@@ -13,9 +13,9 @@ use crate::domain::settings::EffectivePolicy;
 use crate::domain::time::Timestamp;
 use crate::engine::gate::{Ended, Gate, Past};
 use crate::engine::item::Item;
-use crate::engine::pick::{Passage, Pick};
+use crate::engine::pick::{Passage, Pick, Turns};
 use crate::engine::window::{Wanted, Window};
-use crate::policy::retry::discard_at;
+use crate::policy::retry::{Ending, ends_waiting};
 use crate::policy::standing::Standing;
 use crate::store::directory::LaneStatus;
 use crate::store::{DueEntry, Page, Stage};
@@ -25,8 +25,8 @@ use crate::store::{DueEntry, Page, Stage};
 pub enum Step {
     /// Send these in one request.
     Attempt(Vec<Item>),
-    /// Record these as discarded; no request.
-    Discard(Vec<Item>, EndReason),
+    /// Record these as ended so; no request.
+    End(Vec<Item>, Ending),
     /// Read a page from the store.
     Load(Wanted),
     /// Nothing before this moment.
@@ -61,7 +61,7 @@ pub struct Lane {
     next_start: Timestamp,
     /// The store could not answer; it is asked again no earlier.
     next_load: Timestamp,
-    prefer_due: bool,
+    turns: Turns,
     /// While the process stops: the latest start of a last request with what gathers for the next one.
     last_start: Option<Timestamp>,
 }
@@ -80,7 +80,7 @@ impl Lane {
             window: Window::new(window, backlog),
             refused: Vec::new(),
             next_load: never,
-            prefer_due: false,
+            turns: Turns::default(),
             last_start: None,
         }
     }
@@ -224,16 +224,17 @@ impl Lane {
 
     fn decide(&mut self, now: Timestamp) -> Step {
         if !self.refused.is_empty() {
-            return Step::Discard(std::mem::take(&mut self.refused), EndReason::WindowFull);
+            let refused = std::mem::take(&mut self.refused);
+            return Step::End(refused, Ending::Discard(EndReason::WindowFull));
         }
         if self.hold == Hold::Closed {
             return self.discard_everything(now);
         }
-        if let Some(step) = self.discard_overdue(now).or_else(|| self.read_on(now)) {
+        if let Some(step) = self.end_overdue(now).or_else(|| self.read_on(now)) {
             return step;
         }
         match self.hold {
-            Hold::Held | Hold::Closed => self.wait_for_discard(),
+            Hold::Held | Hold::Closed => self.wait_for_ending(),
             Hold::Open if now < self.next_start => self.wait_or(self.next_start),
             Hold::Open => self.send(now),
             Hold::Flushing if self.has_alone() => self.flush_alone(now),
@@ -243,7 +244,7 @@ impl Lane {
 
     fn send(&mut self, now: Timestamp) -> Step {
         if self.is_blind(now) || self.gate.is_full(&self.policy) {
-            return self.wait_for_discard();
+            return self.wait_for_ending();
         }
         let passage = match self.gate.passage(&self.policy, &self.window, now) {
             Ok(passage) => passage,
@@ -255,17 +256,17 @@ impl Lane {
     /// Sends what is in memory alone, whatever throttle and circuit say: there is no later.
     fn flush_alone(&mut self, now: Timestamp) -> Step {
         if self.gate.is_full(&self.policy) {
-            return self.wait_for_discard();
+            return self.wait_for_ending();
         }
-        self.attempt(now, Passage::Everything, true).unwrap_or_else(|| self.wait_for_discard())
+        self.attempt(now, Passage::Everything, true).unwrap_or_else(|| self.wait_for_ending())
     }
 
     /// Sends what has gathered for the next request, as ever: after the throttle, in order, if the circuit
     /// is not open. Whatever does not fit into that waits in the store for the next start.
     fn flush_gathered(&mut self, now: Timestamp) -> Step {
-        let Some(last_start) = self.last_start else { return self.wait_for_discard() };
+        let Some(last_start) = self.last_start else { return self.wait_for_ending() };
         if self.gate.is_full(&self.policy) {
-            return self.wait_for_discard();
+            return self.wait_for_ending();
         }
         if now < self.next_start && self.next_start <= last_start {
             return self.wait_or(self.next_start);
@@ -277,7 +278,7 @@ impl Lane {
             Ok(Passage::Everything) if may_send => self.attempt(now, Passage::Everything, false),
             _ => None,
         };
-        attempt.unwrap_or_else(|| self.wait_for_discard())
+        attempt.unwrap_or_else(|| self.wait_for_ending())
     }
 
     /// An ordered lane must know its oldest before it sends any.
@@ -289,7 +290,7 @@ impl Lane {
 
     fn attempt(&mut self, now: Timestamp, passage: Passage, alone: bool) -> Option<Step> {
         let pick = Pick { policy: &self.policy, now, passage, flushing: alone };
-        let batch = pick.take(&mut self.window, &mut self.prefer_due);
+        let batch = pick.take(&mut self.window, &mut self.turns);
         if batch.is_empty() {
             return None;
         }
@@ -309,29 +310,32 @@ impl Lane {
             let wanted = if now < self.next_load { None } else { self.window.read_on() };
             return wanted.map_or(Step::Idle, Step::Load);
         }
-        self.discard(items, EndReason::DestinationDeleted)
+        self.end(items, Ending::Discard(EndReason::DestinationDeleted))
     }
 
-    fn discard_overdue(&mut self, now: Timestamp) -> Option<Step> {
-        self.next_discard().filter(|limit| now >= *limit)?;
+    /// What has come to its end while it waited: too old, or beyond the time after which it is given up. Nothing
+    /// stops that clock, neither a pause nor an open circuit.
+    fn end_overdue(&mut self, now: Timestamp) -> Option<Step> {
+        let (_, ending) = self.next_ending().filter(|(at, _)| now >= *at)?;
         let policy = Arc::clone(&self.policy);
-        let overdue = |item: &Item| discard_at(&policy, item.key.made_at()).is_some_and(|limit| now >= limit);
+        let overdue =
+            |item: &Item| ending_of(&policy, item).is_some_and(|(at, other)| now >= at && other == ending);
         let items = self.window.take_all(overdue, true);
-        (!items.is_empty()).then(|| self.discard(items, EndReason::TooOld))
+        (!items.is_empty()).then(|| self.end(items, ending))
     }
 
-    fn discard(&mut self, items: Vec<Item>, reason: EndReason) -> Step {
+    fn end(&mut self, items: Vec<Item>, ending: Ending) -> Step {
         for item in &items {
             self.window.note_unsettled(item);
         }
-        Step::Discard(items, reason)
+        Step::End(items, ending)
     }
 
-    /// A held lane reads on, too, where deliveries can grow too old: they are discarded while they wait.
+    /// A held lane reads on, too, where deliveries can come to their end while they wait.
     fn read_on(&mut self, now: Timestamp) -> Option<Step> {
         let wanted = match self.hold {
             Hold::Open => now >= self.next_start || self.window.is_empty(),
-            Hold::Held => self.policy.discard_after.is_some(),
+            Hold::Held => ends_by_time(&self.policy),
             Hold::Flushing | Hold::Closed => false,
         };
         if wanted && now >= self.next_load { self.window.read_on().map(Step::Load) } else { None }
@@ -343,21 +347,24 @@ impl Lane {
         due.into_iter()
             .chain(probe)
             .min()
-            .map_or_else(|| self.wait_for_discard(), |moment| self.wait_or(moment))
+            .map_or_else(|| self.wait_for_ending(), |moment| self.wait_or(moment))
     }
 
     fn wait_or(&self, moment: Timestamp) -> Step {
-        Step::WaitUntil(self.next_discard().map_or(moment, |limit| limit.min(moment)))
+        Step::WaitUntil(self.next_ending().map_or(moment, |(at, _)| at.min(moment)))
     }
 
-    fn wait_for_discard(&self) -> Step {
-        self.next_discard().map_or(Step::Idle, Step::WaitUntil)
+    fn wait_for_ending(&self) -> Step {
+        self.next_ending().map_or(Step::Idle, |(at, _)| Step::WaitUntil(at))
     }
 
-    /// When the oldest delivery in memory grows too old.
-    fn next_discard(&self) -> Option<Timestamp> {
-        self.policy.discard_after?;
-        discard_at(&self.policy, self.window.oldest()?.made_at())
+    /// When and how a delivery in memory comes to its end next, if it goes on waiting.
+    fn next_ending(&self) -> Option<(Timestamp, Ending)> {
+        if !ends_by_time(&self.policy) {
+            return None;
+        }
+        let endings = self.window.candidates().filter_map(|item| ending_of(&self.policy, item));
+        endings.min_by_key(|(at, _)| *at)
     }
 
     // === What it is like ===
@@ -445,6 +452,14 @@ impl Lane {
         items.extend(self.window.take_alone());
         items
     }
+}
+
+fn ends_by_time(policy: &EffectivePolicy) -> bool {
+    policy.discard_after.is_some() || policy.retry.give_up_after.is_some()
+}
+
+fn ending_of(policy: &EffectivePolicy, item: &Item) -> Option<(Timestamp, Ending)> {
+    ends_waiting(policy, item.guarantee_in(policy), item.cycle, item.key.made_at())
 }
 
 #[cfg(test)]

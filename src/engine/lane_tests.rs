@@ -200,10 +200,51 @@ fn a_delivery_that_grows_too_old_while_it_waits_is_discarded_also_when_held() {
     lane.set_hold(Hold::Held);
     let limit = after(300_000);
     assert_eq!(lane.step(after(10)), Step::WaitUntil(limit));
-    let Step::Discard(items, EndReason::TooOld) = lane.step(limit) else { panic!("a discard was expected") };
+    let Step::End(items, Ending::Discard(EndReason::TooOld)) = lane.step(limit) else {
+        panic!("a discard was expected")
+    };
     assert_eq!(items.len(), 1);
     lane.settled(&keys(1));
     assert!(lane.is_idle(limit));
+}
+
+#[test]
+fn a_delivery_that_is_given_up_while_it_waits_is_a_dead_letter_also_when_held_or_behind_an_open_circuit() {
+    for (hold, opens_after) in [(Hold::Held, 1000), (Hold::Open, 1)] {
+        let mut policy = policy();
+        policy.retry.give_up_after = Some(Duration::from_secs(2));
+        let past = Past { opens_after, failures: 3, ..PROVEN };
+        let mut lane = Lane::new(Arc::new(policy), Hold::Open, 100, false, past);
+        let keys = keys(3);
+        for key in &keys[..2] {
+            lane.accepted(item(*key, Guarantee::AtLeastOnce));
+        }
+        lane.set_hold(hold);
+        if opens_after == 1 {
+            let items = attempt_items(lane.step(after(10)));
+            lane.finished(items.into_iter().map(|item| (item, Some(after(900_000)))).collect(), FAILED);
+        }
+        // A replay of an older one began later and counts from there.
+        lane.requeued(DueEntry {
+            cycle: Cycle { cause: CycleCause::Replay, started_at: after(500), attempts: 0 },
+            ..entry(keys[2], after(500))
+        });
+        let mut ended = Vec::new();
+        for _ in 0..8 {
+            match lane.step(after(2001)) {
+                Step::End(items, Ending::DeadLetter(EndReason::GaveUp)) => {
+                    ended.extend(items.into_iter().map(|item| item.key));
+                }
+                Step::WaitUntil(moment) => {
+                    assert!(moment <= after(2500), "{hold:?}: the timer is that of the next end: {moment:?}");
+                    break;
+                }
+                Step::Attempt(_) | Step::Idle | Step::Load(_) | Step::End(..) => break,
+            }
+        }
+        ended.sort();
+        assert_eq!(ended, keys[..2], "{hold:?}");
+    }
 }
 
 #[test]
@@ -214,11 +255,13 @@ fn a_closed_lane_discards_all_that_waits_in_memory_and_in_the_store() {
         lane.accepted(item(*key, Guarantee::AtLeastOnce));
     }
     lane.set_hold(Hold::Closed);
-    let Step::Discard(items, EndReason::DestinationDeleted) = lane.step(after(10)) else { panic!("discard") };
+    let Step::End(items, Ending::Discard(EndReason::DestinationDeleted)) = lane.step(after(10)) else {
+        panic!("discard")
+    };
     assert_eq!(items.len(), 2);
     assert_eq!(lane.step(after(10)), Step::Load(Wanted::Fresh(Some(keys[1]), 2)));
     lane.loaded_fresh(Page { rows: vec![item(keys[2], Guarantee::AtLeastOnce)], more: false });
-    assert!(matches!(lane.step(after(10)), Step::Discard(items, _) if items.len() == 1));
+    assert!(matches!(lane.step(after(10)), Step::End(items, _) if items.len() == 1));
     lane.settled(&keys);
     assert!(lane.is_idle(after(20)));
 }
@@ -230,7 +273,9 @@ fn a_best_effort_delivery_that_finds_the_window_full_is_put_on_record() {
     for key in &keys {
         lane.accepted(item(*key, Guarantee::BestEffort));
     }
-    let Step::Discard(items, EndReason::WindowFull) = lane.step(after(10)) else { panic!("discard") };
+    let Step::End(items, Ending::Discard(EndReason::WindowFull)) = lane.step(after(10)) else {
+        panic!("discard")
+    };
     assert_eq!(items[0].key, keys[1]);
 }
 
@@ -318,7 +363,7 @@ fn a_resend_that_comes_during_an_attempt_counts_if_the_attempt_fails_and_only_th
 }
 
 #[test]
-fn first_attempts_and_retries_take_turns() {
+fn first_attempts_go_first_and_every_fourth_is_a_retry() {
     let mut lane = lane(|p| p.max_concurrency = 64, 100);
     let keys = keys(8);
     for key in &keys[..4] {
@@ -333,7 +378,7 @@ fn first_attempts_and_retries_take_turns() {
         order.extend(items.iter().map(|item| item.key));
         lane.finished(items.into_iter().map(|item| (item, None)).collect(), OK);
     }
-    assert_eq!(order, [keys[4], keys[0], keys[5], keys[1]]);
+    assert_eq!(order, [keys[4], keys[5], keys[6], keys[0]]);
 }
 
 #[test]
@@ -618,7 +663,7 @@ impl Model {
                 self.now = moment;
             }
             Step::WaitUntil(_) | Step::Idle => {}
-            Step::Discard(items, reason) => panic!("{items:?} were discarded: {reason:?}"),
+            Step::End(items, reason) => panic!("{items:?} were ended: {reason:?}"),
         }
     }
 }

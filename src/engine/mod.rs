@@ -18,6 +18,7 @@ mod announce;
 mod caught;
 mod disable;
 mod doorway;
+mod ending;
 pub mod gate;
 pub mod hosts;
 pub mod inbox;
@@ -28,6 +29,7 @@ pub mod lane;
 pub mod ledger;
 pub mod memory;
 mod notices;
+mod overdue;
 pub mod pick;
 pub mod replayer;
 pub mod room;
@@ -48,7 +50,7 @@ use tokio::sync::{Notify, oneshot};
 use crate::clock::SharedClock;
 use crate::domain::event::Event;
 use crate::domain::id::{DeliveryId, DestinationId, ReplayId};
-use crate::store::{CommitListener, DueEntry, Store};
+use crate::store::{CommitListener, DueEntry, LostLanes, Store};
 use crate::transport::courier::Courier;
 use inbox::{Inbox, News};
 use memory::Memory;
@@ -212,6 +214,21 @@ impl CommitListener for Listener {
 
     fn replay_changed(&self, _id: ReplayId) {
         self.replays.notify_one();
+    }
+
+    fn lanes_gained(&self, ids: &[DestinationId]) {
+        for id in ids {
+            self.add(*id, News::LaneGained(*id));
+        }
+        // Whoever leads steps the replays.
+        self.replays.notify_one();
+    }
+
+    fn lanes_lost(&self, lost: &LostLanes) {
+        for inbox in self.inboxes.iter() {
+            inbox.add(News::LanesLost(lost.clone()));
+            inbox.ring();
+        }
     }
 }
 

@@ -34,18 +34,18 @@ pub struct Pick<'a> {
 impl Pick<'_> {
     /// Takes the deliveries of the next request out of the window; none if nothing may be sent now.
     ///
-    /// Retries and first attempts take turns, so that neither can starve the other: `prefer_due` says
-    /// whose turn it is.
-    pub fn take(&self, window: &mut Window, prefer_due: &mut bool) -> Vec<Item> {
+    /// First attempts go first, so that none waits behind a storm of retries, and every fourth place is a retry's,
+    /// so that those come forward, too. What was picked goes out in order of age.
+    pub fn take(&self, window: &mut Window, turns: &mut Turns) -> Vec<Item> {
         let max_events = usize::try_from(self.policy.max_batch_events).unwrap_or(1).max(1);
         let max_bytes = usize::try_from(self.policy.max_batch_bytes).unwrap_or(usize::MAX);
         let mut batch: Vec<Item> = Vec::new();
         let mut bytes = 0_usize;
         while batch.len() < max_events {
             let room = if batch.is_empty() { usize::MAX } else { max_bytes.saturating_sub(bytes) };
-            let choice = self.choose(window, !batch.is_empty(), *prefer_due);
+            let choice = self.choose(window, !batch.is_empty(), turns.is_for_retries());
             let Some((choice, _)) = choice.filter(|(_, bytes)| *bytes <= room) else { break };
-            *prefer_due = matches!(choice, Choice::Fresh(_));
+            turns.note(matches!(choice, Choice::Fresh(_)));
             let taken = match choice {
                 Choice::Fresh(place) => window.take_fresh(place),
                 Choice::Due(position) => window.take_due(position),
@@ -54,11 +54,12 @@ impl Pick<'_> {
             bytes = bytes.saturating_add(item.bytes());
             batch.push(item);
         }
+        batch.sort_by_key(|item| item.key);
         batch
     }
 
     /// The next delivery, and how many bytes it has.
-    fn choose(&self, window: &Window, batch_begun: bool, prefer_due: bool) -> Option<(Choice, usize)> {
+    fn choose(&self, window: &Window, batch_begun: bool, retries_turn: bool) -> Option<(Choice, usize)> {
         let mine = |item: &Item| !self.flushing || item.stage == Stage::InMemory;
         // At a stop a retry in memory is due at once: there is no later.
         let is_due = |at: Timestamp| at <= self.now || self.flushing;
@@ -68,12 +69,12 @@ impl Pick<'_> {
             _ => window.find_due(|at, item| mine(item) && (is_due(at) || ordered)),
         };
         let fresh = window.find_fresh(|item| mine(item) && self.passage == Passage::Everything);
-        let take_turns = !(ordered || batch_begun || prefer_due);
+        let retry_first = ordered || retries_turn;
         match (due, fresh) {
             (Some((position, item)), None) => {
                 is_due(position.0).then_some((Choice::Due(position), item.bytes()))
             }
-            (Some((position, item)), Some(_)) if !take_turns => {
+            (Some((position, item)), Some(_)) if retry_first => {
                 is_due(position.0).then_some((Choice::Due(position), item.bytes()))
             }
             (_, Some((place, item))) => Some((Choice::Fresh(place), item.bytes())),
@@ -82,9 +83,63 @@ impl Pick<'_> {
     }
 }
 
+/// After so many first attempts in a row it is a retry's turn, if one is due.
+const FIRST_ATTEMPTS_IN_A_ROW: u32 = 3;
+
+/// Whose turn it is, first attempts or retries.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Turns {
+    /// First attempts since the last retry.
+    first_attempts: u32,
+}
+
+impl Turns {
+    /// Whether a retry that is due goes before a first attempt.
+    #[must_use]
+    pub const fn is_for_retries(self) -> bool {
+        self.first_attempts >= FIRST_ATTEMPTS_IN_A_ROW
+    }
+
+    /// One was picked.
+    pub const fn note(&mut self, is_first_attempt: bool) {
+        self.first_attempts = if is_first_attempt { self.first_attempts.saturating_add(1) } else { 0 };
+    }
+}
+
 /// Where a delivery waits in the window.
 #[derive(Debug, Clone, Copy)]
 enum Choice {
     Fresh(usize),
     Due(Position),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn first_attempts_go_first_and_retries_have_a_quarter_of_the_places_where_both_wait() {
+        // What waits (first attempts, retries), and the order in which they go.
+        for (first_attempts, retries, expected) in [
+            (8, 0, "ffffffff"),
+            (0, 4, "rrrr"),
+            (9, 3, "fffrfffrfffr"),
+            (1, 3, "frrr"),
+            (4, 9, "fffrfrrrrrrrr"),
+        ] {
+            let (mut left, mut turns, mut order) =
+                ((first_attempts, retries), Turns::default(), String::new());
+            while left != (0, 0) {
+                let is_first = left.1 == 0 || (left.0 > 0 && !turns.is_for_retries());
+                turns.note(is_first);
+                if is_first {
+                    left.0 -= 1
+                } else {
+                    left.1 -= 1
+                }
+                order.push(if is_first { 'f' } else { 'r' });
+            }
+            assert_eq!(order, expected);
+        }
+    }
 }

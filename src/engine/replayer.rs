@@ -25,6 +25,8 @@ use crate::store::{CoverPage, CoverQuery, ReplayAction, ReplayStep, Store, Store
 const COUNT_PAGE: usize = 5000;
 /// How long a replay waits after the store could not do its step.
 const STORE_RETRY: Duration = Duration::from_secs(1);
+/// How soon a replica that does not lead looks whether it does.
+const LOOK_AGAIN: Duration = Duration::from_secs(2);
 /// The loop looks at its timers at least this often, so that a clock that was set is noticed.
 const LONGEST_SLEEP: Duration = Duration::from_secs(60);
 
@@ -124,6 +126,12 @@ impl Replayer {
 
     /// Finds out which replays run.
     async fn look_up(&mut self) -> Duration {
+        if !self.store.leads() {
+            // Whoever leads hears of the same changes.
+            self.courses.clear();
+            self.unread = true;
+            return LOOK_AGAIN;
+        }
         let now = self.clock.now();
         let running = match self.store.running_replays().await {
             Ok(running) => running,
@@ -153,7 +161,7 @@ impl Replayer {
 
     /// Lets each replay do one step, if it may.
     async fn take_turns(&mut self, stop: &CancellationToken) -> Duration {
-        if self.unread {
+        if self.unread || !self.store.leads() {
             return self.look_up().await;
         }
         let ids: Vec<ReplayId> = self.courses.keys().copied().collect();

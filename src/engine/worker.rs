@@ -14,7 +14,7 @@ use crate::engine::caught::caught;
 use crate::engine::item::Item;
 use crate::policy::host_rate::HostKey;
 use crate::policy::retry::{Facts, Verdict, judge};
-use crate::store::{Settlement, Stage, Store, StoreError};
+use crate::store::{Settlement, Store, StoreError};
 use crate::transport::courier::{Courier, Order};
 use crate::transport::turn::{HeldBack, Turn};
 
@@ -61,6 +61,7 @@ impl Worker {
             Ok(split) => split,
             Err(failed) => return Err(failed),
         };
+        let (items, beyond) = within_bytes(items, policy);
         let Some(first) = items.first() else {
             return Ok(Attempted { gone, ..Attempted::default() });
         };
@@ -70,7 +71,7 @@ impl Worker {
             Err(HeldBack { until, .. }) => {
                 return Ok(Attempted {
                     gone,
-                    spared: items,
+                    spared: items.into_iter().chain(beyond).collect(),
                     spared_until: Some(until),
                     ..Attempted::default()
                 });
@@ -81,12 +82,13 @@ impl Worker {
         let order = Order { destination, policy, events: &events, number, trigger: trigger_of(first.cycle) };
         let attempt = self.make(turn, order).await;
         // An ordered lane sends nothing past an event that can't be sent.
-        let (items, spared) = match &attempt.outcome {
+        let (items, mut spared) = match &attempt.outcome {
             Outcome::NotSent { refusal: Refusal::NotRenderable | Refusal::Fault, .. } if !policy.ordered => {
                 self.single_out(order, items)
             }
             _ => (items, Vec::new()),
         };
+        spared.extend(beyond);
         Ok(Attempted { items, gone, spared, spared_until: None, attempt: Some(attempt) })
     }
 
@@ -165,6 +167,20 @@ impl Worker {
     }
 }
 
+/// What fits into one request, and the rest: how large some of it is shows only when it was read.
+fn within_bytes(items: Vec<Item>, policy: &EffectivePolicy) -> (Vec<Item>, Vec<Item>) {
+    let most = usize::try_from(policy.max_batch_bytes).unwrap_or(usize::MAX);
+    let mut bytes = 0_usize;
+    let fitting = items.iter().take_while(|item| {
+        bytes = bytes.saturating_add(item.bytes());
+        bytes <= most
+    });
+    let count = fitting.count().max(1).min(items.len());
+    let mut items = items;
+    let beyond = items.split_off(count);
+    (items, beyond)
+}
+
 fn trigger_of(cycle: Cycle) -> Trigger {
     match (cycle.attempts, cycle.cause) {
         (0, CycleCause::Routed) => Trigger::Routed,
@@ -185,9 +201,7 @@ pub fn conclude(
 ) -> (Option<Timestamp>, Settlement) {
     item.attempt_count = item.attempt_count.saturating_add(1);
     item.cycle.attempts = item.cycle.attempts.saturating_add(1);
-    let created_at = item.key.made_at();
-    // What waits in the store ends as the destination's guarantee is now; what never did has no dead letter.
-    let guarantee = if item.stage == Stage::InMemory { item.guarantee } else { policy.guarantee };
+    let (created_at, guarantee) = (item.key.made_at(), item.guarantee_in(policy));
     let outcome = &attempt.outcome;
     let verdict = judge(Facts { policy, guarantee, cycle: item.cycle, created_at, outcome, now, draw });
     let (again, state) = match verdict {

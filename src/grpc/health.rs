@@ -18,11 +18,12 @@ use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 use super::status::Problem;
 
 /// The services of the API: each has a status of its own.
-pub const SERVICES: [&str; 4] = [
+pub const SERVICES: [&str; 5] = [
     "signalpost.v1.EventIngest",
     "signalpost.v1.DestinationAdmin",
     "signalpost.v1.DeliveryAdmin",
     "signalpost.v1.OrganizationAdmin",
+    "signalpost.v1.StoreAdmin",
 ];
 /// Serving once the store is open and recovered.
 pub const STARTUP: &str = "signalpost.startup";

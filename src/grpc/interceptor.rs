@@ -212,6 +212,7 @@ macro_rules! concerns {
 }
 
 concerns!(
+    BackUpStoreRequest,
     CancelDeliveryRequest,
     CancelReplayRequest,
     CreateDestinationRequest,

@@ -30,6 +30,7 @@ pub mod refusals;
 pub mod server;
 pub mod shares;
 pub mod status;
+mod store;
 pub mod tls;
 pub mod watch;
 

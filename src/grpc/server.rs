@@ -27,8 +27,10 @@ use super::proto::v1::delivery_admin_server::DeliveryAdminServer;
 use super::proto::v1::destination_admin_server::DestinationAdminServer;
 use super::proto::v1::event_ingest_server::EventIngestServer;
 use super::proto::v1::organization_admin_server::OrganizationAdminServer;
+use super::proto::v1::store_admin_server::StoreAdminServer;
 use super::shares::Shares;
 use super::status::reason_name;
+use super::store::StoreAdminService;
 use super::tls::ServerTls;
 use crate::auth::authenticator::Authenticator;
 use crate::auth::denial::{DenialListener, LogDenials};
@@ -152,10 +154,12 @@ impl GrpcServer {
         let destinations = DestinationAdminServer::new(DestinationAdminService::new(context.clone()));
         let deliveries = DeliveryAdminServer::new(DeliveryAdminService::new(context.clone()));
         let organizations = OrganizationAdminServer::new(OrganizationAdminService::new(context.clone()));
+        let store = StoreAdminServer::new(StoreAdminService::new(context.clone()));
         let routes = Routes::new(events.max_decoding_message_size(most))
             .add_service(destinations.max_decoding_message_size(most))
             .add_service(deliveries.max_decoding_message_size(most))
             .add_service(organizations.max_decoding_message_size(most))
+            .add_service(store.max_decoding_message_size(most))
             .add_service(HealthServer::new(health).max_decoding_message_size(PROBE_MESSAGE_BYTES));
         let sets =
             [proto::DESCRIPTORS, tonic_health::pb::FILE_DESCRIPTOR_SET, tonic_types::pb::FILE_DESCRIPTOR_SET];

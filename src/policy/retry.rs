@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::domain::attempt::Outcome;
-use crate::domain::delivery::{Cycle, EndReason};
+use crate::domain::delivery::{Cycle, DeliveryState, EndReason};
 use crate::domain::settings::{EffectivePolicy, Guarantee, RetrySchedule};
 use crate::domain::time::Timestamp;
 
@@ -46,6 +46,35 @@ pub enum Verdict {
     Discard(EndReason),
 }
 
+/// How a delivery ends that is not attempted again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// It is kept for a decision.
+    DeadLetter(EndReason),
+    /// It is given up.
+    Discard(EndReason),
+}
+
+impl Ending {
+    /// The state that it has from then on.
+    #[must_use]
+    pub const fn at(self, at: Timestamp) -> DeliveryState {
+        match self {
+            Ending::DeadLetter(reason) => DeliveryState::DeadLettered { at, reason },
+            Ending::Discard(reason) => DeliveryState::Discarded { at, reason },
+        }
+    }
+}
+
+impl From<Ending> for Verdict {
+    fn from(ending: Ending) -> Self {
+        match ending {
+            Ending::DeadLetter(reason) => Verdict::DeadLetter(reason),
+            Ending::Discard(reason) => Verdict::Discard(reason),
+        }
+    }
+}
+
 /// Judges an attempt.
 #[must_use]
 pub fn judge(facts: Facts<'_>) -> Verdict {
@@ -56,14 +85,14 @@ pub fn judge(facts: Facts<'_>) -> Verdict {
         return Verdict::Discard(EndReason::Lossy);
     }
     if is_final(facts.policy, facts.outcome) {
-        return end(facts.guarantee, EndReason::FinalStatus);
+        return end(facts.guarantee, EndReason::FinalStatus).into();
     }
     let Some(delay) = next_delay(facts.policy, facts.cycle.attempts, facts.draw) else {
-        return end(facts.guarantee, EndReason::AttemptsExhausted);
+        return end(facts.guarantee, EndReason::AttemptsExhausted).into();
     };
     let due = facts.now + delay.max(asked_delay(facts.outcome));
-    if facts.policy.retry.give_up_after.is_some_and(|limit| due > facts.cycle.started_at + limit) {
-        return end(facts.guarantee, EndReason::GaveUp);
+    if give_up_at(facts.policy, facts.cycle).is_some_and(|limit| due >= limit) {
+        return end(facts.guarantee, EndReason::GaveUp).into();
     }
     match discard_at(facts.policy, facts.created_at) {
         Some(limit) if facts.now >= limit => Verdict::Discard(EndReason::TooOld),
@@ -82,6 +111,25 @@ pub fn disables(policy: &EffectivePolicy, outcome: &Outcome) -> bool {
 #[must_use]
 pub fn discard_at(policy: &EffectivePolicy, created_at: Timestamp) -> Option<Timestamp> {
     policy.discard_after.map(|limit| created_at + limit)
+}
+
+/// From when on no attempt of a cycle begins any more.
+fn give_up_at(policy: &EffectivePolicy, cycle: Cycle) -> Option<Timestamp> {
+    policy.retry.give_up_after.map(|limit| cycle.started_at + limit)
+}
+
+/// When a delivery that waits comes to its end, whatever it waits for, and how; `None`: it waits for as long as it
+/// takes. Where both times come together, too old is too old.
+#[must_use]
+pub fn ends_waiting(
+    policy: &EffectivePolicy,
+    guarantee: Guarantee,
+    cycle: Cycle,
+    created_at: Timestamp,
+) -> Option<(Timestamp, Ending)> {
+    let discarded = discard_at(policy, created_at).map(|at| (at, Ending::Discard(EndReason::TooOld)));
+    let given_up = give_up_at(policy, cycle).map(|at| (at, end(guarantee, EndReason::GaveUp)));
+    discarded.into_iter().chain(given_up).min_by_key(|(at, _)| *at)
 }
 
 /// The delay after so many attempts of a cycle, jitter included; `None` when there is no further attempt.
@@ -117,10 +165,10 @@ fn is_final(policy: &EffectivePolicy, outcome: &Outcome) -> bool {
 }
 
 /// Best effort promises no dead letters (seed 000), so it ends on the record as discarded.
-fn end(guarantee: Guarantee, reason: EndReason) -> Verdict {
+fn end(guarantee: Guarantee, reason: EndReason) -> Ending {
     match guarantee {
-        Guarantee::AtLeastOnce => Verdict::DeadLetter(reason),
-        Guarantee::BestEffort => Verdict::Discard(reason),
+        Guarantee::AtLeastOnce => Ending::DeadLetter(reason),
+        Guarantee::BestEffort => Ending::Discard(reason),
     }
 }
 
@@ -266,6 +314,31 @@ mod tests {
         policy.retry.give_up_after = Some(Duration::from_secs(500));
         let verdict = judged(&policy, 1, &answered(500, None));
         assert_eq!(verdict, Verdict::DeadLetter(EndReason::GaveUp));
+    }
+
+    #[test]
+    fn what_waits_ends_at_the_earlier_of_its_two_times_as_its_guarantee_says() {
+        let (dead, gone) = (Ending::DeadLetter(EndReason::GaveUp), Ending::Discard(EndReason::GaveUp));
+        let old = Ending::Discard(EndReason::TooOld);
+        // Seconds from the acceptance of the event and from the beginning of the cycle, a minute later.
+        for (discard, give_up, guarantee, expected) in [
+            (None, None, Guarantee::AtLeastOnce, None),
+            (Some(500), None, Guarantee::AtLeastOnce, Some((500, old))),
+            (None, Some(500), Guarantee::AtLeastOnce, Some((560, dead))),
+            (None, Some(500), Guarantee::BestEffort, Some((560, gone))),
+            (Some(500), Some(500), Guarantee::AtLeastOnce, Some((500, old))),
+            (Some(600), Some(500), Guarantee::AtLeastOnce, Some((560, dead))),
+            (Some(560), Some(500), Guarantee::AtLeastOnce, Some((560, old))),
+        ] {
+            let mut policy = policy(minutes(&[1]));
+            policy.discard_after = discard.map(Duration::from_secs);
+            policy.retry.give_up_after = give_up.map(Duration::from_secs);
+            let started_at = NOW + Duration::from_secs(60);
+            let cycle = Cycle { cause: CycleCause::Replay, started_at, attempts: 0 };
+            let ends = ends_waiting(&policy, guarantee, cycle, NOW);
+            let expected = expected.map(|(after, ending)| (NOW + Duration::from_secs(after), ending));
+            assert_eq!(ends, expected, "{discard:?} {give_up:?}");
+        }
     }
 
     proptest! {

@@ -6,6 +6,7 @@
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use crate::domain::circuit::CircuitState;
@@ -114,6 +115,12 @@ impl DestinationStatus {
         }
     }
 
+    /// Whether any request is under way, or the outcome of one not stored yet.
+    #[must_use]
+    pub fn has_flights(&self) -> bool {
+        !self.in_flight().is_empty()
+    }
+
     /// The health.
     #[must_use]
     pub fn health(&self) -> DestinationHealth {
@@ -163,6 +170,7 @@ struct Tables {
 #[derive(Debug, Default)]
 pub struct Directory {
     tables: RwLock<Tables>,
+    version: AtomicU64,
 }
 
 impl Directory {
@@ -170,6 +178,18 @@ impl Directory {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Which version of a shared store's directory this is, so that routes by an older one can be told. Read it
+    /// before the destinations. A store that nobody shares has one version only.
+    #[must_use]
+    pub fn version(&self) -> u64 {
+        self.version.load(Ordering::Acquire)
+    }
+
+    /// Store implementations only: the directory is as of this version from here on.
+    pub fn set_version(&self, version: u64) {
+        self.version.store(version, Ordering::Release);
     }
 
     /// One organization.

@@ -44,6 +44,12 @@ pub enum StoreError {
     /// Another replay that runs covers the same destination.
     #[error("the replay {0} covers the same destination")]
     ReplayRunning(ReplayId),
+    /// The events were routed by an older version of the directory; route them again.
+    #[error("organizations or destinations have changed meanwhile")]
+    RoutedByOldDirectory,
+    /// Another replica has the lane now; nothing was written.
+    #[error("another replica has taken the lane over")]
+    LeaseLost,
     /// A stored record can't be read; it is never served.
     #[error("a stored record is damaged: {0}")]
     Corrupt(String),

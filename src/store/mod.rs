@@ -11,6 +11,7 @@
 //! `conformance` holds the one suite of tests that every implementation passes.
 
 pub mod audit;
+pub mod backup;
 pub mod changes;
 #[cfg(test)]
 pub(crate) mod conformance;
@@ -20,6 +21,7 @@ pub mod key_file;
 pub mod keyring;
 mod lifecycle;
 pub mod memory;
+pub mod postgres;
 mod query;
 mod quota;
 pub mod record;
@@ -77,9 +79,52 @@ pub trait Store:
     /// watermark does not count for them: what they tell of happens in any case.
     fn telling(&self, events: Vec<NewEvent>) -> Arc<dyn Store>;
 
+    /// Begins a backup; `None` where the store is a database that has backups of its own. Everything acknowledged
+    /// before is inside.
+    ///
+    /// # Errors
+    /// [`StoreError::Busy`] where one is being made.
+    fn back_up(&self) -> Option<Result<Box<dyn backup::Backup>, StoreError>> {
+        None
+    }
+
     /// Names the one who is told of commits. It is called on the store's own thread, in commit order,
     /// and may block to hold ingest back. May be set once, before the first write.
     fn listen(&self, listener: Arc<dyn CommitListener>);
+
+    /// Whether this process may run the lane of a destination now. Where replicas share a store, lanes are leased:
+    /// what it answers may change at any moment, and the listener is told.
+    fn owns(&self, _id: DestinationId) -> bool {
+        true
+    }
+
+    /// Whether this process does what one of all replicas must do: retention and the steps of replays.
+    fn leads(&self) -> bool {
+        true
+    }
+}
+
+/// Which lanes were lost.
+#[derive(Clone)]
+pub struct LostLanes(Arc<dyn Fn(DestinationId) -> bool + Send + Sync>);
+
+impl LostLanes {
+    /// The lanes of the destinations for which this is true.
+    pub fn of(is_lost: impl Fn(DestinationId) -> bool + Send + Sync + 'static) -> Self {
+        Self(Arc::new(is_lost))
+    }
+
+    /// Whether the lane of a destination was lost.
+    #[must_use]
+    pub fn has(&self, id: DestinationId) -> bool {
+        (self.0)(id)
+    }
+}
+
+impl std::fmt::Debug for LostLanes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("LostLanes(…)")
+    }
 }
 
 /// Who is told of commits, after they are durable.
@@ -94,6 +139,10 @@ pub trait CommitListener: Send + Sync {
     fn destination_changed(&self, id: DestinationId);
     /// A replay was started or cancelled.
     fn replay_changed(&self, _id: ReplayId) {}
+    /// Lanes are this process's from here on; these destinations have deliveries that wait in the store.
+    fn lanes_gained(&self, _ids: &[DestinationId]) {}
+    /// These lanes are no longer this process's.
+    fn lanes_lost(&self, _lost: &LostLanes) {}
 }
 
 /// So many bytes of data end a page of events, however few they are: what is read must fit into memory.
@@ -113,6 +162,19 @@ pub trait EventStore: Send + Sync {
     /// [`StoreError::Busy`] when too much waits to be written, [`StoreError::Full`] below the free-space
     /// watermark, [`StoreError::Unavailable`]. Nothing of the call was written then.
     async fn accept(&self, events: Vec<NewEvent>) -> Result<Vec<Acceptance>, StoreError>;
+
+    /// The same for events that were routed by this version of the [`Directory`]. A store that others change, too,
+    /// refuses them where that is not the latest version any more.
+    ///
+    /// # Errors
+    /// The same, and [`StoreError::RoutedByOldDirectory`]; the directory is as of a later version then.
+    async fn accept_routed(
+        &self,
+        events: Vec<NewEvent>,
+        _directory_version: u64,
+    ) -> Result<Vec<Acceptance>, StoreError> {
+        self.accept(events).await
+    }
 
     /// The events with these keys, in the same order; `None` where there is none (any more).
     ///

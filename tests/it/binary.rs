@@ -12,6 +12,7 @@ use std::time::Duration;
 use http::StatusCode;
 use signalpost::domain::contract::Contract;
 use signalpost::grpc::proto::v1;
+use signalpost::grpc::proto::v1::delivery_admin_client::DeliveryAdminClient;
 use signalpost::grpc::proto::v1::destination_admin_client::DestinationAdminClient;
 use signalpost::grpc::proto::v1::event_ingest_client::EventIngestClient;
 use signalpost::receiver::{Answer, Received, ReceiverOptions};
@@ -56,6 +57,9 @@ impl Home {
             ("egress.ca_file", certificate.as_str()),
         ]);
         settings.extend(changes.iter().copied());
+        if settings.contains_key("store.url") {
+            settings.remove("store.path");
+        }
         let text: String = settings.iter().map(|(key, value)| format!("{key} = {value}\n")).collect();
         let config = folder.path().join("signalpost.toml");
         std::fs::write(&config, text).unwrap();
@@ -78,6 +82,14 @@ impl Home {
         let mut command = Command::new(env!("CARGO_BIN_EXE_signalpost"));
         command.env_clear().envs(variables.iter().copied()).current_dir(self.folder.path()).args(arguments);
         command.stdin(Stdio::null()).output().unwrap()
+    }
+
+    /// The same beside other work of this thread, as servers and receivers of a test have.
+    pub async fn call(&self, arguments: &[&str], variables: &[(&str, &str)]) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_signalpost"));
+        command.env_clear().envs(variables.iter().copied()).current_dir(self.folder.path()).args(arguments);
+        command.stdin(Stdio::null());
+        tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap()
     }
 
     /// A file of the folder.
@@ -124,13 +136,15 @@ impl Home {
         };
         let endpoint = Channel::from_shared(format!("http://{address}")).unwrap();
         let channel = endpoint.connect().await.unwrap();
-        Process { child, channel, metrics, _stdout: stdout }
+        Process { child, url: format!("http://{address}"), channel, metrics, _stdout: stdout }
     }
 }
 
 /// A server in a process of its own; killed when it is dropped.
 pub struct Process {
     child: Child,
+    /// The gRPC port, for commands.
+    pub url: String,
     pub channel: Channel,
     /// Where metrics are served.
     pub metrics: Option<SocketAddr>,
@@ -154,10 +168,26 @@ impl Process {
         client.emit(request).await.unwrap().into_inner().result.unwrap()
     }
 
+    /// All replays, the latest first.
+    pub async fn replays(&self) -> Vec<v1::Replay> {
+        let request = v1::ListReplaysRequest {
+            organization_id: ORGANIZATION.into(),
+            ..v1::ListReplaysRequest::default()
+        };
+        let mut client = DeliveryAdminClient::new(self.channel.clone());
+        client.list_replays(request).await.unwrap().into_inner().replays
+    }
+
     /// `kill -9`, and gone.
     pub fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
+    }
+
+    /// `kill -STOP` or `kill -CONT`.
+    pub fn send(&self, signal: &str) {
+        let id = self.child.id().to_string();
+        assert!(Command::new("kill").args([signal, &id]).status().unwrap().success());
     }
 
     /// SIGTERM; the exit code.

@@ -83,7 +83,7 @@ fn documented(method: &str) -> &'static str {
     let name = method.split_once('/').unwrap().1;
     let begins = |words: &[&str]| words.iter().any(|word| name.starts_with(word));
     match name {
-        "CreateOrganization" | "DeleteOrganization" => "operator",
+        "CreateOrganization" | "DeleteOrganization" | "BackUpStore" => "operator",
         "ListAuditEntries" => "admin",
         name if name.starts_with("Emit") => "emitter",
         _ if begins(&["Get", "List", "Watch", "Explain", "Export"]) => "viewer",

@@ -436,7 +436,7 @@ async fn an_organizations_rate_is_limited_by_its_plan_and_the_answer_says_when_t
 
 #[tokio::test]
 async fn below_the_disks_watermark_ingest_is_refused_and_deliveries_go_on() {
-    let (mut server, receiver) = (Server::start().await, Receiver::start().await);
+    let (mut server, receiver) = (Server::embedded().await, Receiver::start().await);
     server.create(destination(Contract::Observer).url(receiver.url("/hook")).retry_after(&[300; 9])).await;
     receiver.will_answer("/hook", [http::StatusCode::SERVICE_UNAVAILABLE]);
     let event_id = server.emit(event("agent.offline")).await.event_id;

@@ -15,11 +15,15 @@ mod client;
 #[cfg(test)]
 mod client_transport;
 #[cfg(test)]
+mod commands;
+#[cfg(test)]
 mod contracts;
 #[cfg(test)]
 mod delivery;
 #[cfg(test)]
 mod destinations;
+#[cfg(test)]
+mod documents;
 #[cfg(test)]
 mod egress;
 #[cfg(test)]
@@ -49,6 +53,8 @@ mod peers;
 mod planted;
 #[cfg(test)]
 mod replay;
+#[cfg(test)]
+mod replicas;
 mod retention;
 #[cfg(test)]
 mod sealing;

@@ -12,7 +12,7 @@ const SECRET: &str = "s3cret-of-the-workspace";
 
 #[tokio::test]
 async fn what_happens_to_events_calls_and_attempts_is_counted_once_each() {
-    let (server, receiver) = (Server::start().await, Receiver::start().await);
+    let (server, receiver) = (Server::embedded().await, Receiver::start().await);
     let hook = destination(Contract::Workspace).url(receiver.url("/ok")).secret(SECRET);
     server.create(hook.include(&["kpi.alert"])).await;
     let failing = destination(Contract::Workspace).url(receiver.url("/bad")).secret(SECRET).one_attempt();
@@ -67,7 +67,7 @@ async fn what_happens_to_events_calls_and_attempts_is_counted_once_each() {
 
 #[tokio::test]
 async fn what_waits_is_counted_and_a_restart_counts_it_again() {
-    let (mut server, receiver) = (Server::start().await, Receiver::start().await);
+    let (mut server, receiver) = (Server::embedded().await, Receiver::start().await);
     let hook = destination(Contract::Observer).url(receiver.url("/held")).secret(SECRET);
     let held = server.create(hook).await;
     server.pause(&held.destination_id).await;

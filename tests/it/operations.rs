@@ -13,11 +13,12 @@ use tonic_health::pb::health_client::HealthClient;
 
 use crate::harness::{ORGANIZATION, Receiver, Refusal, Server, destination, event, eventually};
 
-const SERVICES: [&str; 4] = [
+const SERVICES: [&str; 5] = [
     "signalpost.v1.EventIngest",
     "signalpost.v1.DestinationAdmin",
     "signalpost.v1.DeliveryAdmin",
     "signalpost.v1.OrganizationAdmin",
+    "signalpost.v1.StoreAdmin",
 ];
 
 #[expect(clippy::unwrap_used, reason = "a test that cannot connect has failed")]

@@ -106,6 +106,20 @@ async fn keys_come_from_a_file_or_a_variable_and_not_from_both() {
 }
 
 #[test]
+fn keys_of_a_shared_store_are_not_changed_by_the_command_for_the_embedded_one() {
+    let home = Home::new();
+    let variables = [("SIGNALPOST_STORE_URL", "postgres://signalpost:planted@127.0.0.1:1/none")];
+    let refused = home.run(&["rekey"], &variables);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(
+        said(&refused).contains("store.url") && !said(&refused).contains("planted"),
+        "{}",
+        said(&refused)
+    );
+    assert!(!home.path("signalpost-data").exists());
+}
+
+#[test]
 fn a_key_file_that_is_there_already_is_not_overwritten() {
     let home = home_with_key();
     let before = fs::read(home.path("keys")).unwrap();

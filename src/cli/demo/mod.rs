@@ -22,6 +22,9 @@ pub struct DemoArguments {
     /// Leave the server and the receiver running afterwards, and print commands to try.
     #[arg(long)]
     keep: bool,
+    /// Play it on this PostgreSQL database instead of a temporary store; use an empty one.
+    #[arg(long, value_name = "URL", env = "SIGNALPOST_STORE_URL", hide_env_values = true)]
+    store_url: Option<String>,
     /// Plain text without colours.
     #[arg(long)]
     no_color: bool,
@@ -36,13 +39,16 @@ pub async fn run(arguments: DemoArguments) -> anyhow::Result<Exit> {
     let mut page = Page::to_stdout(!arguments.no_color);
     let began = Instant::now();
     page.title("Signalpost", "an event in over gRPC, a signed webhook out, its history back")?;
-    let stage = Stage::set().await?;
+    let stage = Stage::set(arguments.store_url.as_deref()).await?;
     page.note(&format!("server    {} (gRPC, plaintext on loopback)", stage.grpc_address()))?;
     page.note(&format!(
         "receiver  {} (HTTPS, self-signed, verifies with its own code)",
         stage.receiver_url()
     ))?;
-    page.note(&format!("store     {} (sled, temporary)", stage.store_path().display()))?;
+    match &arguments.store_url {
+        Some(_) => page.note("store     the PostgreSQL database of SIGNALPOST_STORE_URL")?,
+        None => page.note(&format!("store     {} (sled, temporary)", stage.store_path().display()))?,
+    }
 
     let outcome = scenes::play(&stage, &mut page).await;
     if let Err(error) = &outcome {

@@ -49,7 +49,7 @@ pub struct Stage {
 
 impl Stage {
     /// Starts receiver and server, and connects to the server.
-    pub async fn set() -> anyhow::Result<Self> {
+    pub async fn set(store_url: Option<&str>) -> anyhow::Result<Self> {
         let folder = tempfile::Builder::new().prefix("signalpost-demo-").tempdir()?;
         let identity = TlsIdentity::self_signed(["localhost", "127.0.0.1"])?;
         let certificate = folder.path().join("receiver.pem");
@@ -68,7 +68,11 @@ impl Stage {
                 .await
                 .context("starting the receiver")?;
 
-        let config = Config::from_toml(&settings(&folder.path().join("store"), &certificate))?;
+        let store = match store_url {
+            Some(url) => format!("url = {url:?}"),
+            None => format!("path = {:?}", folder.path().join("store")),
+        };
+        let config = Config::from_toml(&settings(&store, &certificate))?;
         let tasks = Tasks::new();
         let app = App::start(&config, &tasks).await.context("starting the server")?;
         let endpoint = Channel::from_shared(format!("http://{}", app.grpc_address))?;
@@ -162,7 +166,7 @@ impl Stage {
     }
 }
 
-fn settings(store: &Path, certificate: &Path) -> String {
+fn settings(store: &str, certificate: &Path) -> String {
     format!(
         r#"
         [listen]
@@ -171,7 +175,7 @@ fn settings(store: &Path, certificate: &Path) -> String {
         health = "127.0.0.1:0"
         metrics = "127.0.0.1:0"
         [store]
-        path = {store:?}
+        {store}
         cache = "64MiB"
         min_free = "64MiB"
         [delivery]

@@ -23,7 +23,10 @@ impl Shard {
     }
 
     pub(super) fn settled(&mut self, group: Group, result: Result<(), StoreError>) {
-        if let Err(error) = result {
+        if let Err(StoreError::LeaseLost) = result {
+            // Whoever has the lane now makes these deliveries again.
+            tracing::warn!("outcomes came after their lanes were lost");
+        } else if let Err(error) = result {
             // Where the store has failed for good, what was delivered will be delivered again after the restart.
             tracing::error!(%error, "outcomes could not be recorded, and will be once more");
             self.ledger.not_stored(group, self.clock.now() + STORE_RETRY);

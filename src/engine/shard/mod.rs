@@ -6,6 +6,7 @@
 //! stop.
 
 mod ending;
+mod losing;
 mod outcomes;
 mod serving;
 
@@ -36,7 +37,7 @@ use crate::engine::rules::{Rules, ShardOptions};
 use crate::engine::worker::{Attempted, Worker};
 use crate::policy::host_rate::SharedRates;
 use crate::store::directory::DestinationEntry;
-use crate::store::{DueEntry, Page, StoreError};
+use crate::store::{DueEntry, Page, Settlement, StoreError};
 
 /// The loop looks at its timers at least this often, so that a clock that was set is noticed.
 const LONGEST_SLEEP: Duration = Duration::from_secs(60);
@@ -57,6 +58,8 @@ pub struct StopSignals {
 struct Slot {
     lane: Lane,
     entry: Option<Arc<DestinationEntry>>,
+    /// Another replica has it, and it goes with the last request that is under way.
+    lost: bool,
     /// What its events may take of the memory of all lanes.
     memory: Arc<Memory>,
 }
@@ -67,6 +70,7 @@ enum Done {
     Fresh(DestinationId, Result<Page<Arc<Event>>, StoreError>, OwnedSemaphorePermit),
     Due(DestinationId, Result<Page<DueEntry>, StoreError>),
     Settled(Group, Result<(), StoreError>),
+    Ended(Vec<Settlement>),
     Disabled(DestinationId, DisabledReason, Result<bool, StoreError>),
 }
 
@@ -122,7 +126,7 @@ impl Shard {
         for id in destination_ids {
             let (lane, entry) = self.rules.open_lane(id, true);
             let memory = self.memory.part(self.rules.options.window_bytes);
-            self.lanes.insert(id, Slot { lane, entry, memory });
+            self.lanes.insert(id, Slot { lane, entry, memory, lost: false });
             self.queue(id);
         }
     }
@@ -168,31 +172,39 @@ impl Shard {
     fn take_inbox(&mut self) {
         let (news, missed) = self.inbox.take();
         for item in news {
-            let id = match item {
-                News::Accepted(id, item) => {
-                    let slot = self.slot(id);
-                    slot.lane.accepted(item.moved_into(&slot.memory));
-                    id
-                }
-                News::Requeued(entry) => {
-                    self.slot(entry.id.destination_id).lane.requeued(entry);
-                    entry.id.destination_id
-                }
-                News::Ended(delivery) => {
-                    self.slot(delivery.destination_id).lane.ended(delivery.event_key);
-                    delivery.destination_id
-                }
-                News::DestinationChanged(id) => {
-                    self.reconfigure(id);
-                    id
-                }
-            };
-            self.queue(id);
+            self.take_news(item);
         }
         for (id, key) in missed {
-            self.slot(id).lane.missed(key);
-            self.queue(id);
+            if self.rules.store.owns(id) {
+                self.slot(id).lane.missed(key);
+                self.queue(id);
+            }
         }
+    }
+
+    fn take_news(&mut self, news: News) {
+        let id = match &news {
+            News::Accepted(id, ..) | News::DestinationChanged(id) | News::LaneGained(id) => *id,
+            News::Requeued(entry) => entry.id.destination_id,
+            News::Ended(delivery) => delivery.destination_id,
+            News::LanesLost(lost) => return self.lose_lanes(lost),
+        };
+        // Another replica hears of it, too, and does what is to be done.
+        if !self.rules.store.owns(id) {
+            return;
+        }
+        match news {
+            News::Accepted(_, item) => {
+                let slot = self.slot(id);
+                slot.lane.accepted(item.moved_into(&slot.memory));
+            }
+            News::Requeued(entry) => self.slot(id).lane.requeued(entry),
+            News::Ended(delivery) => self.slot(id).lane.ended(delivery.event_key),
+            News::DestinationChanged(_) => self.reconfigure(id),
+            News::LaneGained(_) => self.open_backlog([id]),
+            News::LanesLost(_) => {}
+        }
+        self.queue(id);
     }
 
     /// The lane of a destination, made where there is none.
@@ -202,7 +214,7 @@ impl Shard {
             Entry::Vacant(place) => {
                 let (lane, entry) = self.rules.open_lane(id, false);
                 let memory = self.memory.part(self.rules.options.window_bytes);
-                place.insert(Slot { lane, entry, memory })
+                place.insert(Slot { lane, entry, memory, lost: false })
             }
         }
     }
@@ -239,6 +251,7 @@ impl Shard {
             }
             Done::Due(id, page) => self.loaded(id, page, Lane::loaded_due, Lane::load_due_failed),
             Done::Settled(group, result) => self.settled(group, result),
+            Done::Ended(settlements) => self.ledger.add(settlements),
             Done::Disabled(id, reason, result) => Self::disabled(id, reason, result),
         }
     }
@@ -256,6 +269,9 @@ mod tests;
 
 #[cfg(test)]
 mod isolation_tests;
+
+#[cfg(test)]
+mod ending_tests;
 
 #[cfg(test)]
 mod memory_tests;

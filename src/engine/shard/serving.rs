@@ -5,14 +5,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Done, Shard, Slot};
-use crate::domain::id::DestinationId;
+use crate::domain::id::{DeliveryId, DestinationId};
 use crate::domain::time::Timestamp;
+use crate::engine::ending::{Waited, settle_waited};
 use crate::engine::hosts::Held;
 use crate::engine::item::Item;
 use crate::engine::lane::{Lane, Step};
 use crate::engine::window::Wanted;
 use crate::engine::worker::give_up;
 use crate::policy::host_rate::HostKey;
+use crate::policy::retry::Ending;
 use crate::policy::standing::Standing;
 use crate::store::directory::LaneStatus;
 use crate::store::{Page, StoreError};
@@ -64,7 +66,7 @@ impl Shard {
         true
     }
 
-    fn pass_turn_on(&mut self, id: DestinationId, now: Timestamp) {
+    pub(super) fn pass_turn_on(&mut self, id: DestinationId, now: Timestamp) {
         if let Some(next) = self.hosts.pass_turn_on(id, now) {
             self.queue(next);
         }
@@ -85,6 +87,11 @@ impl Shard {
 
     /// Does what the lane wants, up to one request, and notes when to ask it again.
     fn serve(&mut self, id: DestinationId, standing: Standing) {
+        // Asked right before anything is begun: a process may have stood still for longer than its lease.
+        let was_lost = self.lanes.get(&id).is_some_and(|slot| slot.lost);
+        if was_lost || !self.rules.store.owns(id) {
+            return self.lose(id);
+        }
         let now = self.clock.now();
         loop {
             let Some(slot) = self.lanes.get_mut(&id) else { return };
@@ -94,9 +101,10 @@ impl Shard {
                     self.queue(id);
                     break;
                 }
-                Step::Discard(items, reason) => {
+                Step::End(items, Ending::Discard(reason)) => {
                     self.ledger.add(items.iter().map(|item| give_up(id, item, reason, now)));
                 }
+                Step::End(items, ending) => self.end_waiting(id, &items, ending, now),
                 Step::Load(wanted) => self.load(id, wanted),
                 Step::WaitUntil(moment) => {
                     self.agenda.wake_at(id, moment);
@@ -109,6 +117,25 @@ impl Shard {
             }
         }
         self.note_lane(id, now);
+    }
+
+    /// Dead letters are told of, and what is told is read from the store.
+    fn end_waiting(&mut self, id: DestinationId, items: &[Item], ending: Ending, now: Timestamp) {
+        let store = Arc::clone(&self.worker.store);
+        let waited = |item: &Item| Waited {
+            id: DeliveryId::new(item.key, id),
+            stage: item.stage,
+            guarantee: item.guarantee,
+            cycle: item.cycle,
+        };
+        let all: Vec<Waited> = items.iter().map(waited).collect();
+        self.running.spawn(async move {
+            let mut settlements = Vec::with_capacity(all.len());
+            for waited in all {
+                settlements.push(settle_waited(&*store, waited, ending, now).await);
+            }
+            Done::Ended(settlements)
+        });
     }
 
     fn load(&mut self, id: DestinationId, wanted: Wanted) {

@@ -250,6 +250,12 @@ impl Window {
         taken
     }
 
+    /// Those among which is whatever comes to its end by time first: fresh ones are in order of age, the others
+    /// are not.
+    pub fn candidates(&self) -> impl Iterator<Item = &Item> {
+        self.fresh.iter().take(1).chain(self.due.iter())
+    }
+
     /// The key of the oldest delivery in memory.
     #[must_use]
     pub fn oldest(&self) -> Option<EventKey> {

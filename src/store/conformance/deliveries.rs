@@ -54,6 +54,22 @@ pub async fn a_success_takes_a_fresh_delivery_off_the_queue(bench: &Bench) {
     assert_eq!((delivery.created_at, delivery.cycle), (event.accepted_at, routed(&event, 1)));
 }
 
+pub async fn what_waits_may_become_a_dead_letter_without_an_attempt(bench: &Bench) {
+    let event = bench.accept(new_event("a", &[durable(1), durable(2)])).await;
+    let dead = DeliveryState::DeadLettered { at: at(9), reason: EndReason::GaveUp };
+    let waiting = DeliveryState::Waiting { due: at(5) };
+    bench.settle(settlement(&event, 2, Stage::Fresh, waiting)).await;
+    for (destination, stage) in [(1, Stage::Fresh), (2, Stage::Due(at(5)))] {
+        let settlement = Settlement { attempt: None, ..settlement(&event, destination, stage, dead.clone()) };
+        bench.settle(settlement).await;
+        assert!(bench.fresh(destination).await.is_empty() && bench.due(destination).await.is_empty());
+        let delivery = bench.store.delivery(id_of(&event, destination)).await.unwrap().unwrap();
+        assert_eq!(delivery.state, dead);
+        let backlog = bench.store.backlog(destination_id(destination), 9).await.unwrap();
+        assert_eq!((backlog.count, backlog.dead_letters), (0, 1));
+    }
+}
+
 pub async fn a_failure_makes_a_fresh_delivery_due(bench: &Bench) {
     let event = bench.accept(new_event("a", &[durable(1)])).await;
     bench.settle(settlement(&event, 1, Stage::Fresh, waiting(500))).await;

@@ -306,6 +306,7 @@ macro_rules! conformance {
             deliveries: fresh_deliveries_come_in_order_of_keys_page_by_page
             deliveries: a_page_of_large_events_ends_early_and_goes_on
             deliveries: a_success_takes_a_fresh_delivery_off_the_queue
+            deliveries: what_waits_may_become_a_dead_letter_without_an_attempt
             deliveries: a_failure_makes_a_fresh_delivery_due
             deliveries: due_deliveries_come_in_order_of_time_page_by_page
             deliveries: a_due_delivery_moves_with_each_failure_until_it_is_finished

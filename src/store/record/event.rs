@@ -128,8 +128,27 @@ pub fn content_digest(event: &NewEvent) -> [u8; 16] {
 #[must_use]
 pub fn encode_event(event: &Event) -> StoredEvent {
     let content = Content { routes: encode_routes(&event.routes), data: event.data.bytes() };
+    let mut record = outline(event);
+    if content.data.len() <= INLINE_BODY_BYTES && event.routes.len() <= INLINE_ROUTES {
+        record.content = Some(content);
+        return StoredEvent { record: seal(&record), chunks: Vec::new() };
+    }
+    let chunks = split(&content.encode_to_vec());
+    record.chunks = u32::try_from(chunks.len()).unwrap_or(u32::MAX);
+    StoredEvent { record: seal(&record), chunks }
+}
+
+/// The stored form of an event in one piece, however large, for a store that bounds no values.
+#[must_use]
+pub fn encode_whole_event(event: &Event) -> Vec<u8> {
+    let content = Content { routes: encode_routes(&event.routes), data: event.data.bytes() };
+    seal(&EventRecord { content: Some(content), ..outline(event) })
+}
+
+/// The record without routes and data.
+fn outline(event: &Event) -> EventRecord {
     let named_by_key = event.id.as_key() == Some(event.key);
-    let mut record = EventRecord {
+    EventRecord {
         organization_id: event.organization_id.as_str().to_owned(),
         event_id: if named_by_key { String::new() } else { event.id.as_str().to_owned() },
         event_type: event.event_type.as_str().to_owned(),
@@ -140,14 +159,7 @@ pub fn encode_event(event: &Event) -> StoredEvent {
         content: None,
         erased_at: event.erased_at.map(Timestamp::as_millis),
         trace: event.trace.map(|trace| trace.to_bytes().to_vec()),
-    };
-    if content.data.len() <= INLINE_BODY_BYTES && event.routes.len() <= INLINE_ROUTES {
-        record.content = Some(content);
-        return StoredEvent { record: seal(&record), chunks: Vec::new() };
     }
-    let chunks = split(&content.encode_to_vec());
-    record.chunks = u32::try_from(chunks.len()).unwrap_or(u32::MAX);
-    StoredEvent { record: seal(&record), chunks }
 }
 
 /// The event out of its stored form; `chunk` answers chunks by their number.

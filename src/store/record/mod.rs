@@ -23,7 +23,7 @@ pub use destination::{
 };
 pub use event::{
     EventHead, Idempotency, StoredEvent, content_digest, decode_event, decode_head, decode_idempotency,
-    decode_outline, encode_event, encode_idempotency, is_erased,
+    decode_outline, encode_event, encode_idempotency, encode_whole_event, is_erased,
 };
 pub use replay::{decode_replay, encode_replay};
 pub use secret::Seals;

@@ -7,8 +7,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use sled::{Batch, IVec, Tree};
+use sled::{IVec, Tree};
 
+use super::backup::Writes as Batched;
 use super::{Shared, audit, keys, size, unavailable};
 use crate::domain::audit::AuditEntry;
 use crate::domain::delivery::Delivery;
@@ -102,7 +103,7 @@ pub(super) struct Group {
 
 /// A group that is to be committed.
 pub(super) struct Finished {
-    pub(super) batch: Option<Batch>,
+    pub(super) writes: Option<Batched>,
     /// By how many bytes it changes what is stored.
     pub(super) grows_by: i64,
     /// Whether it must be durable before anybody hears of it.
@@ -249,7 +250,7 @@ impl Group {
 
     /// No more calls join.
     pub(super) fn finish(self) -> Result<Finished, StoreError> {
-        let mut batch = (!self.joined.is_empty()).then(Batch::default);
+        let mut batch = (!self.joined.is_empty()).then(Batched::default);
         let mut grows_by = 0_i64;
         let (mut born, mut gone) = (Vec::new(), Vec::new());
         for (key, value) in self.joined {
@@ -271,6 +272,6 @@ impl Group {
             }
         }
         let Self { durable, events, tally, effects, answers, .. } = self;
-        Ok(Finished { batch, grows_by, durable, events, born, gone, tally, effects, answers })
+        Ok(Finished { writes: batch, grows_by, durable, events, born, gone, tally, effects, answers })
     }
 }

@@ -13,6 +13,7 @@
 
 mod accept;
 mod audit;
+mod backup;
 mod config;
 mod cover;
 mod disk;
@@ -26,6 +27,7 @@ mod observer;
 mod open;
 mod reader;
 mod replay;
+mod restore;
 mod retention;
 mod seals;
 mod settle;
@@ -55,10 +57,12 @@ use super::{CommitListener, StoreError};
 use crate::clock::SharedClock;
 use crate::domain::id::{DestinationId, EventKey};
 use crate::metrics::StoreMetrics;
+use backup::Journal;
 use disk::Watermark;
 use observer::Observer;
 use reader::Reader;
 use replay::Running;
+pub use restore::Restore;
 pub use seals::Resealed;
 use writer::{Command, Heads, Queued, Reply, Writer};
 use young::Young;
@@ -118,6 +122,7 @@ pub struct SledStore {
     syncs: Arc<AtomicU64>,
     observer: Arc<Observer>,
     keyring: Arc<Keyring>,
+    clock: SharedClock,
     /// What rides on the next change.
     riders: Riders,
 }
@@ -137,6 +142,7 @@ struct Shared {
     durable_key: Mutex<EventKey>,
     stored_bytes: AtomicU64,
     removed_early: Mutex<Option<RemovedEarly>>,
+    journal: Journal,
     young: Young,
 }
 
@@ -150,6 +156,7 @@ impl Shared {
             durable_key: Mutex::new(last_key),
             stored_bytes: AtomicU64::new(contents.stored_bytes),
             removed_early: Mutex::new(contents.removed_early),
+            journal: Journal::default(),
             young: Young::default(),
         }
     }
@@ -265,7 +272,7 @@ impl SledStore {
             db,
             sync,
             shared: Arc::clone(&shared),
-            clock: options.clock,
+            clock: Arc::clone(&options.clock),
             metrics: options.metrics,
             watermark,
             folder: folder.to_owned(),
@@ -301,6 +308,7 @@ impl SledStore {
             syncs,
             observer: Arc::new(observer),
             keyring,
+            clock: options.clock,
             riders: Riders::default(),
         })
     }

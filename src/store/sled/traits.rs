@@ -5,6 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::accept::Submission;
+use super::backup::SledBackup;
 use super::replay::ReplayCommand;
 use super::writer::Command;
 use super::{Patience, SledStore, listing};
@@ -16,6 +17,7 @@ use crate::domain::id::{DeliveryId, DestinationId, EventId, EventKey, Organizati
 use crate::domain::organization::Organization;
 use crate::domain::replay::Replay;
 use crate::domain::time::Timestamp;
+use crate::store::backup::Backup;
 use crate::store::changes::ChangeFeed;
 use crate::store::directory::Directory;
 use crate::store::retention::{Cuts, EraseFrom, ErasedEvent, Footprint, SweepFrom, Swept};
@@ -40,6 +42,11 @@ impl Store for SledStore {
 
     fn listen(&self, listener: Arc<dyn CommitListener>) {
         drop(self.shared.listener.set(listener));
+    }
+
+    fn back_up(&self) -> Option<Result<Box<dyn Backup>, StoreError>> {
+        let backup = SledBackup::begin(self.clone(), Arc::clone(&self.clock));
+        Some(backup.map(|backup| Box::new(backup) as _))
     }
 
     fn noting(&self, entry: AuditEntry) -> Arc<dyn Store> {

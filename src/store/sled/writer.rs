@@ -14,11 +14,12 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
-use sled::{Batch, Db};
+use sled::Db;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::accept::Submission;
 use super::audit::AuditCommand;
+use super::backup::Writes;
 use super::disk::{SyncHandle, Watermark, sync_folder};
 use super::erase::Doomed;
 use super::group::{Effect, Finished, Group, Tally};
@@ -286,14 +287,14 @@ impl Writer {
 
     pub(super) fn commit(&mut self, group: Group) -> Result<(), StoreError> {
         let finished = group.finish()?;
-        let Finished { batch, grows_by, durable, events, born, gone, tally, effects, answers } = finished;
-        let (began, writes) = (Instant::now(), batch.is_some());
-        if let Some(mut batch) = batch {
-            self.note_size(grows_by, &mut batch);
-            let old = self.index_what_lingers(&mut batch, &gone, born.len());
+        let Finished { writes, grows_by, durable, events, born, gone, tally, effects, answers } = finished;
+        let (began, changes) = (Instant::now(), writes.is_some());
+        if let Some(mut writes) = writes {
+            self.note_size(grows_by, &mut writes);
+            let old = self.index_what_lingers(&mut writes, &gone, born.len());
             // Whoever reads meanwhile finds a delivery in both orders rather than in neither.
             self.shared.young.add(&born);
-            self.db.apply_batch(batch).map_err(|error| unavailable(&error))?;
+            self.apply(writes)?;
             self.shared.young.remove(&gone);
             self.shared.young.remove(&old);
             self.unsynced_since.get_or_insert_with(Instant::now);
@@ -302,7 +303,7 @@ impl Writer {
         if durable || self.unsynced_since.is_some_and(|since| since.elapsed() >= SYNC_AFTER) {
             self.make_durable()?;
         }
-        if writes {
+        if changes {
             self.metrics.committed(events, began.elapsed());
             self.metrics.moved(tally.waiting, tally.dead_letters);
             self.tally.merge(tally);
@@ -321,20 +322,34 @@ impl Writer {
     }
 
     /// Gives keys to the oldest young deliveries that still wait, and answers which these are.
-    fn index_what_lingers(&mut self, batch: &mut Batch, gone: &[DeliveryId], born: usize) -> Vec<DeliveryId> {
+    fn index_what_lingers(
+        &mut self,
+        writes: &mut Writes,
+        gone: &[DeliveryId],
+        born: usize,
+    ) -> Vec<DeliveryId> {
         let Some((last, mut old)) = self.nursery.grow_up(born.max(INDEXED_AT_ONCE)) else {
             return Vec::new();
         };
         let gone: HashSet<&DeliveryId> = gone.iter().collect();
         old.retain(|id| self.shared.young.contains(*id) && !gone.contains(id));
         for id in &old {
-            batch.insert(keys::by_destination(keys::FRESH, *id), &[]);
+            writes.insert(keys::by_destination(keys::FRESH, *id), &[]);
         }
-        batch.insert(keys::INDEXED_KEY, last.as_bytes());
+        writes.insert(keys::INDEXED_KEY, last.as_bytes());
         old
     }
 
-    fn note_size(&mut self, grows_by: i64, batch: &mut Batch) {
+    /// Applies the writes of a commit, and notes them for the backup that is being made.
+    fn apply(&self, writes: Writes) -> Result<(), StoreError> {
+        let mut journal = self.shared.journal.lock();
+        let noted = journal.is_on().then(|| writes.clone());
+        self.db.apply_batch(writes.into_batch()).map_err(|error| unavailable(&error))?;
+        noted.into_iter().for_each(|writes| journal.note(writes));
+        Ok(())
+    }
+
+    fn note_size(&mut self, grows_by: i64, batch: &mut Writes) {
         self.stored_bytes = self.stored_bytes.saturating_add_signed(grows_by);
         if grows_by != 0 && self.size_noted_at.elapsed() >= NOTE_SIZE_EVERY {
             self.size_noted_at = Instant::now();
@@ -406,7 +421,7 @@ impl Writer {
 
     /// Leaves a mark that nothing was under way.
     fn close(&mut self) -> Result<(), StoreError> {
-        let mut batch = Batch::default();
+        let mut batch = sled::Batch::default();
         batch.insert(keys::CLEAN_KEY, &[]);
         batch.insert(keys::SIZE_KEY, &self.stored_bytes.to_be_bytes());
         batch.insert(keys::TALLY_KEY, self.tally.encode());

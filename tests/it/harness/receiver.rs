@@ -114,6 +114,11 @@ impl Receiver {
         change(paths.entry(path.to_owned()).or_default());
     }
 
+    /// What came so far, on all paths.
+    pub fn all(&self) -> Vec<Received> {
+        self.inner.received()
+    }
+
     /// What came on a path so far.
     pub fn got(&self, path: &str) -> Vec<Received> {
         let all = self.inner.received();

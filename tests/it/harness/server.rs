@@ -16,7 +16,9 @@ use signalpost::shutdown::{Signals, Stopped, Tasks};
 use tempfile::TempDir;
 use tonic::transport::Channel;
 
-use super::{DestinationDraft, EventDraft, Refusal, Scrape, TestIdentity, eventually};
+use super::{
+    DestinationDraft, EventDraft, Refusal, Scrape, TestIdentity, database, eventually, is_store_shared,
+};
 
 /// The organization of everything that a test does not say otherwise.
 pub const ORGANIZATION: &str = "org_test";
@@ -27,6 +29,7 @@ const STOP_DEADLINE: Duration = Duration::from_secs(10);
 /// A server on a store of its own.
 pub struct Server {
     folder: TempDir,
+    stores: Option<TempDir>,
     settings: BTreeMap<String, String>,
     running: Option<Running>,
 }
@@ -41,6 +44,16 @@ impl Server {
     /// A server with the settings that most tests need.
     pub async fn start() -> Self {
         Self::with(&[]).await
+    }
+
+    /// A server on the embedded store, whatever the run is about: for tests of what only that store has.
+    pub async fn embedded() -> Self {
+        let folder = tempfile::Builder::new().prefix("signalpost-it-").tempdir().unwrap();
+        let store = format!("{:?}", folder.path().join("store"));
+        let mut server = Self::with(&[("store.path", &store)]).await;
+        // Both go when the server does.
+        server.stores = Some(folder);
+        server
     }
 
     /// A server with other settings: full keys and values in TOML.
@@ -69,7 +82,11 @@ impl Server {
         ] {
             settings.insert(key.to_owned(), value.to_owned());
         }
-        let mut server = Self { folder, settings, running: None };
+        let mut server = Self { folder, stores: None, settings, running: None };
+        if is_store_shared() && changes.iter().all(|(key, _)| *key != "store.path") {
+            server.settings.remove("store.path");
+            server.set(&[("store.url", &format!("{:?}", database()))]);
+        }
         server.set(changes);
         server.resume().await;
         server

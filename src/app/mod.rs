@@ -4,6 +4,8 @@
 //! Start: store → delivery threads (they know what waits) → gRPC and health ports → ready. Stop: not
 //! ready → no new calls → running calls end → lanes flush and finish → outcomes stored → store closed.
 
+mod opened;
+
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -20,7 +22,7 @@ use crate::auth::jwks::{self, Fetch, FetchedKeys, KeySource};
 use crate::auth::reload::Reloaded;
 use crate::auth::token_file::{self, TokenTable};
 use crate::clock::{SharedClock, SystemClock};
-use crate::config::{self, Config, KeysConfig, ReflectionAccess, Scoped, TlsConfig};
+use crate::config::{Config, KeysConfig, ReflectionAccess, Scoped, TlsConfig};
 use crate::control::denials::DenialRecorder;
 use crate::control::{Control, ControlSettings};
 use crate::engine::janitor::{Janitor, JanitorOptions};
@@ -31,15 +33,13 @@ use crate::grpc::health::HealthState;
 use crate::grpc::options::{ConnectionOptions, Limits, ListenerOptions, Reflection};
 use crate::grpc::server::{GrpcServer, serve_health};
 use crate::grpc::tls::{ClientCertificates, ServerTls, TlsFiles};
-use crate::metrics::{Metrics, StoreMetrics};
+use crate::metrics::Metrics;
 use crate::policy::address::AddressPolicy;
 use crate::policy::host_rate::{HostRates, SharedRates};
 use crate::shutdown::{OnExit, Tasks};
 use crate::spans::Spans;
-use crate::store::keyring::Keyring;
-use crate::store::sled::{SledOptions, SledStore};
+use crate::store::Store;
 use crate::store::survey::survey;
-use crate::store::{DeliveryStore, Store, key_file};
 use crate::telemetry::metrics_port;
 use crate::telemetry::traces::SpanExport;
 use crate::transport::account::Account;
@@ -47,6 +47,8 @@ use crate::transport::courier::Courier;
 use crate::transport::fetch::Fetcher;
 use crate::transport::http::{HttpOptions, HttpTransport};
 use crate::transport::secrets::{Allowed, SecretReader};
+
+pub use opened::{OpenStore, open_embedded, shared_options};
 
 /// A server that runs; what it needs to be closed.
 pub struct App {
@@ -56,7 +58,7 @@ pub struct App {
     pub health_address: SocketAddr,
     /// Where metrics are served, if they are.
     pub metrics_address: Option<SocketAddr>,
-    store: Arc<SledStore>,
+    store: OpenStore,
     export: Option<Arc<SpanExport>>,
 }
 
@@ -67,13 +69,15 @@ impl App {
     /// Whatever keeps the server from starting: a store that can't be opened, a port that is taken, a
     /// certificate file that can't be read. Nothing keeps running then but what `tasks` stops.
     pub async fn start(config: &Config, tasks: &Tasks) -> anyhow::Result<Self> {
-        let clock: SharedClock = Arc::new(SystemClock);
+        let machine: SharedClock = Arc::new(SystemClock);
         // What is wrong with the configuration and its files shows before anything is created.
-        let entrance = Entrance::open(config, &clock)?;
+        let entrance = Entrance::open(config, &machine)?;
         let watch = Watch::new(config)?;
+        let opened = OpenStore::open(config, &machine, watch.metrics.store.clone()).await?;
+        opened.watch(tasks);
+        // Replicas that share a store share its time.
+        let (store, clock) = (opened.store(), opened.clock(&machine));
         let mut couriers = Couriers::new(config, &clock, watch.account(config))?;
-        let store = open_store(config, &clock, watch.metrics.store.clone()).await?;
-        watch_store(&store, tasks);
         let grpc_listener = bind("listen.grpc", config.listen.grpc).await?;
         let health_listener = bind("listen.health", config.listen.health).await?;
         let metrics_listener = match config.listen.metrics {
@@ -86,7 +90,7 @@ impl App {
 
         let stages = StopStages::default();
         start_engine(config, (&store, &clock), &couriers, (tasks, &stages)).await?;
-        observe(&watch.metrics, &store, &clock);
+        observe(&watch.metrics, &opened, &clock);
         let denials = record_denials(config, (&store, &clock), (tasks, &stages));
         let control = make_control(config, &store, &couriers, clock)?;
         let control = Arc::new(control.watched_by(watch.metrics.ingest.clone(), watch.spans()));
@@ -94,7 +98,7 @@ impl App {
             grpc_address: grpc_listener.local_addr()?,
             health_address: health_listener.local_addr()?,
             metrics_address: metrics_listener.as_ref().map(TcpListener::local_addr).transpose()?,
-            store,
+            store: opened,
             export: watch.export,
         };
         if let Some(listener) = metrics_listener {
@@ -111,7 +115,7 @@ impl App {
     /// # Errors
     /// Where the last outcomes could not be made durable; they will be delivered again.
     pub async fn close(self) -> anyhow::Result<()> {
-        let closed = self.store.close().await.context("closing the store");
+        let closed = self.store.close().await;
         if let Some(export) = self.export {
             tokio::task::spawn_blocking(move || export.finish()).await?;
         }
@@ -126,60 +130,6 @@ struct StopStages {
     calls_ended: CancellationToken,
     /// No attempt is under way, and nothing begins any more.
     lanes_ended: CancellationToken,
-}
-
-/// The sealing keys that the operator gave: in a file, or in the environment.
-///
-/// # Errors
-/// Where there are none in it, or both were given.
-pub fn sealing_keys(config: &Config) -> anyhow::Result<Option<Keyring>> {
-    let variable = config::sealing_keys().map_err(anyhow::Error::msg)?;
-    match (&config.secrets.key_file, variable) {
-        (None, None) => Ok(None),
-        (Some(path), None) => {
-            key_file::read(path).map(Some).map_err(anyhow::Error::msg).context("secrets.key_file")
-        }
-        (None, Some(keys)) => {
-            Keyring::parse(&keys).map(Some).map_err(anyhow::Error::msg).context("SIGNALPOST_SEALING_KEYS")
-        }
-        (Some(_), Some(_)) => {
-            anyhow::bail!("secrets.key_file and SIGNALPOST_SEALING_KEYS are both set; give one of them")
-        }
-    }
-}
-
-/// Opens the embedded store as the configuration describes it.
-///
-/// # Errors
-/// Where it can't be opened, or keys are missing.
-pub async fn open_store(
-    config: &Config,
-    clock: &SharedClock,
-    metrics: StoreMetrics,
-) -> anyhow::Result<Arc<SledStore>> {
-    let options = SledOptions {
-        cache_bytes: config.store.cache_bytes,
-        min_free_bytes: config.store.min_free_bytes,
-        queue_depth: config.store.queue_depth,
-        group_events: config.store.group_events,
-        metrics,
-        keyring: sealing_keys(config)?,
-        ..SledOptions::new(Arc::clone(clock))
-    };
-    let path = config.store.path.clone();
-    // Opening reads the disk for as long as it takes; nothing else runs yet, so nothing is held up.
-    let store = tokio::task::spawn_blocking(move || SledStore::open(&path, options)).await??;
-    Ok(Arc::new(store))
-}
-
-fn watch_store(store: &Arc<SledStore>, tasks: &Tasks) {
-    let (failed, stop, tasks_to_fail) = (store.failed(), tasks.soft(), tasks.clone());
-    tasks.spawn("store watch", OnExit::Ignore, async move {
-        tokio::select! {
-            reason = failed => tasks_to_fail.fail("store", &reason),
-            () = stop.cancelled() => {}
-        }
-    });
 }
 
 async fn bind(key: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
@@ -261,7 +211,7 @@ fn read_roots(key: &str, path: &Path) -> anyhow::Result<Vec<CertificateDer<'stat
 
 async fn start_engine(
     config: &Config,
-    (store, clock): (&Arc<SledStore>, &SharedClock),
+    (store, clock): (&Arc<dyn Store>, &SharedClock),
     couriers: &Couriers,
     (tasks, stages): (&Tasks, &StopStages),
 ) -> anyhow::Result<()> {
@@ -279,19 +229,18 @@ async fn start_engine(
         delivery_enabled: config.delivery.enabled,
         semaphor_enabled: config.delivery.enterprise_telemetry_enabled,
     };
-    let shared_store: Arc<dyn Store> = Arc::<SledStore>::clone(store);
     let couriers = (0..config.delivery.thread_count()).map(|_| couriers.make());
     let couriers = couriers.collect::<anyhow::Result<Vec<_>>>()?;
-    let shards = engine.shards((&shared_store, clock), options, &backlog, couriers);
+    let shards = engine.shards((store, clock), options, &backlog, couriers);
     // Where nothing is delivered replays wait, too.
     if config.delivery.enabled {
         let semaphor_enabled = config.delivery.enterprise_telemetry_enabled;
-        let replayer = engine.replayer(&shared_store, clock, semaphor_enabled);
+        let replayer = engine.replayer(store, clock, semaphor_enabled);
         tasks.spawn("replayer", OnExit::StopProcess, replayer.run(tasks.soft()));
     }
     // Lanes stop after the last call has ended: an event that was accepted late must still reach them.
     let stop = StopSignals { soft: stages.calls_ended.clone(), hard: tasks.hard() };
-    start_janitor(config, &shared_store, clock, tasks);
+    start_janitor(config, store, clock, tasks);
     let running = RunningEngine::start(shards.into_iter(), &stop).context("starting the delivery threads")?;
     // Cancelled when the last of the tasks below has dropped it.
     let lanes_ended = Arc::new(stages.lanes_ended.clone().drop_guard());
@@ -322,10 +271,10 @@ fn start_janitor(config: &Config, store: &Arc<dyn Store>, clock: &SharedClock, t
 /// Writes denied calls to the audit log, until the last call has ended.
 fn record_denials(
     config: &Config,
-    (store, clock): (&Arc<SledStore>, &SharedClock),
+    (store, clock): (&Arc<dyn Store>, &SharedClock),
     (tasks, stages): (&Tasks, &StopStages),
 ) -> Arc<DenialRecorder> {
-    let store: Arc<dyn Store> = Arc::<SledStore>::clone(store);
+    let store = Arc::clone(store);
     let per_minute = config.limits.audited_denials;
     let (recorder, writer) = DenialRecorder::new(store, Arc::clone(clock), per_minute);
     tasks.spawn("denied calls", OnExit::StopProcess, writer.run(stages.calls_ended.clone()));
@@ -334,7 +283,7 @@ fn record_denials(
 
 fn make_control(
     config: &Config,
-    store: &Arc<SledStore>,
+    store: &Arc<dyn Store>,
     couriers: &Couriers,
     clock: SharedClock,
 ) -> anyhow::Result<Control> {
@@ -350,8 +299,7 @@ fn make_control(
         batch_max_events: config.limits.batch_events,
         retention: config.retention,
     };
-    let store: Arc<dyn Store> = Arc::<SledStore>::clone(store);
-    Ok(Control::new(store, couriers.make()?, Arc::clone(&couriers.secrets), clock, settings))
+    Ok(Control::new(Arc::clone(store), couriers.make()?, Arc::clone(&couriers.secrets), clock, settings))
 }
 
 /// Who watches: the metrics, and the export of spans where there is one.
@@ -378,11 +326,11 @@ impl Watch {
 }
 
 /// What is not counted as it happens is looked up when somebody asks.
-fn observe(metrics: &Metrics, store: &Arc<SledStore>, clock: &SharedClock) {
-    let (store, clock, lanes) = (Arc::clone(store), Arc::clone(clock), metrics.lanes.clone());
+fn observe(metrics: &Metrics, store: &OpenStore, clock: &SharedClock) {
+    let (store, clock, lanes) = (store.clone(), Arc::clone(clock), metrics.lanes.clone());
     metrics.at_scrape(move || {
         store.observe();
-        lanes.set(&survey(store.directory(), clock.now()));
+        lanes.set(&survey(store.store().directory(), clock.now()));
     });
 }
 

@@ -1,0 +1,130 @@
+//! A throw-away PostgreSQL server for tests: on loopback, in a temporary folder, gone with the test process.
+//!
+//! PostgreSQL refuses to run as root, so as root it is run as `nobody`.
+
+use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// Makes a database cluster, runs it, and clears up when nobody holds its input open any more.
+const KEEPER: &str = r#"
+set -e
+folder=$(mktemp -d "${TMPDIR:-/tmp}/signalpost-postgres.XXXXXX")
+trap '' INT TERM HUP
+initdb -D "$folder/data" -A trust -U postgres -E UTF8 --locale=C --no-sync >"$folder/log" 2>&1 || { cat "$folder/log" >&2; exit 1; }
+printf "%s\n" "port = $PORT" "listen_addresses = '127.0.0.1'" "unix_socket_directories = '$folder'" \
+    "max_connections = 300" "$SETTINGS" >>"$folder/data/postgresql.conf"
+pg_ctl -D "$folder/data" -l "$folder/log" -w start >/dev/null 2>&1 || { cat "$folder/log" >&2; exit 1; }
+echo "$folder"
+cat >/dev/null
+pg_ctl -D "$folder/data" -m immediate -w stop >/dev/null 2>&1 || true
+rm -rf "$folder"
+"#;
+
+/// Settings of a server that is fast: its data outlives a crash of the server, but not one of the machine.
+pub const FAST: &str = "fsync = off\nfull_page_writes = off\nshared_buffers = 64MB";
+
+/// A server that runs for as long as this lives.
+pub struct TestServer {
+    keeper: Child,
+    folder: PathBuf,
+    port: u16,
+    databases: AtomicU32,
+}
+
+impl TestServer {
+    /// Starts a server.
+    ///
+    /// # Panics
+    /// Where PostgreSQL is not installed, or does not start.
+    pub fn start(settings: &str) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        drop(listener);
+        let mut keeper = command("sh");
+        keeper.args(["-c", KEEPER]).env("PORT", port.to_string()).env("SETTINGS", settings);
+        let mut keeper = keeper.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(keeper.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        assert!(!line.is_empty(), "the PostgreSQL server of the tests did not start; its log is above");
+        Self { keeper, folder: line.trim().into(), port, databases: AtomicU32::new(0) }
+    }
+
+    /// A new, empty database, and how to connect to it.
+    pub fn database(&self) -> String {
+        let name = format!("t{}", self.databases.fetch_add(1, Ordering::Relaxed));
+        self.sql("postgres", &format!("CREATE DATABASE {name}"));
+        self.url(&name)
+    }
+
+    /// How to connect to a database.
+    pub fn url(&self, database: &str) -> String {
+        format!("postgres://postgres@127.0.0.1:{}/{database}", self.port)
+    }
+
+    /// What a statement answers, one row a line.
+    pub fn sql(&self, database: &str, sql: &str) -> String {
+        let mut psql = command("psql");
+        psql.args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-c", sql, &self.url(database)]);
+        let output = psql.output().unwrap();
+        assert!(output.status.success(), "{sql}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    }
+
+    /// Stops the server at once, as a crash would.
+    pub fn crash(&self) {
+        self.control(&["-m", "immediate", "stop"]);
+    }
+
+    /// Starts it again.
+    pub fn start_again(&self) {
+        self.control(&["-l", &self.folder.join("log").to_string_lossy(), "start"]);
+    }
+
+    fn control(&self, arguments: &[&str]) {
+        let mut control = command("pg_ctl");
+        control.arg("-D").arg(self.folder.join("data")).arg("-w").args(arguments);
+        let status = control.stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap();
+        assert!(status.success(), "pg_ctl {arguments:?}");
+    }
+}
+
+impl Drop for TestServer {
+    fn drop(&mut self) {
+        // Closing its input tells the keeper to clear up.
+        drop(self.keeper.stdin.take());
+        self.keeper.wait().ok();
+    }
+}
+
+/// A command that finds PostgreSQL's programs, and is not root.
+fn command(program: &str) -> Command {
+    let programs = programs();
+    let path = format!("{}:{}", programs.display(), std::env!("PATH"));
+    let mut command = if rustix::process::getuid().is_root() {
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid=nobody", "--regid=nogroup", "--clear-groups", program]);
+        command.env("HOME", "/");
+        command
+    } else {
+        Command::new(program)
+    };
+    command.env("PATH", path).current_dir("/").env_remove("PGOPTIONS");
+    command
+}
+
+/// Where PostgreSQL's programs are: of the newest version that is installed.
+fn programs() -> PathBuf {
+    let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    let folders = versions.map(|version| version.path().join("bin"));
+    let known = folders.chain(std::env!("PATH").split(':').map(PathBuf::from));
+    let found = known.filter(|folder: &PathBuf| Path::new(&folder.join("initdb")).exists());
+    let newest = found.max_by_key(|folder| {
+        let version =
+            folder.parent().and_then(Path::file_name).map(|name| name.to_string_lossy().into_owned());
+        version.and_then(|version| version.parse::<u32>().ok())
+    });
+    newest.expect("these tests need PostgreSQL's server programs (Debian: apt-get install postgresql)")
+}
