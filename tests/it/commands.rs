@@ -163,14 +163,17 @@ async fn a_tail_shows_changes_and_goes_on_behind_its_cursor_over_a_restart() {
     let url = process.url.clone();
     let mut people = Running::start(&["tail"], &url);
     let mut json = Running::start(&["tail", "-o", "json", "--state", "succeeded"], &url);
-    // Whoever watches from now on may come after the first events.
-    let first = eventually("both see an event", async || {
+    // Whoever watches from now on may come after the first events, and one of the two after the other.
+    let (mut shown, mut first) = (None, None);
+    eventually("both have seen an event", async || {
         process.emit(event("metric.no_data")).await;
-        let seen = people.1.try_recv().ok()?;
-        assert!(seen.contains("metric.no_data") && seen.contains("→ hook"), "{seen}");
-        Some(json.line().await)
+        shown = shown.take().or_else(|| people.1.try_recv().ok());
+        first = first.take().or_else(|| json.1.try_recv().ok());
+        (shown.is_some() && first.is_some()).then_some(())
     })
     .await;
+    let (shown, first) = (shown.unwrap(), first.unwrap());
+    assert!(shown.contains("metric.no_data") && shown.contains("→ hook"), "{shown}");
     let first: Value = serde_json::from_str(&first).unwrap();
     assert_eq!(first["delivery"]["state"], "DELIVERY_STATE_SUCCEEDED");
     assert_eq!(process.terminate().await, Some(0));
