@@ -185,9 +185,9 @@ impl Lane {
             None => self.gate.take_back(),
         }
         let first = items.first().map(|(item, _)| item.key);
-        let success = request.is_some_and(|ended| ended.success);
+        let succeeded_at = request.filter(|ended| ended.success).map(|ended| ended.at);
         for (item, again) in items {
-            self.window.end(item, again, success);
+            self.window.end(item, again, succeeded_at);
         }
         self.gate.choose_scout(first, &self.window);
         self.let_go_of_idle_data();
@@ -342,7 +342,7 @@ impl Lane {
     }
 
     fn wait_for_due(&self, passage: Passage) -> Step {
-        let due = self.window.first_due().filter(|_| self.hold == Hold::Open);
+        let due = self.window.first_due(self.policy.ordered).filter(|_| self.hold == Hold::Open);
         let probe = self.gate.probe_at().filter(|_| passage != Passage::Everything);
         due.into_iter()
             .chain(probe)
@@ -469,3 +469,7 @@ mod tests;
 #[cfg(test)]
 #[path = "circuit_tests.rs"]
 mod circuit_tests;
+
+#[cfg(test)]
+#[path = "unsettled_tests.rs"]
+mod unsettled_tests;
