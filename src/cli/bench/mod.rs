@@ -10,6 +10,7 @@ mod backlog;
 mod backlog_report;
 mod disk;
 mod figures;
+mod idle;
 mod isolation;
 mod isolation_report;
 mod load;
@@ -24,6 +25,7 @@ pub(super) mod sink;
 mod sinks;
 mod soak;
 mod steady;
+mod sweep;
 mod table;
 mod wire;
 
@@ -93,6 +95,10 @@ enum Only {
     Isolation(isolation::IsolationArguments),
     /// What a million deliveries that wait for a dead destination cost.
     Backlog(backlog::BacklogArguments),
+    /// What destinations cost for which nothing waits, in memory and at a start.
+    Idle(idle::IdleArguments),
+    /// How fast events are taken while the retention removes many.
+    Sweep(sweep::SweepArguments),
     /// Whether everything comes through while receivers fail and the server is killed, for minutes or hours.
     Soak(soak::SoakArguments),
 }
@@ -115,6 +121,8 @@ async fn measure_and_print(arguments: &BenchArguments) -> anyhow::Result<Exit> {
     match &arguments.only {
         Some(Only::Isolation(arguments)) => return isolation::run(arguments).await,
         Some(Only::Backlog(arguments)) => return backlog::run(arguments).await,
+        Some(Only::Idle(arguments)) => return idle::run(arguments).await,
+        Some(Only::Sweep(arguments)) => return sweep::run(arguments).await,
         Some(Only::Soak(arguments)) => return soak::run(arguments).await,
         None => {}
     }
