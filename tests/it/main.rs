@@ -33,6 +33,8 @@ mod explain;
 #[cfg(test)]
 mod harness;
 #[cfg(test)]
+mod hostile;
+#[cfg(test)]
 mod ingest;
 #[cfg(test)]
 mod jwt;
@@ -45,6 +47,8 @@ mod metrics;
 #[cfg(test)]
 mod monitoring;
 #[cfg(test)]
+mod not_sent;
+#[cfg(test)]
 mod operational;
 mod operations;
 #[cfg(test)]
@@ -56,6 +60,8 @@ mod replay;
 #[cfg(test)]
 mod replicas;
 mod retention;
+#[cfg(test)]
+mod retry_policy;
 #[cfg(test)]
 mod sealing;
 #[cfg(test)]
