@@ -31,6 +31,8 @@ mod erase;
 #[cfg(test)]
 mod explain;
 #[cfg(test)]
+mod fleet;
+#[cfg(test)]
 mod harness;
 #[cfg(test)]
 mod ingest;
@@ -46,15 +48,19 @@ mod metrics;
 mod monitoring;
 #[cfg(test)]
 mod operational;
+#[cfg(test)]
 mod operations;
 #[cfg(test)]
 mod peers;
 #[cfg(test)]
 mod planted;
 #[cfg(test)]
+mod relay;
+#[cfg(test)]
 mod replay;
 #[cfg(test)]
 mod replicas;
+#[cfg(test)]
 mod retention;
 #[cfg(test)]
 mod sealing;
