@@ -11,6 +11,7 @@
 mod attempt;
 mod buckets;
 mod certificate;
+mod connection;
 mod each;
 mod ingest;
 mod lane;
@@ -20,6 +21,7 @@ mod store;
 
 pub use attempt::{AttemptMetrics, InFlight};
 pub use certificate::{CertificateMetrics, CertificateUse};
+pub use connection::{ConnectionLimit, ConnectionMetrics, OpenConnection};
 pub use each::{Each, Label, Pair, Words};
 pub use ingest::IngestMetrics;
 pub use lane::{LaneCounts, LaneMetrics, LaneState};
