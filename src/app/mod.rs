@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::auth::authenticator::{Authenticator, JwtWay, WaysIn};
 use crate::auth::certificate::CertificateRules;
+use crate::auth::expiry;
 use crate::auth::jwks::{self, Fetch, FetchedKeys, KeySource};
 use crate::auth::reload::Reloaded;
 use crate::auth::token_file::{self, TokenTable};
@@ -33,7 +34,7 @@ use crate::grpc::health::HealthState;
 use crate::grpc::options::{ConnectionOptions, Limits, ListenerOptions, Reflection};
 use crate::grpc::server::{GrpcServer, serve_health};
 use crate::grpc::tls::{ClientCertificates, ServerTls, TlsFiles};
-use crate::metrics::Metrics;
+use crate::metrics::{CertificateUse, Metrics};
 use crate::policy::address::AddressPolicy;
 use crate::policy::host_rate::{HostRates, SharedRates};
 use crate::shutdown::{OnExit, Tasks};
@@ -91,6 +92,9 @@ impl App {
         let stages = StopStages::default();
         start_engine(config, (&store, &clock), &couriers, (tasks, &stages)).await?;
         observe(&watch.metrics, &opened, &clock);
+        entrance.observe(&watch.metrics);
+        let roots = expiry::of_certificates(&couriers.options.extra_root_certificates);
+        watch.metrics.certificates.end(CertificateUse::EgressAuthority, roots);
         let denials = record_denials(config, (&store, &clock), (tasks, &stages));
         let control = make_control(config, &store, &couriers, clock)?;
         let control = Arc::new(control.watched_by(watch.metrics.ingest.clone(), watch.spans()));
@@ -370,6 +374,18 @@ impl Entrance {
             Authenticator::open()
         };
         Ok(Self { tls, tokens, keys, authenticator })
+    }
+
+    /// Files change, so what is in force is looked up when somebody asks.
+    fn observe(&self, metrics: &Metrics) {
+        let Some(tls) = self.tls.clone() else { return };
+        let certificates = metrics.certificates.clone();
+        metrics.at_scrape(move || {
+            let expiry = tls.expiry();
+            certificates.end(CertificateUse::Server, expiry.server);
+            certificates.end(CertificateUse::ClientAuthority, expiry.client_authority);
+            certificates.end(CertificateUse::RevocationList, expiry.revocation_list);
+        });
     }
 
     fn watch_files(&self, config: &Config, tasks: &Tasks) {

@@ -31,6 +31,7 @@ mod riders;
 mod settlement;
 pub mod sled;
 pub mod survey;
+pub mod unfinished;
 
 use std::sync::Arc;
 
