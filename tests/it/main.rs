@@ -18,6 +18,7 @@ mod client_transport;
 mod commands;
 #[cfg(test)]
 mod contracts;
+#[cfg(test)]
 mod database;
 #[cfg(test)]
 mod delivery;

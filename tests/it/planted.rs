@@ -125,6 +125,29 @@ impl Run<'_> {
         DestinationAdminClient::new(self.process.channel.clone())
     }
 
+    /// All that is done with secrets, and all that can be read of it.
+    async fn everything(&mut self, receiver: &Receiver, file: &str) {
+        let id = self.create_all(receiver, file).await;
+        let imported = self.import(receiver).await;
+        self.process.emit(event("auth.success").id("evt").data(r#"{"a":1}"#)).await;
+        // Receivers get what they are to have.
+        let credentials = basic_credentials();
+        for (name, wanted) in [
+            ("x-key", "planted-header-value"),
+            ("authorization", "planted-bearer-token"),
+            ("authorization", credentials.as_str()),
+        ] {
+            eventually(wanted, async || {
+                receiver.got("/hook").iter().any(|one| header(one, name).contains(wanted)).then_some(())
+            })
+            .await;
+        }
+        self.change(&id).await;
+        self.read_when_settled(&imported).await;
+        self.plant_urls(receiver).await;
+        self.read_urls().await;
+    }
+
     async fn create(&mut self, draft: v1::Destination) -> Option<String> {
         let request = v1::CreateDestinationRequest {
             organization_id: ORGANIZATION.into(),
@@ -374,6 +397,30 @@ enum Stored {
 }
 
 impl Stored {
+    fn home(&self, endpoint: &str, folders: &str) -> Home {
+        let mut settings = vec![
+            ("log.level", r#""trace""#),
+            ("traces.endpoint", endpoint),
+            ("secrets.environment", r#"["PLANTED@*"]"#),
+            ("secrets.folders", folders),
+            ("egress.response_bodies", r#""always""#),
+        ];
+        let url;
+        if let Self::Shared(database, _) = self {
+            url = format!("{database:?}");
+            settings.push(("store.url", &url));
+        }
+        Home::with(&settings)
+    }
+
+    fn variables(&self) -> Vec<(&str, &str)> {
+        let mut variables = vec![("PLANTED", "planted-environment-secret")];
+        if let Self::Shared(_, key) = self {
+            variables.push(("SIGNALPOST_SEALING_KEYS", key.expose()));
+        }
+        variables
+    }
+
     /// Beside a server that runs: a backup, and the store that is made of it.
     async fn back_up(&self, home: &Home, process: &Process) {
         if matches!(self, Self::Embedded) {
@@ -430,42 +477,10 @@ async fn run_and_search(stored: &Stored) {
     let folders = format!("[\"{}@{ORGANIZATION}\"]", secrets.path().display());
     let collector = Collector::start().await;
     let endpoint = format!("\"http://{}\"", collector.address);
-    let mut settings = vec![
-        ("log.level", r#""trace""#),
-        ("traces.endpoint", &endpoint),
-        ("secrets.environment", r#"["PLANTED@*"]"#),
-        ("secrets.folders", &folders),
-        ("egress.response_bodies", r#""always""#),
-    ];
-    let mut variables = vec![("PLANTED", "planted-environment-secret")];
-    let url;
-    if let Stored::Shared(database, key) = stored {
-        url = format!("{database:?}");
-        settings.push(("store.url", &url));
-        variables.push(("SIGNALPOST_SEALING_KEYS", key.expose()));
-    }
-    let home = Home::with(&settings);
-    let process = home.start_with(&variables).await;
+    let home = stored.home(&endpoint, &folders);
+    let process = home.start_with(&stored.variables()).await;
     let mut run = Run { process: &process, answers: Answers::default(), without_urls: Answers::default() };
-    let id = run.create_all(&receiver, file.to_str().unwrap()).await;
-    let imported = run.import(&receiver).await;
-    process.emit(event("auth.success").id("evt").data(r#"{"a":1}"#)).await;
-    // Receivers get what they are to have.
-    let credentials = basic_credentials();
-    for (name, wanted) in [
-        ("x-key", "planted-header-value"),
-        ("authorization", "planted-bearer-token"),
-        ("authorization", credentials.as_str()),
-    ] {
-        eventually(wanted, async || {
-            receiver.got("/hook").iter().any(|one| header(one, name).contains(wanted)).then_some(())
-        })
-        .await;
-    }
-    run.change(&id).await;
-    run.read_when_settled(&imported).await;
-    run.plant_urls(&receiver).await;
-    run.read_urls().await;
+    run.everything(&receiver, file.to_str().unwrap()).await;
     let (answers, without_urls) = (run.answers.0.join("\n"), run.without_urls.0.join("\n"));
     let metrics = Scrape::of(process.metrics.unwrap()).await.text;
     assert!(metrics.contains("signalpost_attempts_total"), "{metrics}");
