@@ -163,3 +163,38 @@ fn say(arguments: &ListenArguments, line: &str) {
         false => writeln!(io::stdout().lock(), "{line}").ok(),
     };
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        listen: ListenArguments,
+    }
+
+    fn line(arguments: &[&str]) -> Result<ListenArguments, clap::Error> {
+        Line::try_parse_from([&["listen"], arguments].concat()).map(|line| line.listen)
+    }
+
+    #[test]
+    fn the_secret_comes_out_of_a_file_and_never_out_of_an_argument() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("secret");
+        let name = file.to_str().unwrap();
+        fs::write(&file, "planted secret \r\n").unwrap();
+        let arguments = line(&["--contract", "WORKSPACE", "--secret-file", name]).unwrap();
+        arguments.check().unwrap();
+        assert_eq!(arguments.secret().unwrap().unwrap().expose(), "planted secret ");
+        assert!(line(&["--secret", "planted"]).is_err());
+        let whole = line(&["--secret-file", name]).unwrap();
+        let problem = format!("{:#}", whole.check().unwrap_err());
+        assert!(problem.contains("the signing secret") && !problem.contains("planted"), "{problem}");
+        let missing = line(&["--secret-file", "/nowhere/secret"]).unwrap();
+        assert!(format!("{:#}", missing.check().unwrap_err()).contains("--secret-file"));
+        assert_eq!(line(&[]).unwrap().secret().unwrap(), None);
+    }
+}
