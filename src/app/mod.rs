@@ -5,6 +5,7 @@
 //! ready → no new calls → running calls end → lanes flush and finish → outcomes stored → store closed.
 
 mod opened;
+mod sealing;
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -50,6 +51,7 @@ use crate::transport::http::{HttpOptions, HttpTransport};
 use crate::transport::secrets::{Allowed, SecretReader};
 
 pub use opened::{OpenStore, open_embedded, shared_options};
+pub use sealing::StoredSecrets;
 
 /// A server that runs; what it needs to be closed.
 pub struct App {

@@ -160,7 +160,7 @@ fn egress(reader: &mut Reader<'_>) -> Option<EgressConfig> {
     let proxy = reader.one("egress.proxy", "", or_word("", proxy));
     let per_host_rate = or_word("unlimited", number(1, 1_000_000));
     let per_host_rate = reader.one("egress.per_host_rate", "1000", per_host_rate);
-    let response_bodies = reader.one("egress.response_bodies", "public", response_bodies());
+    let response_bodies = reader.one("egress.response_bodies", "never", response_bodies());
     Some(EgressConfig {
         allow: allow?,
         deny: deny?,

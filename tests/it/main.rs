@@ -21,6 +21,8 @@ mod commands;
 #[cfg(test)]
 mod contracts;
 #[cfg(test)]
+mod database;
+#[cfg(test)]
 mod delivery;
 #[cfg(test)]
 mod destinations;

@@ -125,6 +125,20 @@ impl TestServer {
         psql.output().unwrap()
     }
 
+    /// Everything in a database as `pg_dump` writes it, and behind it what its hexadecimal values stand for.
+    pub fn dump(&self, database: &str) -> Vec<u8> {
+        let mut dump = command("pg_dump");
+        let output = dump.args(["--no-owner", "-d", &self.url(database)]).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let values = text.split("\\x").skip(1).map(|rest| {
+            let digits = rest.bytes().take_while(u8::is_ascii_hexdigit).collect::<Vec<_>>();
+            hex::decode(digits).unwrap_or_default()
+        });
+        let values = values.collect::<Vec<_>>().concat();
+        [output.stdout, values].concat()
+    }
+
     /// Stops the server at once, as a crash would.
     pub fn crash(&self) {
         self.control(&["-m", "immediate", "stop"]);
