@@ -400,6 +400,18 @@ impl Lane {
                 .any(|moment| moment <= now)
     }
 
+    /// About how many bytes its next request has: as many as a batch may, where several may go together.
+    #[must_use]
+    pub fn next_bytes(&self) -> usize {
+        let one = self.window.next_bytes();
+        let batches = self.policy.max_batch_events > 1 && self.window.len() > 1;
+        if batches {
+            one.max(usize::try_from(self.policy.max_batch_bytes).unwrap_or(usize::MAX))
+        } else {
+            one
+        }
+    }
+
     /// Where the lane stands, as callers may see it.
     #[must_use]
     pub fn status(&self) -> LaneStatus {
