@@ -16,6 +16,7 @@
 pub mod agenda;
 mod announce;
 mod caught;
+mod change;
 mod disable;
 mod ending;
 pub mod gate;

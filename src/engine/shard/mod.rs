@@ -65,9 +65,17 @@ struct Slot {
     memory: Arc<Memory>,
 }
 
+/// An attempt that has ended, or could not begin.
+struct Made {
+    id: DestinationId,
+    /// Its place in the room until here.
+    seat: Seat,
+    result: Result<Attempted, (Vec<Item>, StoreError)>,
+}
+
 /// What a task of the shard comes back with.
 enum Done {
-    Attempted { id: DestinationId, seat: Seat, result: Result<Attempted, (Vec<Item>, StoreError)> },
+    Attempted(Box<Made>),
     Fresh(DestinationId, Result<Page<Arc<Event>>, StoreError>, OwnedSemaphorePermit),
     Due(DestinationId, Result<Page<DueEntry>, StoreError>),
     Settled(Group, Result<(), StoreError>),
@@ -239,7 +247,8 @@ impl Shard {
             Err(error) => std::panic::resume_unwind(error.into_panic()),
         };
         match done {
-            Done::Attempted { id, seat, result } => {
+            Done::Attempted(made) => {
+                let Made { id, seat, result } = *made;
                 drop(seat);
                 match result {
                     Ok(attempted) => self.attempted(id, attempted),

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Done, Shard, Slot};
+use super::{Done, Made, Shard, Slot};
 use crate::domain::id::{DeliveryId, DestinationId};
 use crate::domain::time::Timestamp;
 use crate::engine::ending::{Waited, settle_waited};
@@ -226,7 +226,7 @@ impl Shard {
         seat.begin(bytes, policy.timeout);
         self.running.spawn(async move {
             let result = worker.attempt(&entry.destination, &policy, items, &hosts).await;
-            Done::Attempted { id, seat, result }
+            Done::Attempted(Box::new(Made { id, seat, result }))
         });
     }
 
