@@ -46,6 +46,7 @@ pub(super) fn policy() -> EffectivePolicy {
         cloudevents_source: None,
         disable_after: None,
         gone_disables: false,
+        keep_response_bodies: true,
     }
 }
 
