@@ -296,6 +296,9 @@ mod isolation_tests;
 mod ending_tests;
 
 #[cfg(test)]
+mod keeping_tests;
+
+#[cfg(test)]
 mod memory_tests;
 
 #[cfg(test)]
