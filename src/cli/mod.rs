@@ -5,6 +5,7 @@
 
 mod backup;
 mod bench;
+mod call;
 mod client;
 mod config;
 mod dead_letters;
@@ -16,6 +17,7 @@ mod health;
 mod key;
 mod listen;
 mod migrate;
+mod missing;
 pub mod output;
 mod reference;
 mod rekey;
@@ -79,7 +81,8 @@ enum Command {
     /// Make keys under which secrets are sealed at rest.
     #[command(subcommand)]
     Key(key::Command),
-    /// Seal all stored secrets anew, under the first of the configured keys. The server must be stopped.
+    /// Seal all stored secrets anew, under the first of the configured keys. The server of an embedded store must be
+    /// stopped; replicas on a shared one go on.
     Rekey(rekey::RekeyArguments),
     /// Bring the database of a shared store to this version, and end. `serve` does the same when it starts.
     Migrate(migrate::MigrateArguments),
@@ -99,7 +102,7 @@ enum Command {
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Exit {
     match Cli::try_parse_from(arguments) {
         Ok(Cli { command }) => execute(command),
-        Err(answer) => explain(&answer),
+        Err(answer) => explain(&missing::with_remedy(answer, Cli::command())),
     }
 }
 

@@ -7,6 +7,8 @@
 #[cfg(test)]
 mod audit;
 #[cfg(test)]
+mod backup;
+#[cfg(test)]
 mod binary;
 #[cfg(test)]
 mod callers;
@@ -19,6 +21,8 @@ mod commands;
 #[cfg(test)]
 mod contracts;
 #[cfg(test)]
+mod database;
+#[cfg(test)]
 mod delivery;
 #[cfg(test)]
 mod destinations;
@@ -30,6 +34,8 @@ mod egress;
 mod erase;
 #[cfg(test)]
 mod explain;
+#[cfg(test)]
+mod fleet;
 #[cfg(test)]
 mod harness;
 #[cfg(test)]
@@ -50,15 +56,19 @@ mod monitoring;
 mod not_sent;
 #[cfg(test)]
 mod operational;
+#[cfg(test)]
 mod operations;
 #[cfg(test)]
 mod peers;
 #[cfg(test)]
 mod planted;
 #[cfg(test)]
+mod relay;
+#[cfg(test)]
 mod replay;
 #[cfg(test)]
 mod replicas;
+#[cfg(test)]
 mod retention;
 #[cfg(test)]
 mod retry_policy;

@@ -18,6 +18,8 @@ mod neighbours;
 mod process;
 mod raw_post;
 mod replay;
+mod replicas;
+mod replicas_report;
 mod report;
 mod scenarios;
 mod server;
@@ -99,6 +101,8 @@ enum Only {
     Idle(idle::IdleArguments),
     /// How fast events are taken while the retention removes many.
     Sweep(sweep::SweepArguments),
+    /// What one, two and three replicas on one PostgreSQL database take and deliver.
+    Replicas(replicas::ReplicasArguments),
     /// Whether everything comes through while receivers fail and the server is killed, for minutes or hours.
     Soak(soak::SoakArguments),
 }
@@ -123,6 +127,7 @@ async fn measure_and_print(arguments: &BenchArguments) -> anyhow::Result<Exit> {
         Some(Only::Backlog(arguments)) => return backlog::run(arguments).await,
         Some(Only::Idle(arguments)) => return idle::run(arguments).await,
         Some(Only::Sweep(arguments)) => return sweep::run(arguments).await,
+        Some(Only::Replicas(arguments)) => return replicas::run(arguments).await,
         Some(Only::Soak(arguments)) => return soak::run(arguments).await,
         None => {}
     }
