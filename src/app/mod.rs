@@ -5,6 +5,7 @@
 //! ready → no new calls → running calls end → lanes flush and finish → outcomes stored → store closed.
 
 mod opened;
+mod sealing;
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -50,6 +51,7 @@ use crate::transport::http::{HttpOptions, HttpTransport};
 use crate::transport::secrets::{Allowed, SecretReader};
 
 pub use opened::{OpenStore, open_embedded, shared_options};
+pub use sealing::StoredSecrets;
 
 /// A server that runs; what it needs to be closed.
 pub struct App {
@@ -166,8 +168,6 @@ impl Couriers {
                 .ca_file
                 .as_deref()
                 .map_or(Ok(Vec::new()), |path| read_roots("egress.ca_file", path))?,
-            // Destinations may share a host: what is kept open must be enough for all that may be in flight.
-            pool_max_idle_per_host: config.delivery.max_in_flight,
             plain_http: !config.delivery.plain_http_contracts.is_empty(),
             response_bodies: config.egress.response_bodies,
             proxy: config.egress.proxy.clone(),
@@ -189,8 +189,14 @@ impl Couriers {
         self.options.address_policy = Arc::new(policy);
     }
 
+    /// A courier that keeps no connections.
     fn make(&self) -> anyhow::Result<Arc<Courier>> {
-        let transport = HttpTransport::new(self.options.clone(), Arc::clone(&self.clock))?;
+        self.make_keeping(0)
+    }
+
+    fn make_keeping(&self, max_kept_connections: usize) -> anyhow::Result<Arc<Courier>> {
+        let options = HttpOptions { max_kept_connections, ..self.options.clone() };
+        let transport = HttpTransport::new(options, Arc::clone(&self.clock))?;
         Ok(Arc::new(Courier {
             transport: Arc::new(transport),
             secrets: Arc::clone(&self.secrets),
@@ -233,7 +239,9 @@ async fn start_engine(
         delivery_enabled: config.delivery.enabled,
         semaphor_enabled: config.delivery.enterprise_telemetry_enabled,
     };
-    let couriers = (0..config.delivery.thread_count()).map(|_| couriers.make());
+    let threads = config.delivery.thread_count();
+    let each_keeps = config.delivery.max_kept_connections / threads;
+    let couriers = (0..threads).map(|_| couriers.make_keeping(each_keeps));
     let couriers = couriers.collect::<anyhow::Result<Vec<_>>>()?;
     let shards = engine.shards((store, clock), options, &backlog, couriers);
     // Where nothing is delivered replays wait, too.

@@ -81,7 +81,8 @@ enum Command {
     /// Make keys under which secrets are sealed at rest.
     #[command(subcommand)]
     Key(key::Command),
-    /// Seal all stored secrets anew, under the first of the configured keys. The server must be stopped.
+    /// Seal all stored secrets anew, under the first of the configured keys. The server of an embedded store must be
+    /// stopped; replicas on a shared one go on.
     Rekey(rekey::RekeyArguments),
     /// Bring the database of a shared store to this version, and end. `serve` does the same when it starts.
     Migrate(migrate::MigrateArguments),

@@ -94,6 +94,15 @@ pub fn sealing_keys() -> Result<Option<Zeroizing<String>>, String> {
     environment::sealing_keys()
 }
 
+/// The signing secret that the environment holds for `signalpost listen` (`SIGNALPOST_LISTEN_SECRET`), if it does; as
+/// typed.
+///
+/// # Errors
+/// A sentence that names the variable, where it is not text.
+pub fn listen_secret() -> Result<Option<Zeroizing<String>>, String> {
+    environment::listen_secret()
+}
+
 /// Pure: settings from a named TOML text and from variables, checked as a whole.
 ///
 /// # Errors

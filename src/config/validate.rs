@@ -80,8 +80,9 @@ fn delivery(reader: &mut Reader<'_>) -> Option<DeliveryConfig> {
     let enabled = reader.one("delivery.enabled", "true", flag());
     let telemetry = reader.one(TELEMETRY_KEY, "false", flag());
     let threads = reader.one("delivery.threads", "auto", or_word("auto", number(1, 256)));
-    let max_in_flight = reader.one("delivery.max_in_flight", "256", number(1, 65_536));
-    let max_bytes = reader.one("delivery.max_bytes_in_flight", "64MiB", size(MIB, TIB));
+    let max_in_flight = reader.one("delivery.max_in_flight", "512", number(1, 65_536));
+    let max_bytes = reader.one("delivery.max_bytes_in_flight", "128MiB", size(MIB, TIB));
+    let max_kept = reader.one("delivery.max_kept_connections", "1024", number(0, 65_536));
     let opens_after = reader.one("delivery.circuit_opens_after", "10", number(1, 1_000_000));
     let window = reader.one("delivery.window", "512", number(1, 1_000_000));
     let best_effort = reader.one("delivery.best_effort_window", "512", number(1, 1_000_000));
@@ -96,6 +97,7 @@ fn delivery(reader: &mut Reader<'_>) -> Option<DeliveryConfig> {
         threads: threads?,
         max_in_flight: max_in_flight?,
         max_bytes_in_flight: usize::try_from(max_bytes?).ok()?,
+        max_kept_connections: max_kept?,
         circuit_opens_after: opens_after?,
         window: window?,
         best_effort_window: best_effort?,
@@ -160,7 +162,7 @@ fn egress(reader: &mut Reader<'_>) -> Option<EgressConfig> {
     let proxy = reader.one("egress.proxy", "", or_word("", proxy));
     let per_host_rate = or_word("unlimited", number(1, 1_000_000));
     let per_host_rate = reader.one("egress.per_host_rate", "1000", per_host_rate);
-    let response_bodies = reader.one("egress.response_bodies", "public", response_bodies());
+    let response_bodies = reader.one("egress.response_bodies", "never", response_bodies());
     Some(EgressConfig {
         allow: allow?,
         deny: deny?,

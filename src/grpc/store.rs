@@ -53,7 +53,7 @@ impl StoreAdmin for StoreAdminService {
             return Err(status(Error::invalid("organization_id", problem)));
         }
         let permit = Arc::clone(&self.running).try_acquire_owned().map_err(|_| already().into_status())?;
-        let backup = self.context.control.back_up(&caller).map_err(status)?;
+        let backup = self.context.control.back_up(&caller).await.map_err(status)?;
         let backup = backup.ok_or_else(|| not_here().into_status())?;
         let (answers, receiver) = mpsc::channel(PARTS);
         let stop = self.context.stop.clone();

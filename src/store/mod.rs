@@ -28,6 +28,7 @@ pub mod record;
 mod replay;
 pub mod retention;
 mod riders;
+pub mod seals;
 mod settlement;
 pub mod sled;
 pub mod survey;

@@ -8,6 +8,7 @@ use signalpost::domain::contract::Contract;
 use signalpost::grpc::proto::v1;
 use signalpost::grpc::proto::v1::back_up_store_response::Part;
 use signalpost::grpc::proto::v1::event_ingest_client::EventIngestClient;
+use signalpost::grpc::proto::v1::organization_admin_client::OrganizationAdminClient;
 use signalpost::grpc::proto::v1::store_admin_client::StoreAdminClient;
 
 use crate::binary::{Home, Process, said};
@@ -176,6 +177,7 @@ async fn a_backup_under_load_has_everything_that_was_acknowledged_before_it_bega
     std::fs::write(home.store().join("signalpost.key"), key).unwrap();
 
     let process = home.start().await;
+    that_it_was_restored_is_on_the_record(&process).await;
     for id in &acknowledged {
         let text = succeeds(&home, &process, &["explain", id, "-o", "json"]).await;
         assert!(text.contains("EVENT_VERDICT_"), "{id}: {text}");
@@ -189,6 +191,16 @@ async fn a_backup_under_load_has_everything_that_was_acknowledged_before_it_bega
     })
     .await;
     assert_eq!(process.terminate().await, Some(0));
+}
+
+async fn that_it_was_restored_is_on_the_record(process: &Process) {
+    let by_us = v1::AuditFilter { principal: "signalpost".into(), ..Default::default() };
+    let request = v1::ListAuditEntriesRequest { filter: Some(by_us), ..Default::default() };
+    let mut client = OrganizationAdminClient::new(process.channel.clone());
+    let entries = client.list_audit_entries(request).await.unwrap().into_inner().audit_entries;
+    let [entry] = entries.as_slice() else { panic!("{entries:?}") };
+    assert!(entry.description.starts_with("the store was restored from a backup of 2"), "{entry:?}");
+    assert!(entry.count > 150, "{entry:?}");
 }
 
 #[tokio::test]

@@ -21,6 +21,8 @@ mod commands;
 #[cfg(test)]
 mod contracts;
 #[cfg(test)]
+mod database;
+#[cfg(test)]
 mod delivery;
 #[cfg(test)]
 mod destinations;
@@ -32,6 +34,8 @@ mod egress;
 mod erase;
 #[cfg(test)]
 mod explain;
+#[cfg(test)]
+mod fleet;
 #[cfg(test)]
 mod harness;
 #[cfg(test)]
@@ -48,15 +52,19 @@ mod metrics;
 mod monitoring;
 #[cfg(test)]
 mod operational;
+#[cfg(test)]
 mod operations;
 #[cfg(test)]
 mod peers;
 #[cfg(test)]
 mod planted;
 #[cfg(test)]
+mod relay;
+#[cfg(test)]
 mod replay;
 #[cfg(test)]
 mod replicas;
+#[cfg(test)]
 mod retention;
 #[cfg(test)]
 mod sealing;

@@ -75,10 +75,18 @@ pub struct Order {
 /// # Errors
 /// The server refused an event or failed.
 pub async fn emit(server: &Server, order: &Order) -> anyhow::Result<Done> {
+    emit_to(std::slice::from_ref(server), order).await
+}
+
+/// As [`emit`], with the callers spread over several servers.
+///
+/// # Errors
+/// There is no server, or one refused an event or failed.
+pub async fn emit_to(servers: &[Server], order: &Order) -> anyhow::Result<Done> {
     let work = Arc::new(Work::new(order));
     let mut callers = JoinSet::new();
-    for number in 0..order.style.callers() {
-        let (client, work) = (server.events(number)?, Arc::clone(&work));
+    for (number, server) in (0..order.style.callers()).zip(servers.iter().cycle()) {
+        let (client, work) = (server.events(number / servers.len())?, Arc::clone(&work));
         match order.style {
             Style::Unary => callers.spawn(call_single(client, work)),
             Style::Batch => callers.spawn(call_batches(client, work)),

@@ -17,6 +17,8 @@ mod neighbours;
 mod process;
 mod raw_post;
 mod replay;
+mod replicas;
+mod replicas_report;
 mod report;
 mod scenarios;
 mod server;
@@ -93,6 +95,8 @@ enum Only {
     Isolation(isolation::IsolationArguments),
     /// What a million deliveries that wait for a dead destination cost.
     Backlog(backlog::BacklogArguments),
+    /// What one, two and three replicas on one PostgreSQL database take and deliver.
+    Replicas(replicas::ReplicasArguments),
     /// Whether everything comes through while receivers fail and the server is killed, for minutes or hours.
     Soak(soak::SoakArguments),
 }
@@ -115,6 +119,7 @@ async fn measure_and_print(arguments: &BenchArguments) -> anyhow::Result<Exit> {
     match &arguments.only {
         Some(Only::Isolation(arguments)) => return isolation::run(arguments).await,
         Some(Only::Backlog(arguments)) => return backlog::run(arguments).await,
+        Some(Only::Replicas(arguments)) => return replicas::run(arguments).await,
         Some(Only::Soak(arguments)) => return soak::run(arguments).await,
         None => {}
     }

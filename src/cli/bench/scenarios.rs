@@ -102,7 +102,7 @@ impl Setting<'_> {
 }
 
 /// Waits until the sink has counted so many, or the time is over; says what it has counted.
-async fn wait_for(sink: &mut Sink, count: u64, until: Instant) -> anyhow::Result<u64> {
+pub(super) async fn wait_for(sink: &mut Sink, count: u64, until: Instant) -> anyhow::Result<u64> {
     loop {
         let counted = sink.count().await?;
         if counted >= count || Instant::now() >= until {

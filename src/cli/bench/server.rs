@@ -44,6 +44,8 @@ pub struct Setup {
     pub certificate: Option<PathBuf>,
     /// How many seconds it keeps history.
     pub history_seconds: Option<u32>,
+    /// The database of several servers, instead of a store of its own.
+    pub store_url: Option<String>,
 }
 
 /// A running server; it is killed and its store removed when this is dropped.
@@ -278,6 +280,10 @@ fn settings(store: &Path, setup: &Setup, grpc: SocketAddr) -> String {
         setup.certificate.as_ref().map(|path| format!("ca_file = {path:?}")).unwrap_or_default();
     let history =
         setup.history_seconds.map(|seconds| format!("history = \"{seconds}s\"")).unwrap_or_default();
+    let store = match &setup.store_url {
+        Some(url) => format!("url = {url:?}"),
+        None => format!("path = {store:?}\n        min_free = \"64MiB\""),
+    };
     format!(
         r#"
         [listen]
@@ -286,8 +292,7 @@ fn settings(store: &Path, setup: &Setup, grpc: SocketAddr) -> String {
         health = "127.0.0.1:0"
         metrics = "127.0.0.1:0"
         [store]
-        path = {store:?}
-        min_free = "64MiB"
+        {store}
         [delivery]
         plain_http_contracts = ["STALWART"]
         [egress]
@@ -308,8 +313,13 @@ mod tests {
 
     #[test]
     fn the_generated_configuration_is_valid() {
-        let setup = Setup { certificate: Some("/tmp/a \"b\".pem".into()), history_seconds: Some(60) };
-        for setup in [Setup::default(), setup] {
+        let setup = Setup {
+            certificate: Some("/tmp/a \"b\".pem".into()),
+            history_seconds: Some(60),
+            ..Setup::default()
+        };
+        let shared = Setup { store_url: Some("postgres://a@localhost/b".into()), ..Setup::default() };
+        for setup in [Setup::default(), setup, shared] {
             let settings = settings(Path::new("/tmp/store"), &setup, SocketAddr::from(([127, 0, 0, 1], 0)));
             Config::from_toml(&settings).unwrap();
         }

@@ -22,7 +22,7 @@ pub struct DemoArguments {
     /// Leave the server and the receiver running afterwards, and print commands to try.
     #[arg(long)]
     keep: bool,
-    /// Play it on this PostgreSQL database instead of a temporary store; use an empty one.
+    /// Play it on this PostgreSQL database instead of a temporary store, in an organization that is removed afterwards.
     #[arg(long, value_name = "URL", env = "SIGNALPOST_STORE_URL", hide_env_values = true)]
     store_url: Option<String>,
     /// Plain text without colours.

@@ -3,7 +3,7 @@
 use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
-use crate::cli::demo::stage::{ORGANIZATION, Stage};
+use crate::cli::demo::stage::Stage;
 
 const WIDTH: usize = 78;
 
@@ -85,9 +85,10 @@ impl Page {
             format!("grpcurl -plaintext -d '{data}' {address} signalpost.v1.{method}")
         };
         self.scene(6, "Yours to try")?;
-        let organization = format!(r#"{{"organization_id":"{ORGANIZATION}"}}"#);
+        let id = stage.organization();
+        let organization = format!(r#"{{"organization_id":"{id}"}}"#);
         let event = format!(
-            r#"{{"organization_id":"{ORGANIZATION}","event":{{"type":"kpi.alert","struct_data":{{"kpi":"churn"}}}}}}"#
+            r#"{{"organization_id":"{id}","event":{{"type":"kpi.alert","struct_data":{{"kpi":"churn"}}}}}}"#
         );
         for line in [
             format!("grpcurl -plaintext {address} list"),

@@ -4,7 +4,7 @@ use anyhow::Context;
 use http::StatusCode;
 
 use crate::cli::demo::page::Page;
-use crate::cli::demo::stage::{ORGANIZATION, PATHS, Stage};
+use crate::cli::demo::stage::{PATHS, Stage};
 use crate::domain::contract::Contract;
 use crate::grpc::proto::v1;
 
@@ -143,7 +143,7 @@ async fn dead_letter_and_replay(stage: &Stage, page: &mut Page) -> anyhow::Resul
     )?;
 
     let request = v1::ReplayDeadLetterRequest {
-        organization_id: ORGANIZATION.into(),
+        organization_id: stage.organization().into(),
         delivery_id: delivery.delivery_id.clone(),
     };
     stage.deliveries().replay_dead_letter(request).await?;
@@ -174,7 +174,7 @@ async fn bad_input(stage: &Stage, page: &mut Page) -> anyhow::Result<()> {
         ..v1::Destination::default()
     };
     let request = v1::CreateDestinationRequest {
-        organization_id: ORGANIZATION.into(),
+        organization_id: stage.organization().into(),
         destination: Some(destination),
         validate_only: true,
     };
@@ -213,7 +213,7 @@ async fn create(
         ..v1::Destination::default()
     };
     let request = v1::CreateDestinationRequest {
-        organization_id: ORGANIZATION.into(),
+        organization_id: stage.organization().into(),
         destination: Some(destination),
         validate_only: false,
     };
@@ -223,7 +223,8 @@ async fn create(
 
 /// Short delays, so that nobody has to watch the contract's minutes.
 async fn set_delays(stage: &Stage, contract: Contract, millis: &[i32]) -> anyhow::Result<()> {
-    let request = v1::ListDestinationsRequest { organization_id: ORGANIZATION.into(), ..Default::default() };
+    let request =
+        v1::ListDestinationsRequest { organization_id: stage.organization().into(), ..Default::default() };
     let listed = stage.destinations().list_destinations(request).await?.into_inner();
     let mine = listed.destinations.into_iter().find(|one| one.contract == contract_number(contract));
     let found = mine.context("the destination of the contract")?;
@@ -240,7 +241,7 @@ async fn set_delays(stage: &Stage, contract: Contract, millis: &[i32]) -> anyhow
         ..v1::Destination::default()
     };
     let request = v1::UpdateDestinationRequest {
-        organization_id: ORGANIZATION.into(),
+        organization_id: stage.organization().into(),
         destination: Some(changed),
         update_mask: Some(prost_types::FieldMask { paths: vec!["settings.retry_policy".into()] }),
         validate_only: false,
@@ -261,7 +262,7 @@ async fn emit(
         data: Some(v1::event::Data::JsonData(data.to_owned().into())),
         ..v1::Event::default()
     };
-    let request = v1::EmitRequest { organization_id: ORGANIZATION.into(), event: Some(event) };
+    let request = v1::EmitRequest { organization_id: stage.organization().into(), event: Some(event) };
     let response = stage.events().emit(request).await?.into_inner();
     response.result.context("the result")
 }
@@ -270,7 +271,7 @@ async fn emit(
 async fn finished(stage: &Stage, event_id: &str) -> anyhow::Result<v1::Delivery> {
     let filter = v1::DeliveryFilter { event_id: event_id.into(), ..Default::default() };
     let request = v1::ListDeliveriesRequest {
-        organization_id: ORGANIZATION.into(),
+        organization_id: stage.organization().into(),
         filter: Some(filter),
         ..Default::default()
     };
@@ -294,7 +295,7 @@ async fn succeeded(stage: &Stage, delivery_id: &str) -> anyhow::Result<v1::Deliv
 
 async fn get(stage: &Stage, delivery_id: &str) -> anyhow::Result<v1::Delivery> {
     let request = v1::GetDeliveryRequest {
-        organization_id: ORGANIZATION.into(),
+        organization_id: stage.organization().into(),
         delivery_id: delivery_id.into(),
         view: v1::DeliveryView::Full.into(),
     };

@@ -18,8 +18,9 @@ use crate::grpc::proto::v1;
 use crate::receiver::{Received, Receiver, ReceiverOptions, Script, TlsIdentity, Verified, Verifying};
 use crate::shutdown::{Signals, Tasks};
 
-/// The organization that everything in the demo belongs to.
-pub const ORGANIZATION: &str = "acme";
+/// The organization that everything in the demo belongs to; in somebody's database with a random end, so that it
+/// is nobody else's.
+const ORGANIZATION: &str = "acme";
 /// How long the demo waits for something before it says that it did not happen.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -45,6 +46,9 @@ pub struct Stage {
     verifying: Arc<Verifying>,
     script: Arc<Script>,
     channel: Channel,
+    organization: String,
+    /// The store is somebody's database, which goes on being used.
+    is_shared: bool,
 }
 
 impl Stage {
@@ -77,7 +81,17 @@ impl Stage {
         let app = App::start(&config, &tasks).await.context("starting the server")?;
         let endpoint = Channel::from_shared(format!("http://{}", app.grpc_address))?;
         let channel = endpoint.connect().await.context("connecting to the server")?;
-        Ok(Self { folder, tasks, app, receiver, verifying, script, channel })
+        let organization = match store_url {
+            Some(_) => format!("{ORGANIZATION}-{:08x}", fastrand::u32(..)),
+            None => ORGANIZATION.to_owned(),
+        };
+        let is_shared = store_url.is_some();
+        Ok(Self { folder, tasks, app, receiver, verifying, script, channel, organization, is_shared })
+    }
+
+    /// The organization that everything belongs to.
+    pub fn organization(&self) -> &str {
+        &self.organization
     }
 
     /// Leaves everything running until a signal comes.
@@ -86,14 +100,28 @@ impl Stage {
         Ok(())
     }
 
-    /// Stops everything in the order of a real stop, and removes the store.
+    /// Stops everything in the order of a real stop, and removes what was stored.
     pub async fn strike(self) -> anyhow::Result<()> {
+        if self.is_shared {
+            self.delete_organization().await?;
+        }
         drop(self.channel);
         self.tasks.stop();
         self.tasks.run_until_stopped(Signals::none(), STOP_DEADLINE).await;
         self.app.close().await?;
         self.receiver.stop().await;
         self.folder.close()?;
+        Ok(())
+    }
+
+    async fn delete_organization(&self) -> anyhow::Result<()> {
+        let mut client = v1::organization_admin_client::OrganizationAdminClient::new(self.channel.clone());
+        let request = v1::DeleteOrganizationRequest {
+            organization_id: self.organization.clone(),
+            confirm_organization_id: self.organization.clone(),
+            ..v1::DeleteOrganizationRequest::default()
+        };
+        client.delete_organization(request).await.context("removing the demo's organization")?;
         Ok(())
     }
 

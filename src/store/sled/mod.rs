@@ -63,7 +63,6 @@ use observer::Observer;
 use reader::Reader;
 use replay::Running;
 pub use restore::Restore;
-pub use seals::Resealed;
 use writer::{Command, Heads, Queued, Reply, Writer};
 use young::Young;
 

@@ -8,9 +8,11 @@ use sled::{Batch, Db};
 
 use super::disk::{SyncHandle, sync_folder};
 use super::open::{SCHEMA, explain};
-use super::unavailable;
+use super::{keys, unavailable};
+use crate::domain::audit::AuditEntry;
 use crate::store::StoreError;
 use crate::store::backup::{BackupEntry, BackupHeader};
+use crate::store::record::encode_audit;
 use crate::store::unfinished::{Held, sweep};
 
 /// For building; the store itself has its configured cache.
@@ -64,6 +66,18 @@ impl Restore {
             }
         }
         db.apply_batch(batch).map_err(|error| unavailable(&error))
+    }
+
+    /// Writes an entry into the restored audit log.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`], for example of a full disk.
+    pub fn record_audit(&mut self, entry: &AuditEntry) -> Result<(), StoreError> {
+        let key = keys::audit(entry.id);
+        let chunks = (0_u16..).zip(encode_audit(entry));
+        let entries = chunks
+            .map(|(number, chunk)| BackupEntry { key: keys::numbered(&key, number), value: Some(chunk) });
+        self.write(entries.collect())
     }
 
     /// Makes all durable and puts it in its place.
@@ -123,8 +137,83 @@ fn beside(folder: &Path) -> io::Result<PathBuf> {
 
 #[cfg(test)]
 mod tests {
+    use tempfile::TempDir;
+
     use super::*;
     use crate::domain::time::Timestamp;
+    use crate::store::backup::BackupPart;
+    use crate::store::conformance::{destination_id, full_of_secrets, manual_clock};
+    use crate::store::keyring::{Keyring, SealingKey};
+    use crate::store::sled::{SledOptions, SledStore};
+    use crate::store::{DestinationStore, Store};
+
+    fn open(folder: &Path, keyring: &Keyring) -> Result<SledStore, StoreError> {
+        let (_, clock) = manual_clock();
+        let keyring = Some(keyring.clone());
+        SledStore::open(folder, SledOptions { min_free_bytes: Some(0), keyring, ..SledOptions::new(clock) })
+    }
+
+    async fn backup_of(store: &SledStore) -> (BackupHeader, Vec<BackupEntry>) {
+        let mut backup = store.back_up().unwrap().unwrap();
+        let (mut first, mut all) = (None, Vec::new());
+        while let Some(part) = backup.next().await.unwrap() {
+            match part {
+                BackupPart::Header(header) => first = Some(header),
+                BackupPart::Entries(entries) => all.extend(entries),
+                BackupPart::End { .. } => {}
+            }
+        }
+        (first.unwrap(), all)
+    }
+
+    /// The same with other values of stored destinations.
+    fn forged(entries: &[BackupEntry], forge: impl Fn(u8, Vec<u8>) -> Vec<u8>) -> Vec<BackupEntry> {
+        let mut entries = entries.to_vec();
+        for entry in &mut entries {
+            let of =
+                [1, 2].into_iter().find(|of| entry.key.starts_with(&keys::destination(destination_id(*of))));
+            if let Some(of) = of {
+                entry.value = entry.value.take().map(|value| forge(of, value));
+            }
+        }
+        entries
+    }
+
+    /// A backup that is as whole as its own digest says opens only where what is sealed in it is in its place.
+    #[tokio::test]
+    async fn a_backup_with_a_secret_that_was_moved_or_changed_is_not_opened() {
+        let keyring = Keyring::new(SealingKey::generate().unwrap());
+        let home = TempDir::new().unwrap();
+        let store = open(&home.path().join("store"), &keyring).unwrap();
+        for number in [1, 2] {
+            store.create_destination(full_of_secrets(number), None).await.unwrap();
+        }
+        let (header, entries) = backup_of(&store).await;
+        let restored = |name: &str, entries: Vec<BackupEntry>| {
+            let folder = home.path().join(name);
+            let mut restore = Restore::begin(&folder, &header).unwrap();
+            restore.write(entries).unwrap();
+            restore.finish().unwrap();
+            open(&folder, &keyring)
+        };
+        assert_eq!(restored("as-it-was", entries.clone()).unwrap().directory().destination_ids().len(), 2);
+        let values = std::sync::Mutex::new(std::collections::BTreeMap::new());
+        forged(&entries, |of, value| {
+            values.lock().unwrap().insert(of, value.clone());
+            value
+        });
+        let values = values.into_inner().unwrap();
+        let moved = restored("moved", forged(&entries, |of, _| values[&(3 - of)].clone()));
+        let problem = moved.err().unwrap().to_string();
+        assert!(problem.contains("another place") && !problem.contains("planted"), "{problem}");
+        let changed = forged(&entries, |_, mut value| {
+            let last = value.len() - 1;
+            value[last / 2] ^= 1;
+            value
+        });
+        let problem = restored("changed", changed).err().unwrap().to_string();
+        assert!(!problem.contains("planted"), "{problem}");
+    }
 
     fn header() -> BackupHeader {
         let begun_at = Timestamp::from_millis(0);

@@ -79,7 +79,8 @@ pub async fn run(arguments: &SoakArguments) -> anyhow::Result<Exit> {
     let certificate = folder.path().join("receivers.pem");
     std::fs::write(&certificate, identity.certificate_pem()).context("writing a certificate")?;
     let length = Duration::from_secs(60) * arguments.minutes;
-    let setup = Setup { certificate: Some(certificate), history_seconds: Some(history(length)) };
+    let setup =
+        Setup { certificate: Some(certificate), history_seconds: Some(history(length)), ..Setup::default() };
     let server = Server::start(folder.path(), setup).await?;
     let book = Book::new(cast::ledger());
     let players = cast::assemble(&server, &book, &TlsAcceptor::from(identity.config())).await?;
