@@ -119,7 +119,7 @@ const EXCLUSIVE: &[Exclusive] = &[
     Exclusive { path: "sled", places: &["store::sled"], reason: "its hazards are handled in one place" },
     Exclusive {
         path: "reqwest",
-        places: &["transport::http", "transport::fetch", "transport::resolve"],
+        places: &["transport::http", "transport::pool", "transport::fetch", "transport::resolve"],
         reason: "its defaults follow redirects and proxies",
     },
     Exclusive { path: "tonic", places: &["grpc", "cli"], reason: "gRPC is an edge" },

@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::auth::authenticator::{Authenticator, JwtWay, WaysIn};
 use crate::auth::certificate::CertificateRules;
+use crate::auth::expiry;
 use crate::auth::jwks::{self, Fetch, FetchedKeys, KeySource};
 use crate::auth::reload::Reloaded;
 use crate::auth::token_file::{self, TokenTable};
@@ -34,7 +35,7 @@ use crate::grpc::health::HealthState;
 use crate::grpc::options::{ConnectionOptions, Limits, ListenerOptions, Reflection};
 use crate::grpc::server::{GrpcServer, serve_health};
 use crate::grpc::tls::{ClientCertificates, ServerTls, TlsFiles};
-use crate::metrics::Metrics;
+use crate::metrics::{CertificateUse, Metrics};
 use crate::policy::address::AddressPolicy;
 use crate::policy::host_rate::{HostRates, SharedRates};
 use crate::shutdown::{OnExit, Tasks};
@@ -93,6 +94,9 @@ impl App {
         let stages = StopStages::default();
         start_engine(config, (&store, &clock), &couriers, (tasks, &stages)).await?;
         observe(&watch.metrics, &opened, &clock);
+        entrance.observe(&watch.metrics);
+        let roots = expiry::of_certificates(&couriers.options.extra_root_certificates);
+        watch.metrics.certificates.end(CertificateUse::EgressAuthority, roots);
         let denials = record_denials(config, (&store, &clock), (tasks, &stages));
         let control = make_control(config, &store, &couriers, clock)?;
         let control = Arc::new(control.watched_by(watch.metrics.ingest.clone(), watch.spans()));
@@ -164,8 +168,6 @@ impl Couriers {
                 .ca_file
                 .as_deref()
                 .map_or(Ok(Vec::new()), |path| read_roots("egress.ca_file", path))?,
-            // Destinations may share a host: what is kept open must be enough for all that may be in flight.
-            pool_max_idle_per_host: config.delivery.max_in_flight,
             plain_http: !config.delivery.plain_http_contracts.is_empty(),
             response_bodies: config.egress.response_bodies,
             proxy: config.egress.proxy.clone(),
@@ -187,8 +189,14 @@ impl Couriers {
         self.options.address_policy = Arc::new(policy);
     }
 
+    /// A courier that keeps no connections.
     fn make(&self) -> anyhow::Result<Arc<Courier>> {
-        let transport = HttpTransport::new(self.options.clone(), Arc::clone(&self.clock))?;
+        self.make_keeping(0)
+    }
+
+    fn make_keeping(&self, max_kept_connections: usize) -> anyhow::Result<Arc<Courier>> {
+        let options = HttpOptions { max_kept_connections, ..self.options.clone() };
+        let transport = HttpTransport::new(options, Arc::clone(&self.clock))?;
         Ok(Arc::new(Courier {
             transport: Arc::new(transport),
             secrets: Arc::clone(&self.secrets),
@@ -231,7 +239,9 @@ async fn start_engine(
         delivery_enabled: config.delivery.enabled,
         semaphor_enabled: config.delivery.enterprise_telemetry_enabled,
     };
-    let couriers = (0..config.delivery.thread_count()).map(|_| couriers.make());
+    let threads = config.delivery.thread_count();
+    let each_keeps = config.delivery.max_kept_connections / threads;
+    let couriers = (0..threads).map(|_| couriers.make_keeping(each_keeps));
     let couriers = couriers.collect::<anyhow::Result<Vec<_>>>()?;
     let shards = engine.shards((store, clock), options, &backlog, couriers);
     // Where nothing is delivered replays wait, too.
@@ -372,6 +382,18 @@ impl Entrance {
             Authenticator::open()
         };
         Ok(Self { tls, tokens, keys, authenticator })
+    }
+
+    /// Files change, so what is in force is looked up when somebody asks.
+    fn observe(&self, metrics: &Metrics) {
+        let Some(tls) = self.tls.clone() else { return };
+        let certificates = metrics.certificates.clone();
+        metrics.at_scrape(move || {
+            let expiry = tls.expiry();
+            certificates.end(CertificateUse::Server, expiry.server);
+            certificates.end(CertificateUse::ClientAuthority, expiry.client_authority);
+            certificates.end(CertificateUse::RevocationList, expiry.revocation_list);
+        });
     }
 
     fn watch_files(&self, config: &Config, tasks: &Tasks) {

@@ -5,6 +5,7 @@
 
 mod backup;
 mod bench;
+mod call;
 mod client;
 mod config;
 mod dead_letters;
@@ -16,6 +17,7 @@ mod health;
 mod key;
 mod listen;
 mod migrate;
+mod missing;
 pub mod output;
 mod reference;
 mod rekey;
@@ -100,7 +102,7 @@ enum Command {
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Exit {
     match Cli::try_parse_from(arguments) {
         Ok(Cli { command }) => execute(command),
-        Err(answer) => explain(&answer),
+        Err(answer) => explain(&missing::with_remedy(answer, Cli::command())),
     }
 }
 

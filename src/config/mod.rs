@@ -8,7 +8,9 @@
 //! `environment` is the only place that reads the process's environment (besides the reader of
 //! destinations' secrets).
 
+mod accepts;
 mod environment;
+mod example;
 mod jwt;
 mod limits;
 mod listen;
@@ -26,6 +28,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use accepts::Accepts;
+pub use example::explanations;
 pub use problem::{Origin, Problem, Problems};
 pub use reader::Effective;
 pub use resolved::{
@@ -115,7 +119,7 @@ pub fn resolve(
 /// # Errors
 /// A sentence that says what would be right.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
-    units::duration(Duration::ZERO, Duration::MAX)(text)
+    units::any_duration(text)
 }
 
 impl Config {

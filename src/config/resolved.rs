@@ -198,10 +198,13 @@ pub struct DeliveryConfig {
     pub enterprise_telemetry_enabled: bool,
     /// Delivery threads; `None`, the default: as many as there are cores. See [`Self::thread_count`].
     pub threads: Option<usize>,
-    /// The most requests in flight on each delivery thread; default 256.
+    /// The most requests in flight, of all delivery threads together; default 512.
     pub max_in_flight: usize,
-    /// The most bytes of events in flight on each delivery thread; default 64 MiB.
+    /// The most bytes of events in flight, of all delivery threads together; default 128 MiB.
     pub max_bytes_in_flight: usize,
+    /// The most connections that are kept open for further requests, an equal part on each delivery thread; default
+    /// 1024.
+    pub max_kept_connections: usize,
     /// So many failed requests in a row open the circuit of a destination; default 10.
     pub circuit_opens_after: u32,
     /// The most deliveries of one destination that are held in memory; default 512.

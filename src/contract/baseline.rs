@@ -45,6 +45,7 @@ pub(super) fn policy(timeout: Duration, retry: RetryPolicy) -> EffectivePolicy {
         cloudevents_source: None,
         disable_after: None,
         gone_disables: false,
+        keep_response_bodies: true,
     }
 }
 

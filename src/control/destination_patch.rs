@@ -132,6 +132,8 @@ pub struct SettingsPatch {
     pub disable_after: Option<Option<Duration>>,
     /// `settings.disable_on_gone`.
     pub disable_on_gone: Option<Option<bool>>,
+    /// `settings.keep_response_bodies`.
+    pub keep_response_bodies: Option<Option<bool>>,
 }
 
 impl SettingsPatch {
@@ -154,6 +156,7 @@ impl SettingsPatch {
             cloudevents_source: Some(settings.cloudevents_source),
             disable_after: Some(settings.disable_after),
             disable_on_gone: Some(settings.disable_on_gone),
+            keep_response_bodies: Some(settings.keep_response_bodies),
         }
     }
 
@@ -176,6 +179,7 @@ impl SettingsPatch {
             cloudevents_source: self.cloudevents_source.unwrap_or(old.cloudevents_source),
             disable_after: self.disable_after.unwrap_or(old.disable_after),
             disable_on_gone: self.disable_on_gone.unwrap_or(old.disable_on_gone),
+            keep_response_bodies: self.keep_response_bodies.unwrap_or(old.keep_response_bodies),
         }
     }
 }

@@ -176,7 +176,7 @@ impl Control {
         let id = DeliveryId::new(event.key, destination_id);
         let delivery = self.store.delivery(id).await?;
         let standing = match (&delivery, entry) {
-            (Some(delivery), _) => Some(self.standing(delivery)),
+            (Some(delivery), _) => Some(self.standing_in_line(delivery).await?),
             (None, Some(entry)) => Some(self.standing_without_record(event, entry)),
             (None, None) => None,
         };

@@ -364,6 +364,7 @@ pub fn omitted(destination: &Destination) -> Vec<&'static str> {
         ("settings.max_concurrency", settings.max_concurrency.is_some()),
         ("settings.disable_after", settings.disable_after.is_some()),
         ("settings.disable_on_gone", settings.disable_on_gone.is_some()),
+        ("settings.keep_response_bodies", settings.keep_response_bodies.is_some()),
     ];
     candidates.into_iter().filter(|(_, set)| *set).map(|(path, _)| path).collect()
 }

@@ -1,14 +1,18 @@
 //! What is true of a delivery at this moment, beyond what the store has of it: whether an attempt is under
 //! way, what it waits for, and when a dead letter expires.
 
-use super::{Control, ControlSettings};
+use super::{Control, ControlSettings, Error};
 use crate::contract::effective_policy;
 use crate::domain::circuit::CircuitState;
 use crate::domain::delivery::{Delivery, DeliveryState};
 use crate::domain::destination::DestinationState;
-use crate::domain::id::EventKey;
+use crate::domain::id::{DeliveryId, EventKey};
 use crate::domain::time::Timestamp;
 use crate::store::directory::DestinationEntry;
+
+/// So many pages of retries are looked at for one that is earlier.
+const RETRY_PAGES: usize = 8;
+const RETRY_PAGE: usize = 512;
 
 /// What a delivery waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -155,5 +159,56 @@ impl Control {
     pub fn standing(&self, delivery: &Delivery) -> Standing {
         let entry = self.directory().destination(delivery.id.destination_id);
         standing(delivery, entry.as_deref(), &self.settings, self.clock.now())
+    }
+
+    /// The same, and of an ordered destination the store is asked as well what comes first: not all that waits is
+    /// in the lane's memory, and the lane may be another replica's.
+    ///
+    /// # Errors
+    /// What the store answers.
+    pub async fn standing_in_line(&self, delivery: &Delivery) -> Result<Standing, Error> {
+        let standing = self.standing(delivery);
+        let may_be_held = match standing.wait {
+            Some(
+                WaitReason::RetryNotDue
+                | WaitReason::LaneBusy
+                | WaitReason::HostRate
+                | WaitReason::CircuitOpen,
+            ) => true,
+            Some(
+                WaitReason::OrderHeld
+                | WaitReason::Paused
+                | WaitReason::Disabled
+                | WaitReason::SwitchedOff
+                | WaitReason::Deleted,
+            )
+            | None => false,
+        };
+        let entry = self.directory().destination(delivery.id.destination_id);
+        let is_ordered = entry.is_some_and(|entry| effective_policy(&entry.destination).ordered);
+        if may_be_held && is_ordered && self.has_earlier_in_store(delivery.id).await? {
+            return Ok(Standing { wait: Some(WaitReason::OrderHeld), ..standing });
+        }
+        Ok(standing)
+    }
+
+    /// Whether an earlier delivery of the destination waits in the store. Of its retries, the first ones are looked at:
+    /// an ordered lane has few.
+    async fn has_earlier_in_store(&self, id: DeliveryId) -> Result<bool, Error> {
+        if self.store.ahead(id, None, 1).await? > 0 {
+            return Ok(true);
+        }
+        let mut after = None;
+        for _ in 0..RETRY_PAGES {
+            let page = self.store.load_due(id.destination_id, after, RETRY_PAGE).await?;
+            if page.rows.iter().any(|row| row.id.event_key < id.event_key) {
+                return Ok(true);
+            }
+            after = page.rows.last().map(|row| (row.due, row.id.event_key));
+            if !page.more {
+                break;
+            }
+        }
+        Ok(false)
     }
 }

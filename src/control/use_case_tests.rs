@@ -100,6 +100,44 @@ fn first_page<T>() -> PageRequest<T> {
     PageRequest { after: None, limit: 50 }
 }
 
+#[tokio::test]
+async fn an_event_behind_one_that_is_in_the_store_alone_is_told_to_be_held_by_its_order() {
+    // No lane runs here: as on a replica that has it not, or before it has read what waits.
+    let house = house();
+    let mut workspace = draft(Contract::Workspace);
+    workspace.settings.ordered = Some(true);
+    let created = house.control.create_destination(&house.caller, ORG, workspace, false).await.unwrap();
+    let to = created.destination.id;
+    let org = OrganizationId::parse(ORG).unwrap();
+    let emitted = async || {
+        let accepted = house.emit("kpi.alert").await.unwrap();
+        house.control.store.find_event(&org, &accepted.event_id).await.unwrap().unwrap()
+    };
+    let (first, second) = (emitted().await, emitted().await);
+    let told = async |event: &crate::domain::event::Event| {
+        let (id, page) = (event.id.as_str().to_owned(), first_page());
+        let explained = house.control.explain_event(&house.caller, (ORG, &id), None, page).await.unwrap();
+        explained.rows.into_iter().map(|row| (row.deciding_field, row.ahead)).collect::<Vec<_>>()
+    };
+    assert_eq!(told(&first).await, [("", Some(0))]);
+    assert_eq!(told(&second).await, [("settings.ordered", Some(1))]);
+    // The first one fails, and still comes first.
+    let due = house.control.clock.now() + Duration::from_secs(600);
+    let cycle = Cycle { cause: CycleCause::Routed, started_at: first.accepted_at, attempts: 1 };
+    let settlement = Settlement {
+        id: DeliveryId::new(first.key, to),
+        stage: Stage::Fresh,
+        guarantee: Guarantee::AtLeastOnce,
+        attempt: None,
+        cycle,
+        state: DeliveryState::Waiting { due },
+        told: None,
+    };
+    house.control.store.settle(vec![settlement], Vec::new()).await.unwrap();
+    assert_eq!(told(&first).await, [("settings.retry_policy", Some(0))]);
+    assert_eq!(told(&second).await, [("settings.ordered", Some(0))]);
+}
+
 impl House {
     async fn create(&self, contract: Contract) -> DestinationView {
         let created = self.control.create_destination(&self.caller, ORG, draft(contract), false).await;

@@ -184,6 +184,7 @@ fn add_settings(facts: &mut Facts, settings: &DeliverySettings) {
     facts.show_some("settings.cloud_events_source", settings.cloudevents_source.as_deref());
     facts.show_some("settings.disable_after", settings.disable_after.map(duration));
     facts.show_some("settings.disable_on_gone", settings.disable_on_gone);
+    facts.show_some("settings.keep_response_bodies", settings.keep_response_bodies);
 }
 
 fn duration(duration: Duration) -> String {

@@ -78,6 +78,8 @@ pub struct DeliverySettings {
     pub disable_after: Option<Duration>,
     /// Whether the answer 410 (Gone) disables the destination.
     pub disable_on_gone: Option<bool>,
+    /// Whether the start of responses is kept with attempts, where the operator allows it.
+    pub keep_response_bodies: Option<bool>,
 }
 
 /// What is in force for a destination: its settings over its contract's defaults.
@@ -113,6 +115,8 @@ pub struct EffectivePolicy {
     pub disable_after: Option<Duration>,
     /// Whether the answer 410 disables the destination.
     pub gone_disables: bool,
+    /// Whether the start of responses is kept with attempts, where the operator allows it.
+    pub keep_response_bodies: bool,
 }
 
 impl EffectivePolicy {
@@ -136,6 +140,7 @@ impl EffectivePolicy {
         self.cloudevents_source = s.cloudevents_source.or(self.cloudevents_source);
         self.disable_after = s.disable_after.or(self.disable_after);
         self.gone_disables = s.disable_on_gone.unwrap_or(self.gone_disables);
+        self.keep_response_bodies = s.keep_response_bodies.unwrap_or(self.keep_response_bodies);
         self
     }
 }

@@ -1,63 +1,40 @@
-//! Whose turn it is: the lanes that may start something now, and those that wait for a moment.
+//! Whose turn it is: the lanes of a shard that may start something now, and those that wait for a moment.
 //!
-//! Each turn is one request. Lanes stand in line by the standing of their destinations, since each standing
-//! has a share of the room; the lines take turns, too, so that none waits for another one to be empty.
+//! Each turn is one request. For a turn a lane needs a place in the room, which all shards share; here is what
+//! is not yet in line there, and who is.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
-use crate::domain::id::{DestinationId, OrganizationId};
+use crate::domain::id::DestinationId;
 use crate::domain::time::Timestamp;
-use crate::engine::turns::Turns;
-use crate::policy::standing::Standing;
 
-/// The lines and the timers of a shard.
+/// The turns and the timers of a shard.
 #[derive(Debug, Default)]
 pub struct Agenda {
-    lines: [Turns; Standing::ALL.len()],
-    /// Which line comes next.
-    next_line: usize,
-    /// Whether the next turn of those that never answered yet is that of the newest one.
-    newest_first: bool,
+    /// Those that will claim a place.
+    next: Vec<DestinationId>,
+    /// Those, and those that have claimed one.
     queued: HashSet<DestinationId>,
     timers: BTreeSet<(Timestamp, DestinationId)>,
     wake_times: HashMap<DestinationId, Timestamp>,
 }
 
 impl Agenda {
-    /// Puts a lane in line, unless it stands in one already.
-    pub fn queue(&mut self, id: DestinationId, organization_id: Option<OrganizationId>, standing: Standing) {
-        if self.queued.insert(id)
-            && let Some(line) = self.lines.get_mut(standing.index())
-        {
-            line.push(organization_id, id);
+    /// Lets a lane claim its next turn, unless it does already.
+    pub fn queue(&mut self, id: DestinationId) {
+        if self.queued.insert(id) {
+            self.next.push(id);
         }
     }
 
-    /// The lane whose turn it is, out of the lines for which there is room, and the standing it had when it
-    /// was put there.
-    pub fn next(&mut self, has_room: impl Fn(Standing) -> bool) -> Option<(DestinationId, Standing)> {
-        for offset in 0..Standing::ALL.len() {
-            let position = (self.next_line + offset) % Standing::ALL.len();
-            let standing = *Standing::ALL.get(position)?;
-            let line = self.lines.get_mut(position)?;
-            if line.is_empty() || !has_room(standing) {
-                continue;
-            }
-            self.next_line = position + 1;
-            let id = match standing {
-                // Nobody knows which of them will answer. Where many come at once that never do, the oldest
-                // first would mean a long wait for whoever comes after them.
-                Standing::Unproven => {
-                    self.newest_first = !self.newest_first;
-                    if self.newest_first { line.pop_newest() } else { line.pop() }
-                }
-                Standing::Prompt | Standing::Slow | Standing::Failing => line.pop(),
-            };
-            let id = id?;
-            self.queued.remove(&id);
-            return Some((id, standing));
-        }
-        None
+    /// Takes out the lanes that claim a place from here on.
+    pub fn take_next(&mut self) -> Vec<DestinationId> {
+        std::mem::take(&mut self.next)
+    }
+
+    /// It is the turn of a lane.
+    pub fn called(&mut self, id: DestinationId) {
+        self.queued.remove(&id);
     }
 
     /// Whether a lane waits for its turn.
@@ -107,17 +84,20 @@ mod tests {
     }
 
     #[test]
-    fn lanes_take_turns_and_so_do_the_lines_for_which_there_is_room() {
+    fn a_lane_claims_one_turn_at_a_time() {
         let mut agenda = Agenda::default();
-        agenda.queue(id(1), None, Standing::Failing);
-        for number in [2, 3, 2, 4] {
-            agenda.queue(id(number), None, Standing::Prompt);
+        for number in [1, 2, 1] {
+            agenda.queue(id(number));
         }
-        let turns: Vec<_> = std::iter::from_fn(|| agenda.next(|_| true)).map(|(id, _)| id).collect();
-        assert_eq!(turns, [id(2), id(1), id(3), id(4)]);
-        agenda.queue(id(1), None, Standing::Failing);
-        assert_eq!(agenda.next(|standing| standing != Standing::Failing), None);
-        assert_eq!(agenda.next(|_| true), Some((id(1), Standing::Failing)));
+        assert_eq!(agenda.take_next(), [id(1), id(2)]);
+        agenda.queue(id(2));
+        assert!(agenda.take_next().is_empty() && agenda.is_anybody_waiting());
+        agenda.called(id(2));
+        agenda.queue(id(2));
+        assert_eq!(agenda.take_next(), [id(2)]);
+        agenda.called(id(1));
+        agenda.called(id(2));
+        assert!(!agenda.is_anybody_waiting());
     }
 
     #[test]

@@ -1,33 +1,12 @@
 //! Disabling a destination because of what its receiver does.
 
-use crate::domain::audit::{AuditEntry, AuditOutcome, SERVER_PRINCIPAL};
 use crate::domain::destination::{Destination, DestinationState, DisabledReason};
-use crate::domain::facts;
-use crate::domain::id::{AuditEntryId, DestinationId};
+use crate::domain::id::DestinationId;
 use crate::domain::operational::OperationalEvent;
 use crate::domain::time::Timestamp;
 use crate::engine::announce::routed;
+use crate::engine::change::changed_by_server;
 use crate::store::{Store, StoreError};
-
-/// What the audit log is to say of it.
-fn noted(before: &Destination, after: &Destination) -> AuditEntry {
-    let at = after.updated_at;
-    let (old, new) = (facts::of_destination(before), facts::of_destination(after));
-    AuditEntry {
-        id: AuditEntryId::make(at, std::array::from_fn(|_| fastrand::u8(..))),
-        at,
-        organization_id: after.organization_id.to_string(),
-        principal: SERVER_PRINCIPAL.to_owned(),
-        remote_address: None,
-        method: String::new(),
-        resource_id: after.id.to_string(),
-        outcome: AuditOutcome::Changed,
-        request_id: String::new(),
-        change: facts::change(Some(&old), Some(&new)),
-        count: 1,
-        description: "destination disabled by the server".to_owned(),
-    }
-}
 
 /// How often the change is tried against concurrent changes by callers.
 const TRIES: u32 = 5;
@@ -52,7 +31,8 @@ pub async fn disable_destination(
         let changed = Destination { state, updated_at: since, ..Destination::clone(&entry.destination) };
         let told = OperationalEvent::DestinationDisabled { destination_id: id, reason, since };
         let told = routed(store.directory(), &changed.organization_id, &told);
-        let store = store.noting(noted(&entry.destination, &changed)).telling(Vec::from_iter(told));
+        let noted = changed_by_server(&entry.destination, &changed, "destination disabled by the server");
+        let store = store.noting(noted).telling(Vec::from_iter(told));
         match store.update_destination(changed, entry.destination.revision).await {
             Err(StoreError::Stale { .. }) if remaining > 0 => {}
             Err(error) => return Err(error),

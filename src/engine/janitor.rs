@@ -76,7 +76,13 @@ impl Janitor {
 
     async fn work(&mut self) {
         let (mut next_pass, mut next_rotations) = (Instant::now(), Instant::now());
+        let mut next_overdue = Instant::now();
         loop {
+            // Everybody for its own lanes: who runs a lane knows what is beyond its window.
+            if Instant::now() >= next_overdue {
+                end_overdue(&*self.store, &self.clock).await;
+                next_overdue = Instant::now() + self.options.pass_every();
+            }
             if !self.store.leads() {
                 tokio::time::sleep(LOOK_EVERY).await;
                 continue;
@@ -94,14 +100,13 @@ impl Janitor {
             }
             self.relieve().await;
             self.expire_audit().await;
-            let pause = next_pass.saturating_duration_since(Instant::now());
+            let pause = next_pass.min(next_overdue).saturating_duration_since(Instant::now());
             tokio::time::sleep(pause.min(LOOK_EVERY)).await;
         }
     }
 
     /// Looks at everything once.
     async fn pass(&mut self) {
-        end_overdue(&*self.store, &self.clock).await;
         let now = self.clock.now();
         let cuts = self.options.cuts(self.store.directory(), now, self.notices.cut(now));
         let cuts = Arc::new(cuts);

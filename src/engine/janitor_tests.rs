@@ -48,7 +48,11 @@ impl House {
     }
 
     async fn event(&self, organization: &str) -> Arc<Event> {
-        let destination_id = DestinationId::from_bytes([1; 16]);
+        self.event_to(organization, 1).await
+    }
+
+    async fn event_to(&self, organization: &str, number: u8) -> Arc<Event> {
+        let destination_id = DestinationId::from_bytes([number; 16]);
         let event = NewEvent {
             organization_id: OrganizationId::parse(organization).unwrap(),
             event_id: None,
@@ -258,6 +262,34 @@ async fn what_waits_beyond_a_window_is_given_up_and_what_is_in_one_is_left_to_it
         let letters = house.store.backlog(created.id, 9).await.unwrap().dead_letters;
         assert_eq!(letters, usize::from(more_in_store));
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_replica_ends_what_waits_beyond_the_windows_of_its_lanes_and_of_those_that_it_takes_over() {
+    let house = House::with(Retention::default(), &[]);
+    // Whoever leads has other lanes, and knows nothing of these windows.
+    house.store.faults.follow();
+    let retry = crate::contract::defaults(Contract::Workspace).retry.clone();
+    let retry = RetryPolicy { give_up_after: Some(HOUR), ..retry };
+    let mut waiting = Vec::new();
+    for number in [1, 2] {
+        let mut draft = destination(number);
+        draft.settings = DeliverySettings { retry: Some(retry.clone()), ..DeliverySettings::default() };
+        let created = house.store.create_destination(draft, None).await.unwrap();
+        let entry = house.store.directory().destination(created.id).unwrap();
+        entry.status.set_lane(LaneStatus { more_in_store: true, ..LaneStatus::default() });
+        let event = house.event_to(created.organization_id.as_str(), number).await;
+        waiting.push(house.settle(&event, DeliveryState::Waiting { due: START + DAY * 9 }).await);
+    }
+    let foreign = waiting[1].destination_id;
+    house.store.faults.set_foreign(foreign, true);
+    tokio::time::sleep(HOUR * 2).await;
+    assert_eq!(house.kind(waiting[0]).await, Some(StateKind::DeadLettered));
+    assert_eq!(house.kind(waiting[1]).await, Some(StateKind::Waiting));
+    // Its replica is gone, and the lane is ours.
+    house.store.faults.set_foreign(foreign, false);
+    tokio::time::sleep(HOUR).await;
+    assert_eq!(house.kind(waiting[1]).await, Some(StateKind::DeadLettered));
 }
 
 #[tokio::test(start_paused = true)]

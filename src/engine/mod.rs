@@ -11,13 +11,13 @@
 //! Replays are stepped by the [`replayer`], which only moves deliveries back to where they wait.
 //!
 //! Each shard is a thread with a `current_thread` runtime, an HTTP client and lanes of its own;
-//! destinations are spread over the shards by their ids, so that lanes share nothing.
+//! destinations are spread over the shards by their ids. What lanes share is the [`room`] for requests.
 
 pub mod agenda;
 mod announce;
 mod caught;
+mod change;
 mod disable;
-mod doorway;
 mod ending;
 pub mod gate;
 pub mod hosts;
@@ -36,7 +36,6 @@ pub mod room;
 mod rotations;
 pub mod rules;
 pub mod shard;
-pub mod turns;
 pub mod window;
 pub mod worker;
 
@@ -55,8 +54,9 @@ use crate::transport::courier::Courier;
 use inbox::{Inbox, News};
 use memory::Memory;
 use replayer::Replayer;
+use room::shared::SharedRoom;
 use rules::ShardOptions;
-use shard::{Shard, StopSignals};
+use shard::{Shard, Shared, StopSignals};
 use worker::Worker;
 
 /// The delivery threads.
@@ -105,12 +105,14 @@ impl Engine {
         couriers: Vec<Arc<Courier>>,
     ) -> Vec<Shard> {
         let mut shards = Vec::new();
-        for (number, (inbox, courier)) in self.inboxes.iter().zip(couriers).enumerate() {
+        let bounds = (options.max_in_flight, options.max_bytes_in_flight);
+        let entrances = SharedRoom::of_threads(self.inboxes.len(), bounds, clock);
+        for (number, ((inbox, courier), room)) in self.inboxes.iter().zip(couriers).zip(entrances).enumerate()
+        {
             let rates = courier.rates.clone();
             let worker = Worker { store: Arc::clone(store), courier };
-            let mut shard =
-                Shard::new(worker, Arc::clone(clock), (Arc::clone(inbox), Arc::clone(&self.memory)), options);
-            shard.share_hosts(rates);
+            let shared = Shared { inbox: Arc::clone(inbox), memory: Arc::clone(&self.memory), room, rates };
+            let mut shard = Shard::new(worker, Arc::clone(clock), shared, options);
             let mine = |id: &&DestinationId| shard_of(**id, self.inboxes.len()) == number;
             shard.open_backlog(backlog.iter().filter(mine).copied());
             shards.push(shard);

@@ -1,7 +1,8 @@
 //! What has come to its end while it waited and is in no lane's window.
 //!
 //! A lane ends by itself what it knows of, and reads on where that leaves room. What it does not see is a retry
-//! that waits for a later time than all that are in its window, and was begun before them.
+//! that waits for a later time than all that are in its window, and was begun before them. Where replicas share a
+//! store, each looks at the lanes that it owns; those of one that is gone are soon somebody's, who does it then.
 
 use std::time::Duration;
 
@@ -21,14 +22,14 @@ use crate::store::{DueEntry, Settlement, Stage, Store, StoreError};
 /// What ends while it waits is left to its lane for so long.
 const LANES_TURN: Duration = Duration::from_secs(60);
 
-/// Looks at each destination that has more in the store than in its window.
+/// Looks at each destination of ours that has more in the store than in its window.
 pub(super) async fn end_overdue(store: &dyn Store, clock: &SharedClock) {
     let destinations = match store.destinations_with_work().await {
         Ok(destinations) => destinations,
         Err(error) => return note(&error, "what has waited too long could not be looked for"),
     };
     for id in destinations {
-        let Some(entry) = store.directory().destination(id) else { continue };
+        let Some(entry) = store.directory().destination(id).filter(|_| store.owns(id)) else { continue };
         let policy = effective_policy(&entry.destination);
         let ends_by_time = policy.discard_after.is_some() || policy.retry.give_up_after.is_some();
         if ends_by_time
@@ -58,7 +59,8 @@ async fn end_of(
                 settlements.push(settle_waited(store, waited, ending, now).await);
             }
         }
-        if !settlements.is_empty() {
+        // It may be somebody else's by now.
+        if !settlements.is_empty() && store.owns(id) {
             store.settle(settlements, Vec::new()).await?;
         }
         after = page.rows.last().map(|row| (row.due, row.id.event_key));

@@ -13,12 +13,12 @@ use crate::engine::lane::{Hold, Lane};
 use crate::store::Store;
 use crate::store::directory::DestinationEntry;
 
-/// Bounds of one shard.
+/// Bounds of the shards.
 #[derive(Debug, Clone, Copy)]
 pub struct ShardOptions {
-    /// The most requests in flight.
+    /// The most requests in flight, of all shards together.
     pub max_in_flight: usize,
-    /// The most bytes of events in flight.
+    /// The most bytes of events in flight, of all shards together.
     pub max_bytes_in_flight: usize,
     /// So many failed requests in a row open the circuit of a destination.
     pub circuit_opens_after: u32,

@@ -73,7 +73,7 @@ impl Problem {
         self
     }
 
-    fn after(mut self, wait: Option<Duration>) -> Self {
+    pub(super) fn after(mut self, wait: Option<Duration>) -> Self {
         self.details.retry_after = wait;
         self
     }

@@ -207,6 +207,7 @@ mod tests {
             cloudevents_source: None,
             disable_after: None,
             gone_disables: true,
+            keep_response_bodies: true,
         }
     }
 

@@ -32,6 +32,7 @@ pub mod seals;
 mod settlement;
 pub mod sled;
 pub mod survey;
+pub mod unfinished;
 
 use std::sync::Arc;
 

@@ -61,7 +61,7 @@ impl Courier {
             (Ok((request, secrets)), None) => {
                 let options = SendOptions { spent: begun.elapsed(), ..SendOptions::of(order.policy) };
                 let sent = self.transport.send(request, options).await;
-                without_echo(sent, order.destination, &secrets)
+                kept(sent, order, &secrets)
             }
             (Err(outcome), _) => Sent { outcome, remote_address: None },
         };
@@ -133,9 +133,13 @@ impl Courier {
     }
 }
 
-fn without_echo(mut sent: Sent, destination: &Destination, secrets: &ResolvedSecrets) -> Sent {
+/// What may be kept of an answer: none of its body where the destination says so, and never a secret of ours.
+fn kept(mut sent: Sent, order: Order<'_>, secrets: &ResolvedSecrets) -> Sent {
     if let Outcome::Answered { body, .. } = &mut sent.outcome {
-        *body = without_secrets(std::mem::take(body), destination, secrets);
+        let start = std::mem::take(body);
+        if order.policy.keep_response_bodies {
+            *body = without_secrets(start, order.destination, secrets);
+        }
     }
     sent
 }
@@ -225,6 +229,7 @@ mod tests {
             cloudevents_source: None,
             disable_after: None,
             gone_disables: false,
+            keep_response_bodies: true,
         }
     }
 

@@ -43,6 +43,12 @@ pub fn classify(error: &(dyn Error + 'static), stage: Stage) -> Outcome {
     Outcome::NoAnswer { failure, detail }
 }
 
+/// Whether the error has such a cause.
+#[must_use]
+pub fn is<E: Error + 'static>(error: &(dyn Error + 'static)) -> bool {
+    find::<E>(&causes(error).collect::<Vec<_>>()).is_some()
+}
+
 fn explain(causes: &[&(dyn Error + 'static)], stage: Stage) -> (Failure, String) {
     if let Some(error) = find::<rustls::Error>(causes) {
         return (Failure::Tls, tls_words(error));

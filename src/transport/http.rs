@@ -1,4 +1,4 @@
-//! The HTTP client: the only file that knows reqwest.
+//! The HTTP client: the only file that knows reqwest, but for the pool that keeps its clients.
 //!
 //! What must stay true: a request goes to the URL it was made for and nowhere else (no redirects, no proxy
 //! but the operator's, no second try by the client itself), within its time, and no answer can take memory.
@@ -19,7 +19,9 @@ use rustls::pki_types::CertificateDer;
 use url::{Host as UrlHost, Url};
 
 use super::failure::{self, Stage};
+use super::pool::{Loan, Pool, Receiver};
 use super::resolve::{self, GuardedResolver, NameSource, SystemLookUp};
+use super::sockets::{Counting, NoneLeft, Opened};
 use super::{SendOptions, Sent, Transport, tls};
 use crate::clock::SharedClock;
 use crate::contract::RenderedRequest;
@@ -41,10 +43,11 @@ pub struct HttpOptions {
     pub extra_root_certificates: Vec<CertificateDer<'static>>,
     /// The longest time for name, connection and TLS.
     pub connect_timeout: Duration,
-    /// Idle connections kept per host; each holds 20 to 25 KB.
-    pub pool_max_idle_per_host: usize,
-    /// How long an idle connection is kept.
-    pub pool_idle_timeout: Duration,
+    /// The most connections that are kept open for further requests; each holds 20 to 25 KB. Requests for which
+    /// none is left have one of their own, which is closed after the answer.
+    pub max_kept_connections: usize,
+    /// How long a connection is kept without a request.
+    pub kept_idle_timeout: Duration,
     /// Whether `http://` may be called besides `https://`.
     pub plain_http: bool,
     /// Who looks names up.
@@ -65,8 +68,8 @@ impl Default for HttpOptions {
             address_policy: Arc::default(),
             extra_root_certificates: Vec::new(),
             connect_timeout: Duration::from_secs(5),
-            pool_max_idle_per_host: 8,
-            pool_idle_timeout: Duration::from_secs(10),
+            max_kept_connections: 64,
+            kept_idle_timeout: Duration::from_secs(10),
             plain_http: false,
             // Less than the time to connect, so that the words for it are right.
             names: NameSource { look_up: Arc::new(SystemLookUp), timeout: Duration::from_secs(4) },
@@ -89,11 +92,15 @@ pub enum HttpSetupError {
 
 /// Sends requests over HTTP/1.1.
 ///
-/// Connections belong to the runtime on which they were opened: make one per delivery thread.
+/// Connections belong to the runtime on which they were opened: make one per delivery thread. Each keeps so many
+/// connections as its options say; besides, each request in flight may have one of its own.
 #[derive(Clone)]
 pub struct HttpTransport {
     options: HttpOptions,
     clock: SharedClock,
+    pool: Arc<Pool>,
+    tls: Tls,
+    /// For requests whose connections are not kept.
     clients: Clients,
     resolver: Arc<GuardedResolver>,
     /// For requests to a port at which this process listens; see [`GuardedResolver::for_own_port`].
@@ -107,23 +114,45 @@ struct Clients {
     accepting_any: Client,
 }
 
+/// How certificates are checked.
+#[derive(Clone)]
+struct Tls {
+    verifying: ClientConfig,
+    accepting_any: ClientConfig,
+}
+
 impl HttpTransport {
     /// Sets up the clients, all of which ask guarded resolvers.
     ///
     /// # Errors
     /// [`HttpSetupError`] where a root certificate or the proxy can't be used.
     pub fn new(options: HttpOptions, clock: SharedClock) -> Result<Self, HttpSetupError> {
-        let tls = [tls::verifying(&options.extra_root_certificates)?, tls::accepting_any()?];
+        let verifying = tls::verifying(&options.extra_root_certificates)?;
+        let tls = Tls { verifying, accepting_any: tls::accepting_any()? };
         let (policy, names) = (&options.address_policy, &options.names);
         let resolver = Arc::new(GuardedResolver::new(Arc::clone(policy), names.clone()));
-        let clients = Clients::new(&options, tls.clone(), Arc::clone(&resolver))?;
+        let clients = Clients::new(&options, &tls, &resolver)?;
         let mut beside_us = HashMap::new();
         for port in policy.own_listeners.iter().map(SocketAddr::port) {
             let resolver = Arc::new(GuardedResolver::for_own_port(Arc::clone(policy), names.clone(), port));
-            let clients = Clients::new(&options, tls.clone(), Arc::clone(&resolver))?;
+            let clients = Clients::new(&options, &tls, &resolver)?;
             beside_us.insert(port, (clients, resolver));
         }
-        Ok(Self { options, clock, clients, resolver, beside_us })
+        let pool = Arc::new(Pool::new(options.max_kept_connections, options.kept_idle_timeout));
+        Ok(Self { options, clock, pool, tls, clients, resolver, beside_us })
+    }
+
+    /// The client that keeps connections to where this URL leads, if there may be one.
+    async fn keeping_client(&self, url: &Url, allow_invalid_certificates: bool) -> Option<Loan<'_>> {
+        let receiver = Receiver::of(url, allow_invalid_certificates);
+        let make = |opened: &Arc<Opened>| {
+            let tls = if allow_invalid_certificates { &self.tls.accepting_any } else { &self.tls.verifying };
+            let guard = guard(&self.options, self.resolver_of(url));
+            client(&self.options, tls.clone(), guard, Some(opened))
+                .inspect_err(|error| tracing::error!(%error, "no client could be made for a receiver"))
+                .ok()
+        };
+        self.pool.lend(receiver, make).await
     }
 
     fn client_for(&self, url: &Url, allow_invalid_certificates: bool) -> &Client {
@@ -139,6 +168,32 @@ impl HttpTransport {
             return Err(refused("http:// is not allowed here; use https://".into()));
         }
         resolve::vet(url, &self.options.address_policy).map_err(|error| refused(error.0))
+    }
+
+    /// Sends over a connection that is kept; `None` where no further one may be, and nothing was sent.
+    async fn send_kept(&self, request: &RenderedRequest, options: SendOptions) -> Option<Sent> {
+        let url = request.url();
+        let loan = self.keeping_client(url, options.allow_invalid_certificates).await?;
+        let executed = loan.client().execute(outgoing(request, options.left())).await;
+        if executed.as_ref().is_err_and(|error| failure::is::<NoneLeft>(error)) {
+            drop(loan);
+            self.pool.make_room().await;
+            return None;
+        }
+        let sent = self.concluded(executed, url, options).await;
+        loan.give_back().await;
+        Some(sent)
+    }
+
+    async fn concluded(&self, executed: reqwest::Result<Response>, url: &Url, options: SendOptions) -> Sent {
+        match executed {
+            Ok(response) => {
+                let sent = self.answered(response).await;
+                self.note_answer(url, &sent);
+                sent
+            }
+            Err(error) => self.failed(error, url, options.timeout),
+        }
     }
 
     async fn answered(&self, mut response: Response) -> Sent {
@@ -198,7 +253,7 @@ impl HttpTransport {
     }
 
     /// Who looks names up for this URL, and so knows where they lead.
-    fn resolver_of(&self, url: &Url) -> &GuardedResolver {
+    fn resolver_of(&self, url: &Url) -> &Arc<GuardedResolver> {
         let beside_us = url.port_or_known_default().and_then(|port| self.beside_us.get(&port));
         beside_us.map_or(&self.resolver, |(_, resolver)| resolver)
     }
@@ -211,15 +266,12 @@ impl Transport for HttpTransport {
         if let Err(refused) = self.vet(url) {
             return refused;
         }
-        let client = self.client_for(url, options.allow_invalid_certificates);
-        match client.execute(outgoing(&request, options.timeout.saturating_sub(options.spent))).await {
-            Ok(response) => {
-                let sent = self.answered(response).await;
-                self.note_answer(url, &sent);
-                sent
-            }
-            Err(error) => self.failed(error, url, options.timeout),
+        if let Some(sent) = self.send_kept(&request, options).await {
+            return sent;
         }
+        let client = self.client_for(url, options.allow_invalid_certificates);
+        let executed = client.execute(outgoing(&request, options.left())).await;
+        self.concluded(executed, url, options).await
     }
 
     fn known_third_parties(&self, url: &Url) -> Vec<Host> {
@@ -259,22 +311,26 @@ fn parties(name: Option<&str>, addresses: &[IpAddr]) -> Vec<Host> {
 impl Clients {
     fn new(
         options: &HttpOptions,
-        [verifying, accepting_any]: [ClientConfig; 2],
-        resolver: Arc<GuardedResolver>,
+        tls: &Tls,
+        resolver: &Arc<GuardedResolver>,
     ) -> Result<Self, HttpSetupError> {
-        // Through a proxy, the only name that is ever looked up here is the proxy's; it is the operator's
-        // own word, so no policy judges it.
-        let guard: Arc<dyn Resolve> = match &options.proxy {
-            None => Arc::new(Guard(resolver)),
-            Some(proxy) => Arc::new(ProxyOnly {
-                host: proxy.host_str().unwrap_or_default().to_owned(),
-                names: options.names.clone(),
-            }),
-        };
+        let guard = guard(options, resolver);
         Ok(Self {
-            verifying: client(options, verifying, Arc::clone(&guard))?,
-            accepting_any: client(options, accepting_any, guard)?,
+            verifying: client(options, tls.verifying.clone(), Arc::clone(&guard), None)?,
+            accepting_any: client(options, tls.accepting_any.clone(), guard, None)?,
         })
+    }
+}
+
+/// Who looks names up. Through a proxy, the only name that is ever looked up here is the proxy's; it is the
+/// operator's own word, so no policy judges it.
+fn guard(options: &HttpOptions, resolver: &Arc<GuardedResolver>) -> Arc<dyn Resolve> {
+    match &options.proxy {
+        None => Arc::new(Guard(Arc::clone(resolver))),
+        Some(proxy) => Arc::new(ProxyOnly {
+            host: proxy.host_str().unwrap_or_default().to_owned(),
+            names: options.names.clone(),
+        }),
     }
 }
 
@@ -286,11 +342,17 @@ fn client(
     options: &HttpOptions,
     tls: ClientConfig,
     resolver: Arc<dyn Resolve>,
+    keeps: Option<&Arc<Opened>>,
 ) -> Result<Client, HttpSetupError> {
     // `no_proxy` also forgets what the environment says; a proxy of the operator's comes after it.
     let mut builder = Client::builder().no_proxy();
     if let Some(proxy) = &options.proxy {
         builder = builder.proxy(Proxy::all(proxy.clone()).map_err(HttpSetupError::Client)?);
+    }
+    let mut kept = 0;
+    if let Some(opened) = keeps {
+        builder = builder.connector_layer(Counting(Arc::clone(opened)));
+        kept = options.max_kept_connections;
     }
     builder
         .tls_backend_preconfigured(tls)
@@ -305,8 +367,8 @@ fn client(
         .http1_only()
         .https_only(!options.plain_http)
         .connect_timeout(options.connect_timeout)
-        .pool_max_idle_per_host(options.pool_max_idle_per_host)
-        .pool_idle_timeout(options.pool_idle_timeout)
+        .pool_max_idle_per_host(kept)
+        .pool_idle_timeout(options.kept_idle_timeout)
         .build()
         .map_err(HttpSetupError::Client)
 }

@@ -1,6 +1,7 @@
 //! Transport: how a rendered request reaches the receiver.
 //!
-//! `http` is the only file that knows reqwest, with `tls` for trust and `failure` for words; `resolve`
+//! `http` is the only file that knows reqwest, with `pool` and `sockets` for the connections that are kept, `tls`
+//! for trust and `failure` for words; `resolve`
 //! decides which addresses may be connected to; `secrets` reads secrets from where they are; `courier` puts
 //! the three together into one attempt, for which `account` accounts. `scripted` stands in for `http` in tests.
 
@@ -10,9 +11,11 @@ mod echo;
 pub mod failure;
 pub mod fetch;
 pub mod http;
+mod pool;
 pub mod resolve;
 pub mod scripted;
 pub mod secrets;
+mod sockets;
 pub mod tls;
 pub mod turn;
 
@@ -62,6 +65,14 @@ pub struct SendOptions {
     pub spent: Duration,
     /// Accept any certificate.
     pub allow_invalid_certificates: bool,
+}
+
+impl SendOptions {
+    /// What is left of the time.
+    #[must_use]
+    pub fn left(&self) -> Duration {
+        self.timeout.saturating_sub(self.spent)
+    }
 }
 
 /// What became of a request.

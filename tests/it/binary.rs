@@ -163,7 +163,11 @@ impl Process {
     }
 
     pub async fn emit(&self, draft: EventDraft) -> v1::EmitResult {
-        let request = v1::EmitRequest { organization_id: ORGANIZATION.into(), event: Some(draft.0) };
+        self.emit_in(ORGANIZATION, draft).await
+    }
+
+    pub async fn emit_in(&self, organization: &str, draft: EventDraft) -> v1::EmitResult {
+        let request = v1::EmitRequest { organization_id: organization.into(), event: Some(draft.0) };
         let mut client = EventIngestClient::new(self.channel.clone());
         client.emit(request).await.unwrap().into_inner().result.unwrap()
     }

@@ -7,6 +7,8 @@
 #[cfg(test)]
 mod audit;
 #[cfg(test)]
+mod backup;
+#[cfg(test)]
 mod binary;
 #[cfg(test)]
 mod callers;
@@ -33,6 +35,8 @@ mod erase;
 #[cfg(test)]
 mod explain;
 #[cfg(test)]
+mod fleet;
+#[cfg(test)]
 mod harness;
 #[cfg(test)]
 mod ingest;
@@ -48,15 +52,19 @@ mod metrics;
 mod monitoring;
 #[cfg(test)]
 mod operational;
+#[cfg(test)]
 mod operations;
 #[cfg(test)]
 mod peers;
 #[cfg(test)]
 mod planted;
 #[cfg(test)]
+mod relay;
+#[cfg(test)]
 mod replay;
 #[cfg(test)]
 mod replicas;
+#[cfg(test)]
 mod retention;
 #[cfg(test)]
 mod sealing;

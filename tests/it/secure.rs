@@ -258,3 +258,33 @@ async fn a_resumed_session_proves_nothing_that_is_no_longer_true() {
     assert_eq!(kind, HandshakeKind::Resumed, "no handshake looked at the certificate again");
     assert_eq!(Refusal::from(answer).reason, "CREDENTIALS_INVALID");
 }
+
+#[tokio::test]
+async fn metrics_tell_when_certificates_and_lists_end_and_learn_of_new_ones() {
+    let authority = Authority::new();
+    let until = |year| authority.sign_until(&["localhost"], rcgen::date_time_ymd(year, 1, 1));
+    let tls = TlsFolder::new(&until(2100), &authority.pem);
+    let list = authority.revocation_list(&[], rcgen::date_time_ymd(2090, 1, 1));
+    swap(&tls.path("revoked.pem"), &list);
+    let (ca, lists) = (tls.setting("clients.pem"), format!("[{}]", tls.setting("revoked.pem")));
+    let server = server(&tls, &[("listen.client_ca", &ca), ("listen.client_revocation_lists", &lists)]).await;
+    let ends = async |certificate: &str| {
+        let name =
+            format!(r#"signalpost_certificate_expiry_timestamp_seconds{{certificate="{certificate}"}}"#);
+        server.scrape().await.value(&name)
+    };
+    assert_eq!(ends("server").await, 4_102_444_800.0);
+    assert_eq!(ends("revocation_list").await, 3_786_912_000.0);
+    // rcgen's authorities end in the year 4096.
+    assert!(ends("client_authority").await > 6e10);
+    tls.replace(&until(2050));
+    eventually("the new one is told", async || (ends("server").await == 2_524_608_000.0).then_some(())).await;
+    assert_eq!(
+        Server::start()
+            .await
+            .scrape()
+            .await
+            .value(r#"signalpost_certificate_expiry_timestamp_seconds{certificate="server"}"#),
+        0.0
+    );
+}

@@ -233,6 +233,25 @@ async fn first_attempts_of_others_do_not_wait_behind_a_storm_of_retries() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_storm_of_retries_at_others_of_its_organization_delays_no_first_attempt_of_a_healthy_destination() {
+    let (stage, hosts) = set(16);
+    hosts.set_down(true);
+    for number in 0..100 {
+        let id = stage.destination_at("org", "refused.example", number).await;
+        for _ in 0..20 {
+            stage.emit(id).await;
+        }
+    }
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    let healthy = stage.destination_at("org", "healthy.example", 5000).await;
+    let before = hosts.sent_to("refused");
+    let slowest = slowest_of(&stage, healthy, 600).await;
+    assert!(slowest <= Duration::from_millis(20), "{slowest:?}");
+    let retries = hosts.sent_to("refused") - before;
+    assert!(retries > 200, "{retries} are no storm");
+}
+
+#[tokio::test(start_paused = true)]
 async fn whatever_fails_and_recovers_every_delivery_ends_and_none_succeeds_twice() {
     let seed = fastrand::u64(..);
     println!("seed {seed}");

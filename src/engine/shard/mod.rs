@@ -32,7 +32,8 @@ use crate::engine::item::Item;
 use crate::engine::lane::Lane;
 use crate::engine::ledger::{Group, Ledger};
 use crate::engine::memory::Memory;
-use crate::engine::room::{Place, Room};
+use crate::engine::room::Claim;
+use crate::engine::room::shared::{Entrance, Seat};
 use crate::engine::rules::{Rules, ShardOptions};
 use crate::engine::worker::{Attempted, Worker};
 use crate::policy::host_rate::SharedRates;
@@ -64,14 +65,34 @@ struct Slot {
     memory: Arc<Memory>,
 }
 
+/// An attempt that has ended, or could not begin.
+struct Made {
+    id: DestinationId,
+    /// Its place in the room until here.
+    seat: Seat,
+    result: Result<Attempted, (Vec<Item>, StoreError)>,
+}
+
 /// What a task of the shard comes back with.
 enum Done {
-    Attempted { id: DestinationId, place: Place, result: Result<Attempted, (Vec<Item>, StoreError)> },
+    Attempted(Box<Made>),
     Fresh(DestinationId, Result<Page<Arc<Event>>, StoreError>, OwnedSemaphorePermit),
     Due(DestinationId, Result<Page<DueEntry>, StoreError>),
     Settled(Group, Result<(), StoreError>),
     Ended(Vec<Settlement>),
     Disabled(DestinationId, DisabledReason, Result<bool, StoreError>),
+}
+
+/// What a shard has in common with others.
+pub struct Shared {
+    /// What it is told from outside.
+    pub inbox: Arc<Inbox>,
+    /// The memory for events that wait.
+    pub memory: Arc<Memory>,
+    /// The room for requests.
+    pub room: Entrance,
+    /// By which lanes are held back; `None` is not at all.
+    pub rates: Option<SharedRates>,
 }
 
 /// The lanes of some destinations.
@@ -85,7 +106,7 @@ pub struct Shard {
     loads: Arc<Semaphore>,
     agenda: Agenda,
     running: JoinSet<Done>,
-    room: Room,
+    room: Entrance,
     hosts: HostLines,
     ledger: Ledger,
 }
@@ -93,32 +114,22 @@ pub struct Shard {
 impl Shard {
     /// A shard without lanes.
     #[must_use]
-    pub fn new(
-        worker: Worker,
-        clock: SharedClock,
-        (inbox, memory): (Arc<Inbox>, Arc<Memory>),
-        options: ShardOptions,
-    ) -> Self {
+    pub fn new(worker: Worker, clock: SharedClock, shared: Shared, options: ShardOptions) -> Self {
         let rules = Rules { store: Arc::clone(&worker.store), options, stopping: false };
         Self {
             worker,
             clock,
-            inbox,
+            inbox: shared.inbox,
             rules,
             lanes: HashMap::new(),
-            memory,
+            memory: shared.memory,
             loads: Arc::new(Semaphore::new(LOADS_AT_ONCE)),
             agenda: Agenda::default(),
             running: JoinSet::new(),
-            room: Room::new(options.max_in_flight, options.max_bytes_in_flight),
-            hosts: HostLines::default(),
+            room: shared.room,
+            hosts: HostLines::new(shared.rates),
             ledger: Ledger::default(),
         }
-    }
-
-    /// Holds lanes back by these rates of hosts, which all shards share.
-    pub fn share_hosts(&mut self, rates: Option<SharedRates>) {
-        self.hosts = HostLines::new(rates);
     }
 
     /// Makes lanes for destinations for which the store has waiting deliveries.
@@ -134,7 +145,7 @@ impl Shard {
     /// Serves the lanes until it is told to stop, and records what could not be flushed.
     pub async fn run(mut self, stop: StopSignals) {
         loop {
-            self.give_out_room();
+            self.use_room();
             self.settle();
             if self.rules.stopping && self.is_flushed() {
                 break;
@@ -144,6 +155,7 @@ impl Shard {
                 () = stop.hard.cancelled() => break,
                 () = stop.soft.cancelled(), if !self.rules.stopping => self.begin_stop(),
                 () = self.inbox.arrival() => self.take_inbox(),
+                () = self.room.bell() => {}
                 Some(done) = self.running.join_next(), if !self.running.is_empty() => self.take_done(done),
                 () = tokio::time::sleep(pause) => {}
             }
@@ -159,7 +171,8 @@ impl Shard {
         let now = self.clock.now();
         // Rounded up by a millisecond: a timer that fires early would only be set again.
         let pause = |moment: Timestamp| moment.since(now) + Duration::from_millis(1);
-        let room = self.room.next_change(now).filter(|_| self.agenda.is_anybody_waiting());
+        let waits = self.agenda.is_anybody_waiting();
+        let room = waits.then(|| self.room.next_change(now)).flatten();
         let outcomes = self.ledger.again_at();
         let next =
             self.agenda.first_wake().into_iter().chain(self.hosts.first_wake()).chain(room).chain(outcomes);
@@ -234,8 +247,9 @@ impl Shard {
             Err(error) => std::panic::resume_unwind(error.into_panic()),
         };
         match done {
-            Done::Attempted { id, place, result } => {
-                self.room.give_back(place);
+            Done::Attempted(made) => {
+                let Made { id, seat, result } = *made;
+                drop(seat);
                 match result {
                     Ok(attempted) => self.attempted(id, attempted),
                     Err((items, error)) => self.attempt_failed(id, items, &error),
@@ -258,9 +272,17 @@ impl Shard {
 
     /// Lets a lane decide at its next turn.
     fn queue(&mut self, id: DestinationId) {
-        let Some(slot) = self.lanes.get(&id) else { return };
+        if self.lanes.contains_key(&id) {
+            self.agenda.queue(id);
+        }
+    }
+
+    /// What a lane needs for its next turn.
+    fn claim_of(&self, id: DestinationId, now: Timestamp) -> Option<Claim> {
+        let slot = self.lanes.get(&id)?;
         let organization_id = slot.entry.as_ref().map(|entry| entry.destination.organization_id.clone());
-        self.agenda.queue(id, organization_id, slot.lane.standing(self.clock.now()));
+        let (standing, bytes) = (slot.lane.standing(now), slot.lane.next_bytes());
+        Some(Claim { thread: self.room.thread(), id, organization_id, standing, bytes })
     }
 }
 
@@ -274,7 +296,13 @@ mod isolation_tests;
 mod ending_tests;
 
 #[cfg(test)]
+mod keeping_tests;
+
+#[cfg(test)]
 mod memory_tests;
+
+#[cfg(test)]
+mod room_tests;
 
 #[cfg(test)]
 mod stop_tests;

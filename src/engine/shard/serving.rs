@@ -4,18 +4,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Done, Shard, Slot};
+use super::{Done, Made, Shard, Slot};
 use crate::domain::id::{DeliveryId, DestinationId};
 use crate::domain::time::Timestamp;
 use crate::engine::ending::{Waited, settle_waited};
 use crate::engine::hosts::Held;
 use crate::engine::item::Item;
 use crate::engine::lane::{Lane, Step};
+use crate::engine::room::shared::Seat;
 use crate::engine::window::Wanted;
 use crate::engine::worker::give_up;
 use crate::policy::host_rate::HostKey;
 use crate::policy::retry::Ending;
-use crate::policy::standing::Standing;
 use crate::store::directory::LaneStatus;
 use crate::store::{Page, StoreError};
 
@@ -25,22 +25,60 @@ pub(super) const STORE_RETRY: Duration = Duration::from_millis(500);
 const OUTCOMES_BEHIND: usize = 16;
 
 impl Shard {
-    pub(super) fn give_out_room(&mut self) {
-        self.room.notice_silence(self.clock.now());
-        while !self.is_behind_with_settling() {
-            let (room, now) = (&self.room, self.clock.now());
-            let Some((id, queued_as)) = self.agenda.next(|standing| room.has(standing, now)) else { return };
-            let Some(slot) = self.lanes.get(&id) else { continue };
-            let standing = slot.lane.standing(now);
-            if self.is_held_by_its_host(id, now) {
-                continue;
+    /// Serves the lanes for which there is room.
+    pub(super) fn use_room(&mut self) {
+        if self.agenda.is_anybody_waiting() {
+            self.room.notice_silence();
+        }
+        loop {
+            if self.is_behind_with_settling() {
+                return self.make_way();
             }
-            // Since it was put in line, it may have come to deserve less room than there is.
-            if standing == queued_as || self.room.has(standing, now) {
-                self.serve(id, standing);
-            } else {
+            let now = self.clock.now();
+            let mut claims = Vec::new();
+            for id in self.agenda.take_next() {
+                match self.claim_of(id, now) {
+                    Some(claim) => claims.push(claim),
+                    None => self.agenda.called(id),
+                }
+            }
+            let seats = self.room.claim(claims);
+            if seats.is_empty() {
+                return;
+            }
+            for (id, seat) in seats {
+                self.take_turn(id, seat);
+            }
+        }
+    }
+
+    /// Leaves to others what was granted. Whoever had it claims again once outcomes are stored.
+    fn make_way(&mut self) {
+        loop {
+            let seats = self.room.claim([]);
+            if seats.is_empty() {
+                return;
+            }
+            for (id, seat) in seats {
+                drop(seat);
+                self.agenda.called(id);
                 self.queue(id);
             }
+        }
+    }
+
+    fn take_turn(&mut self, id: DestinationId, seat: Seat) {
+        self.agenda.called(id);
+        let now = self.clock.now();
+        let Some(Slot { lane, .. }) = self.lanes.get(&id) else { return };
+        let (standing, bytes) = (lane.standing(now), lane.next_bytes());
+        if self.is_held_by_its_host(id, now) {
+            return;
+        }
+        // Since it was put in line, it may have come to deserve less room than there is.
+        match seat.for_standing(standing, bytes) {
+            Some(seat) => self.serve(id, seat),
+            None => self.queue(id),
         }
     }
 
@@ -82,11 +120,11 @@ impl Shard {
 
     /// Whether outcomes pile up faster than the store takes them.
     fn is_behind_with_settling(&self) -> bool {
-        self.ledger.len() > self.rules.options.max_in_flight * OUTCOMES_BEHIND
+        self.ledger.len() > self.rules.options.max_in_flight.saturating_mul(OUTCOMES_BEHIND)
     }
 
     /// Does what the lane wants, up to one request, and notes when to ask it again.
-    fn serve(&mut self, id: DestinationId, standing: Standing) {
+    fn serve(&mut self, id: DestinationId, seat: Seat) {
         // Asked right before anything is begun: a process may have stood still for longer than its lease.
         let was_lost = self.lanes.get(&id).is_some_and(|slot| slot.lost);
         if was_lost || !self.rules.store.owns(id) {
@@ -97,7 +135,7 @@ impl Shard {
             let Some(slot) = self.lanes.get_mut(&id) else { return };
             match slot.lane.step(now) {
                 Step::Attempt(items) => {
-                    self.start_attempt(id, standing, items);
+                    self.start_attempt(id, seat, items);
                     self.queue(id);
                     break;
                 }
@@ -173,7 +211,7 @@ impl Shard {
         self.queue(id);
     }
 
-    fn start_attempt(&mut self, id: DestinationId, standing: Standing, items: Vec<Item>) {
+    fn start_attempt(&mut self, id: DestinationId, mut seat: Seat, items: Vec<Item>) {
         let hosts = self.hosts_of(id);
         let Some(slot) = self.lanes.get_mut(&id) else { return };
         let Some(entry) = slot.entry.clone() else {
@@ -185,10 +223,10 @@ impl Shard {
         self.hosts.take(&hosts, self.clock.now());
         let worker = self.worker.clone();
         let bytes = items.iter().map(Item::bytes_in_flight).sum();
-        let place = self.room.take(standing, bytes, policy.timeout, self.clock.now());
+        seat.begin(bytes, policy.timeout);
         self.running.spawn(async move {
             let result = worker.attempt(&entry.destination, &policy, items, &hosts).await;
-            Done::Attempted { id, place, result }
+            Done::Attempted(Box::new(Made { id, seat, result }))
         });
     }
 

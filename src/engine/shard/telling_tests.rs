@@ -8,7 +8,7 @@ use super::tests::{Stage, no_jitter, organization};
 use super::*;
 use crate::domain::attempt::{Outcome, Refusal};
 use crate::domain::contract::Contract;
-use crate::domain::delivery::{DeliveryState, StateKind};
+use crate::domain::delivery::{DeliveryState, EndReason, StateKind};
 use crate::domain::destination::DestinationState;
 use crate::domain::event::EventType;
 use crate::domain::operational::OperationalEvent;
@@ -143,6 +143,32 @@ async fn a_destination_that_fails_unbroken_for_its_disable_after_is_disabled_and
     let attempts = held.attempt_count;
     stage.change(id, |destination| destination.state = DestinationState::Active).await;
     assert_eq!(stage.finished(delivery).await.attempt_count, attempts + 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_given_up_while_it_waits_is_told_of_as_any_dead_letter_is_and_once() {
+    let stage = Stage::set();
+    let listening = listener(&stage).await;
+    let retry = no_jitter(Contract::Observer).retry.unwrap();
+    let retry = RetryPolicy { give_up_after: Some(Duration::from_secs(600)), ..retry };
+    let settings = DeliverySettings { retry: Some(retry), ..DeliverySettings::default() };
+    let id = stage.destination(Contract::Observer, settings).await;
+    let since = stage.clock.now();
+    stage.change(id, |destination| destination.state = DestinationState::Paused { since }).await;
+    // One of them never had an attempt in this process, and one not in the one before.
+    let first = stage.emit(id).await;
+    let stage = stage.restart(false).await;
+    let second = stage.emit(id).await;
+    for delivery in [first, second] {
+        let delivery = stage.finished(delivery).await;
+        let given_up = DeliveryState::DeadLettered {
+            at: delivery.state.finished_at().unwrap(),
+            reason: EndReason::GaveUp,
+        };
+        assert_eq!((delivery.state, delivery.attempt_count), (given_up, 0));
+    }
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(told(&stage, listening).await, ["signalpost.delivery.dead_lettered"; 2]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -275,6 +275,14 @@ impl Window {
         self.due.due_of(key)
     }
 
+    /// How many bytes of memory a request with the next delivery takes: the first fresh or the first due one,
+    /// whichever is larger.
+    #[must_use]
+    pub fn next_bytes(&self) -> usize {
+        let (fresh, due) = (self.fresh.iter().next(), self.due.iter().next());
+        fresh.into_iter().chain(due).map(Item::bytes_in_flight).max().unwrap_or(0)
+    }
+
     /// Deliveries in memory that wait.
     #[must_use]
     pub fn len(&self) -> usize {

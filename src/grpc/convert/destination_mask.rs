@@ -120,8 +120,7 @@ fn set_setting(patch: &mut SettingsPatch, field: &str, read: &DeliverySettings) 
         "cloud_events_source" => patch.cloudevents_source = Some(read.cloudevents_source.clone()),
         "disable_after" => patch.disable_after = Some(read.disable_after),
         "disable_on_gone" => patch.disable_on_gone = Some(read.disable_on_gone),
-        // Its value is refused where it is read; returning to the default changes nothing.
-        "keep_response_bodies" => {}
+        "keep_response_bodies" => patch.keep_response_bodies = Some(read.keep_response_bodies),
         _ => return false,
     }
     true

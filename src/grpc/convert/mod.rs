@@ -68,15 +68,6 @@ pub fn required(path: &str, remedy: &str, violations: &mut Violations) {
     violations.add_as(Rule::Required, path, format!("is missing; {remedy}"));
 }
 
-/// Notes that the API has a setting that this version does not offer yet.
-pub fn not_yet(path: &str, violations: &mut Violations) {
-    violations.add_as(
-        Rule::NotSupported,
-        path,
-        "is not available in this version of the server; leave it out",
-    );
-}
-
 /// A count for an `int32` field.
 pub fn count(value: impl TryInto<i32>) -> i32 {
     value.try_into().unwrap_or(i32::MAX)

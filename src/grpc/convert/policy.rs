@@ -36,7 +36,7 @@ pub fn write_policy(policy: &EffectivePolicy, contract: Contract) -> v1::Deliver
         cloud_events_source: policy.cloudevents_source.clone().filter(|_| cloudevents),
         disable_after: policy.disable_after.map(write_duration),
         disable_on_gone: Some(policy.gone_disables),
-        keep_response_bodies: Some(true),
+        keep_response_bodies: Some(policy.keep_response_bodies),
     }
 }
 

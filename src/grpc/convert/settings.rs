@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::time::{read_duration, write_duration};
-use super::{count, known, not_yet, required, unsigned};
+use super::{count, known, required, unsigned};
 use crate::domain::contract::CloudEventsMode;
 use crate::domain::settings::{DeliverySettings, Guarantee, RetryPolicy, RetrySchedule};
 use crate::domain::violation::{Rule, Violations};
@@ -21,9 +21,6 @@ pub fn read_settings(settings: v1::DeliverySettings, path: &str, found: &mut Vio
     let at = |field: &str| format!("{path}.{field}");
     let guarantee = known(settings.guarantee, &at("guarantee"), found).and_then(read_guarantee);
     let mode = known(settings.cloud_events_mode, &at("cloud_events_mode"), found);
-    if settings.keep_response_bodies == Some(false) {
-        not_yet(&at("keep_response_bodies"), found);
-    }
     DeliverySettings {
         timeout: read_duration(settings.timeout, &at("timeout"), found),
         retry: settings.retry_policy.and_then(|retry| read_retry(retry, &at("retry_policy"), found)),
@@ -40,6 +37,7 @@ pub fn read_settings(settings: v1::DeliverySettings, path: &str, found: &mut Vio
         cloudevents_source: settings.cloud_events_source,
         disable_after: read_duration(settings.disable_after, &at("disable_after"), found),
         disable_on_gone: settings.disable_on_gone,
+        keep_response_bodies: settings.keep_response_bodies,
     }
 }
 
@@ -180,7 +178,7 @@ pub fn write_settings(settings: &DeliverySettings) -> v1::DeliverySettings {
         cloud_events_source: settings.cloudevents_source.clone(),
         disable_after: settings.disable_after.map(write_duration),
         disable_on_gone: settings.disable_on_gone,
-        keep_response_bodies: None,
+        keep_response_bodies: settings.keep_response_bodies,
     }
 }
 
@@ -223,6 +221,7 @@ pub fn overridden_fields(settings: &DeliverySettings) -> Vec<String> {
         ("cloud_events_source", settings.cloudevents_source.is_some()),
         ("disable_after", settings.disable_after.is_some()),
         ("disable_on_gone", settings.disable_on_gone.is_some()),
+        ("keep_response_bodies", settings.keep_response_bodies.is_some()),
     ]
     .into_iter()
     .filter(|(_, set)| *set)
@@ -261,6 +260,7 @@ mod tests {
             cloudevents_source: Some("/shop".into()),
             disable_after: Some(Duration::from_secs(7200)),
             disable_on_gone: Some(true),
+            keep_response_bodies: Some(false),
         }
     }
 
@@ -280,7 +280,7 @@ mod tests {
         for settings in [DeliverySettings::default(), full(), fixed] {
             assert_eq!(read(write_settings(&settings)), (settings, vec![]));
         }
-        assert_eq!(overridden_fields(&full()).len(), 15);
+        assert_eq!(overridden_fields(&full()).len(), 16);
         assert!(overridden_fields(&DeliverySettings::default()).is_empty());
     }
 
@@ -301,7 +301,6 @@ mod tests {
             }),
             max_concurrency: Some(-3),
             guarantee: 9,
-            keep_response_bodies: Some(false),
             ..v1::DeliverySettings::default()
         };
         let (_, fields) = read(settings);
@@ -313,7 +312,6 @@ mod tests {
             "retry_policy.final_status_codes[1]",
             "max_concurrency",
             "guarantee",
-            "keep_response_bodies",
         ] {
             assert!(fields.contains(&format!("destination.settings.{field}")), "{field}: {fields:?}");
         }

@@ -65,6 +65,8 @@ impl DeliveryStore for MemoryStore {
         settlements: Vec<Settlement>,
         health: Vec<(DestinationId, DestinationHealth)>,
     ) -> Result<(), StoreError> {
+        #[cfg(test)]
+        self.faults.settle()?;
         let mut tables = self.lock();
         let changes = settlements.len() + health.len();
         for mut settlement in settlements {

@@ -7,6 +7,8 @@
 mod audit;
 mod config;
 mod deliveries;
+#[cfg(test)]
+pub(crate) mod faults;
 mod replay;
 mod retention;
 mod tables;
@@ -23,6 +25,8 @@ use super::{CommitListener, EventStore, Store, StoreError};
 use crate::clock::SharedClock;
 use crate::domain::audit::AuditEntry;
 use crate::domain::event::{Acceptance, Event, NewEvent};
+#[cfg(test)]
+use crate::domain::id::DestinationId;
 use crate::domain::id::{EventId, EventKey, OrganizationId};
 use tables::Tables;
 
@@ -36,6 +40,9 @@ pub struct MemoryStore {
     tables: Arc<Mutex<Tables>>,
     /// What rides on the next change.
     riders: Riders,
+    /// What a test has it do wrong, and whose lanes are somebody else's.
+    #[cfg(test)]
+    pub(crate) faults: Arc<faults::Faults>,
 }
 
 impl MemoryStore {
@@ -50,6 +57,8 @@ impl MemoryStore {
             listener: Arc::default(),
             tables: Arc::new(Mutex::new(Tables::new(changes))),
             riders: Riders::default(),
+            #[cfg(test)]
+            faults: Arc::default(),
         }
     }
 
@@ -105,6 +114,16 @@ impl Store for MemoryStore {
 
     fn listen(&self, listener: Arc<dyn CommitListener>) {
         drop(self.listener.set(listener));
+    }
+
+    #[cfg(test)]
+    fn owns(&self, id: DestinationId) -> bool {
+        self.faults.owns(id)
+    }
+
+    #[cfg(test)]
+    fn leads(&self) -> bool {
+        self.faults.leads()
     }
 
     fn noting(&self, entry: AuditEntry) -> Arc<dyn Store> {

@@ -104,6 +104,22 @@ async fn outcomes_wait_for_a_database_that_is_away_and_callers_are_told() {
 }
 
 #[tokio::test]
+async fn a_full_disk_of_the_database_is_said_and_no_event_is_half_accepted() {
+    let server = TestServer::on_small_disk();
+    let (clock, shared) = manual_clock();
+    let store = Arc::new(PostgresStore::open(options(server.database(), Some(shared))).unwrap());
+    let bench = Bench { store: Arc::clone(&store) as Arc<dyn Store>, clock };
+    let first = bench.accept(new_event("a", &[durable(1)])).await;
+    server.fill_disk();
+    let refused = store.accept(vec![conformance::big_event(200_000)]).await;
+    assert!(matches!(refused, Err(StoreError::Full { .. })), "{refused:?}");
+    server.empty_disk();
+    let second = bench.accept(conformance::big_event(200_000)).await;
+    assert!(second.key > first.key);
+    assert_eq!(server.sql("t0", "SELECT count(*) FROM events"), "2");
+}
+
+#[tokio::test]
 async fn a_newer_schema_is_refused_unless_it_says_that_this_version_can_work_on_it() {
     let url = server().database();
     drop(PostgresStore::open(options(url.clone(), None)).unwrap());

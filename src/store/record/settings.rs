@@ -56,6 +56,8 @@ pub(super) struct SettingsRecord {
     disable_after: Option<u64>,
     #[prost(bool, optional, tag = "15")]
     disable_on_gone: Option<bool>,
+    #[prost(bool, optional, tag = "16")]
+    keep_response_bodies: Option<bool>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -131,6 +133,7 @@ pub(super) fn encode_settings(settings: &DeliverySettings) -> SettingsRecord {
         cloudevents_source: settings.cloudevents_source.clone(),
         disable_after: settings.disable_after.map(nanos),
         disable_on_gone: settings.disable_on_gone,
+        keep_response_bodies: settings.keep_response_bodies,
     }
 }
 
@@ -151,6 +154,7 @@ pub(super) fn restore_settings(record: SettingsRecord) -> Result<DeliverySetting
         cloudevents_source: record.cloudevents_source,
         disable_after: record.disable_after.map(Duration::from_nanos),
         disable_on_gone: record.disable_on_gone,
+        keep_response_bodies: record.keep_response_bodies,
     })
 }
 

@@ -230,7 +230,7 @@ fn settings() -> impl Strategy<Value = DeliverySettings> {
     let times = (option::of(duration()), option::of(duration()), option::of(duration()));
     let numbers = (option::of(any::<u32>()), option::of(any::<u32>()), option::of(any::<u32>()));
     let flag = || option::of(any::<bool>());
-    let flags = (flag(), flag(), flag(), flag());
+    let flags = (flag(), flag(), flag(), flag(), flag());
     let cloudevents = (option::of(proptest::sample::select(modes)), option::of(".{0,50}"));
     let others = (option::of(retry()), option::of(guarantee()), option::of(duration()), cloudevents);
     (times, numbers, flags, others).prop_map(|(times, numbers, flags, others)| DeliverySettings {
@@ -249,6 +249,7 @@ fn settings() -> impl Strategy<Value = DeliverySettings> {
         cloudevents_source: others.3.1,
         disable_after: others.2,
         disable_on_gone: flags.3,
+        keep_response_bodies: flags.4,
     })
 }
 

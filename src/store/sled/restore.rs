@@ -13,6 +13,7 @@ use crate::domain::audit::AuditEntry;
 use crate::store::StoreError;
 use crate::store::backup::{BackupEntry, BackupHeader};
 use crate::store::record::encode_audit;
+use crate::store::unfinished::{Held, sweep};
 
 /// For building; the store itself has its configured cache.
 const CACHE_BYTES: u64 = 64 * 1024 * 1024;
@@ -23,7 +24,7 @@ pub struct Restore {
     /// Beside the folder, so that a rename does.
     building: PathBuf,
     db: Option<Db>,
-    entries: u64,
+    _held: Held,
 }
 
 impl Restore {
@@ -42,10 +43,10 @@ impl Restore {
             )));
         }
         check_empty(folder).map_err(cannot)?;
-        let building = beside(folder);
-        fs::create_dir_all(&building)
-            .map_err(|error| cannot(explain("a folder beside it can't be made", &error)))?;
-        let mut restore = Self { folder: folder.to_owned(), building, db: None, entries: 0 };
+        let wrong = |error| cannot(explain("a folder beside it can't be made", &error));
+        let building = beside(folder).map_err(wrong)?;
+        let held = Held::at(&building).map_err(wrong)?;
+        let mut restore = Self { folder: folder.to_owned(), building, db: None, _held: held };
         let config = sled::Config::new().path(&restore.building).cache_capacity(CACHE_BYTES);
         restore.db = Some(config.open().map_err(|error| unavailable(&error))?);
         Ok(restore)
@@ -57,7 +58,6 @@ impl Restore {
     /// [`StoreError::Unavailable`], for example of a full disk.
     pub fn write(&mut self, entries: Vec<BackupEntry>) -> Result<(), StoreError> {
         let Some(db) = &self.db else { return Ok(()) };
-        self.entries += entries.len() as u64;
         let mut batch = Batch::default();
         for BackupEntry { key, value } in entries {
             match value {
@@ -122,9 +122,17 @@ fn check_empty(folder: &Path) -> Result<(), String> {
     }
 }
 
-fn beside(folder: &Path) -> PathBuf {
-    let name = folder.file_name().unwrap_or_default().to_string_lossy();
-    folder.with_file_name(format!(".{name}.restoring-{}", std::process::id()))
+/// A new folder beside this one. What a restore to the same place left that was killed is removed.
+fn beside(folder: &Path) -> io::Result<PathBuf> {
+    let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let beginning = format!(".{name}.restoring-");
+    let parent = folder.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    fs::create_dir_all(parent)?;
+    sweep(parent, &beginning, "");
+    let building = parent.join(format!("{beginning}{}", std::process::id()));
+    // Never into one that is there: another process may have our id, in another container.
+    fs::create_dir(&building)?;
+    Ok(building)
 }
 
 #[cfg(test)]
@@ -132,6 +140,7 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
+    use crate::domain::time::Timestamp;
     use crate::store::backup::BackupPart;
     use crate::store::conformance::{destination_id, full_of_secrets, manual_clock};
     use crate::store::keyring::{Keyring, SealingKey};
@@ -204,5 +213,28 @@ mod tests {
         });
         let problem = restored("changed", changed).err().unwrap().to_string();
         assert!(!problem.contains("planted"), "{problem}");
+    }
+
+    fn header() -> BackupHeader {
+        let begun_at = Timestamp::from_millis(0);
+        BackupHeader { layout: SCHEMA, begun_at, sealing_keys: Vec::new(), sealed_secrets: 0 }
+    }
+
+    #[test]
+    fn what_a_killed_restore_left_is_removed_by_the_next_one_and_never_built_upon() {
+        let place = tempfile::tempdir().unwrap();
+        let folder = place.path().join("store");
+        let left = place.path().join(format!(".store.restoring-{}", std::process::id()));
+        let killed = sled::Config::new().path(&left).open().unwrap();
+        killed.insert("of another backup", "1").unwrap();
+        drop(killed);
+        let mut restore = Restore::begin(&folder, &header()).unwrap();
+        let other = Restore::begin(&folder, &header());
+        assert!(matches!(other, Err(StoreError::CannotOpen(_))), "one that runs is left alone");
+        restore.write(vec![BackupEntry { key: b"own".into(), value: Some(b"2".into()) }]).unwrap();
+        restore.finish().unwrap();
+        assert_eq!(fs::read_dir(place.path()).unwrap().count(), 1, "the store and nothing besides");
+        let db = sled::Config::new().path(&folder).open().unwrap();
+        assert_eq!(db.iter().keys().collect::<Result<Vec<_>, _>>().unwrap(), [b"own"]);
     }
 }

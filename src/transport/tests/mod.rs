@@ -7,6 +7,7 @@ mod corpus;
 mod dns;
 mod hostile;
 mod http;
+mod kept;
 mod proxy;
 mod tls;
 

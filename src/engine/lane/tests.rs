@@ -6,12 +6,13 @@ use proptest::prelude::*;
 use super::*;
 use crate::domain::circuit::CircuitState;
 use crate::domain::contract::CloudEventsMode;
-use crate::domain::delivery::{Cycle, CycleCause};
+use crate::domain::delivery::{Cycle, CycleCause, EndReason};
 use crate::domain::event::{Event, EventType, Level, Route};
 use crate::domain::id::{DeliveryId, DestinationId, EventId, OrganizationId};
 use crate::domain::payload::Payload;
 use crate::domain::settings::{Guarantee, RetryPolicy, RetrySchedule};
 use crate::engine::memory::Memory;
+use crate::store::Stage;
 
 /// A destination that is known to work, whose circuit hardly opens.
 const PROVEN: Past = Past { opens_after: 1000, failures: 0, proven: true, last_request_at: None };
@@ -45,6 +46,7 @@ pub(super) fn policy() -> EffectivePolicy {
         cloudevents_source: None,
         disable_after: None,
         gone_disables: false,
+        keep_response_bodies: true,
     }
 }
 

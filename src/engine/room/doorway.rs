@@ -31,13 +31,19 @@ impl Doorway {
         self.taken < self.places && self.shut.is_none_or(|(_, until)| now >= until)
     }
 
-    /// A request enters, which ends within `timeout`.
-    pub fn enter(&mut self, number: u64, timeout: Duration, now: Timestamp) {
+    /// Somebody enters whose request begins by then.
+    pub fn enter(&mut self, number: u64, begins_by: Timestamp) {
         self.taken += 1;
-        self.shut = Some((number, now + timeout / self.places.max(1)));
+        self.shut = Some((number, begins_by));
     }
 
-    /// A request that entered has ended.
+    /// The request of whoever entered last begins; it ends within `timeout`.
+    pub fn stay(&mut self, number: u64, timeout: Duration, now: Timestamp) {
+        let until = now + timeout / self.places.max(1);
+        self.shut = self.shut.map(|(behind, by)| (behind, if behind == number { until } else { by }));
+    }
+
+    /// Whoever entered leaves: the request has ended, or does not begin.
     pub fn leave(&mut self, number: u64) {
         self.taken = self.taken.saturating_sub(1);
         self.shut = self.shut.filter(|(behind, _)| *behind != number);
@@ -60,14 +66,18 @@ mod tests {
     #[test]
     fn one_that_stays_silent_shuts_it_for_its_share_of_the_time_and_one_that_answers_does_not() {
         let (mut doorway, timeout) = (Doorway::new(2), Duration::from_secs(10));
-        doorway.enter(1, timeout, NOW);
+        doorway.enter(1, NOW + timeout);
+        doorway.stay(1, timeout, NOW);
         assert_eq!((doorway.is_open(NOW), doorway.opens_at(NOW)), (false, Some(NOW + timeout / 2)));
         doorway.leave(1);
         assert_eq!((doorway.is_open(NOW), doorway.opens_at(NOW)), (true, None));
-        doorway.enter(2, timeout, NOW);
+        doorway.enter(2, NOW + timeout);
+        doorway.stay(2, timeout, NOW);
         let later = NOW + timeout / 2;
         assert!(doorway.is_open(later));
-        doorway.enter(3, timeout, later);
+        doorway.enter(3, later + timeout);
+        doorway.stay(3, timeout, later);
+        doorway.stay(2, timeout * 9, later);
         let full = later + timeout / 2;
         assert_eq!((doorway.is_open(full), doorway.opens_at(full)), (false, None));
         doorway.leave(2);

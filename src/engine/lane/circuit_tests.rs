@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use super::tests::*;
 use super::*;
+use crate::domain::delivery::EndReason;
 use crate::domain::settings::Guarantee;
 use crate::policy::breaker::PROBE_FIRST;
+use crate::policy::standing::Standing;
 
 /// Opens after three failures in a row.
 const OPENS_AFTER: u32 = 3;
