@@ -5,6 +5,7 @@
 
 mod backup;
 mod bench;
+mod check;
 mod client;
 mod config;
 mod dead_letters;
@@ -71,6 +72,8 @@ enum Command {
     Backup(Box<backup::BackupArguments>),
     /// Make a store of a backup, in an empty folder.
     Restore(backup::RestoreArguments),
+    /// Look through the whole store of a server that is stopped, for damage and for what does not fit together.
+    Check(check::CheckArguments),
     /// Measure this build on this machine, in relation to what the machine can do at all.
     Bench(bench::BenchArguments),
     /// The receiving end of `bench`, which starts it.
@@ -120,6 +123,7 @@ fn execute(command: Command) -> Exit {
         Command::Import(arguments) => block_on(transfer::import::run(*arguments)),
         Command::Backup(arguments) => block_on(backup::save(*arguments)),
         Command::Restore(arguments) => backup::restore(&arguments),
+        Command::Check(arguments) => check::run(&arguments),
         Command::Completions(arguments) => reference::completions(&arguments, Cli::command()),
         Command::Man(arguments) => reference::man(&arguments, Cli::command()),
         Command::Bench(arguments) => block_on(bench::run(arguments)),

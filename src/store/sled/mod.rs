@@ -16,15 +16,20 @@ mod audit;
 mod backup;
 mod config;
 mod cover;
+#[cfg(test)]
+mod damage_tests;
 mod disk;
 mod erase;
 mod fresh;
 mod group;
 mod held;
+mod inspection;
 mod keys;
 mod listing;
 mod observer;
 mod open;
+#[cfg(test)]
+mod power_cut_tests;
 mod reader;
 mod replay;
 mod restore;
@@ -37,6 +42,8 @@ mod tests;
 mod traits;
 #[cfg(test)]
 mod upkeep_tests;
+#[cfg(test)]
+mod wreck;
 mod writer;
 mod young;
 
@@ -59,6 +66,7 @@ use crate::domain::id::{DestinationId, EventKey};
 use crate::metrics::StoreMetrics;
 use backup::Journal;
 use disk::Watermark;
+pub use inspection::Inspection;
 use observer::Observer;
 use reader::Reader;
 use replay::Running;

@@ -20,14 +20,13 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use super::accept::Submission;
 use super::audit::AuditCommand;
 use super::backup::Writes;
-use super::disk::{SyncHandle, Watermark, sync_folder};
+use super::disk::{SyncHandle, Watermark};
 use super::erase::Doomed;
 use super::group::{Effect, Finished, Group, Tally};
-use super::open::{CLOSED_FILE, closed_note};
 use super::replay::{ReplayCommand, Running};
 use super::retention::Found;
 use super::young::{Nursery, begun_by};
-use super::{Shared, keys, unavailable};
+use super::{Shared, keys, open, unavailable};
 use crate::clock::SharedClock;
 use crate::domain::delivery::{CycleCause, Delivery, DeliveryState, StateKind};
 use crate::domain::destination::{Destination, DestinationHealth};
@@ -422,15 +421,13 @@ impl Writer {
     /// Leaves a mark that nothing was under way.
     fn close(&mut self) -> Result<(), StoreError> {
         let mut batch = sled::Batch::default();
-        batch.insert(keys::CLEAN_KEY, &[]);
+        // Another value with each end; see `open::note_closed`.
+        batch.insert(keys::CLEAN_KEY, &self.opening.to_be_bytes());
         batch.insert(keys::SIZE_KEY, &self.stored_bytes.to_be_bytes());
         batch.insert(keys::TALLY_KEY, self.tally.encode());
         self.db.apply_batch(batch).map_err(|error| unavailable(&error))?;
         self.make_durable()?;
-        let last = self.db.scan_prefix(keys::EVENTS).next_back().transpose();
-        let last = last.map_err(|error| unavailable(&error))?.and_then(|(key, _)| keys::event_of(&key));
-        let noted = std::fs::write(self.folder.join(CLOSED_FILE), closed_note(last));
-        let noted = noted.and_then(|()| sync_folder(&self.folder));
+        let noted = open::note_closed(&self.folder, &self.db);
         noted.map_err(|error| StoreError::Unavailable(format!("its end can't be noted: {error}")))
     }
 }
