@@ -79,6 +79,9 @@ enum Command {
     /// The receiving end of `bench`, which starts it.
     #[command(hide = true)]
     BenchSink(bench::sink::SinkArguments),
+    /// The pure paths of an event, for whoever counts instructions.
+    #[command(hide = true)]
+    BenchPaths(bench::paths::PathsArguments),
     /// Make keys under which secrets are sealed at rest.
     #[command(subcommand)]
     Key(key::Command),
@@ -127,6 +130,7 @@ fn execute(command: Command) -> Exit {
         Command::Completions(arguments) => reference::completions(&arguments, Cli::command()),
         Command::Man(arguments) => reference::man(&arguments, Cli::command()),
         Command::Bench(arguments) => block_on(bench::run(arguments)),
+        Command::BenchPaths(arguments) => block_on(async { bench::paths::run(&arguments) }),
         Command::BenchSink(arguments) => block_on(bench::sink::run(arguments)),
         Command::Key(command) => key::run(&command),
         Command::Rekey(arguments) => rekey::run(&arguments),

@@ -138,12 +138,15 @@ fn damage_to_a_store_that_was_closed_is_said_or_harmless() {
 }
 
 #[test]
-fn damage_to_a_store_that_was_killed_is_said_or_looks_as_if_it_had_been_killed_before() {
+fn damage_to_a_store_that_was_killed_is_said_or_harmless() {
     let folder = store(false);
     let tally = wreck(folder.path(), rounds(40));
     assert!(tally.refused > 0, "{tally:?}");
-    assert_eq!(tally.invented, Vec::<String>::new());
+    assert_eq!((tally.lost, tally.invented), (Vec::new(), Vec::new()));
 }
+
+/// Damages a store.
+type Plant = Box<dyn Fn(&sled::Db)>;
 
 #[test]
 fn what_an_inspection_looks_for_is_found() {
@@ -151,9 +154,9 @@ fn what_an_inspection_looks_for_is_found() {
     let whole = SledStore::inspect(folder.path()).unwrap();
     assert_eq!((whole.problems, &whole.examples), (0, &Vec::new()));
     assert_eq!((whole.events, whole.deliveries, whole.waiting, whole.dead_letters), (180, 180, 222, 60));
-    assert!(whole.was_closed && whole.bytes > 100_000 && whole.bytes_off_by == 0);
+    assert!(whole.was_closed && whole.bytes > 100_000);
     let first = |table: &'static [u8]| move |db: &sled::Db| db.scan_prefix(table).next().unwrap().unwrap();
-    let plants: [(&str, Box<dyn Fn(&sled::Db)>); 7] = [
+    let plants: [(&str, Plant); 7] = [
         (
             "checksum",
             Box::new(move |db| {

@@ -11,7 +11,7 @@ use sled::{Db, IVec};
 
 use super::group::Tally;
 use super::keys::{self, DEAD, DELIVERY, DUE, FRESH, HELD};
-use super::{SledStore, open, replay, size, unavailable, young};
+use super::{SledStore, mark, open, replay, size, unavailable, young};
 use crate::domain::delivery::{Delivery, DeliveryState};
 use crate::domain::event::Event;
 use crate::domain::id::{DeliveryId, EventKey};
@@ -42,8 +42,6 @@ pub struct Inspection {
     pub dead_letters: u64,
     /// Bytes of what `retention.max_size` bounds.
     pub bytes: u64,
-    /// By how much the store's own count of them is off. After a crash it may lack what the last second changed.
-    pub bytes_off_by: i64,
     /// Whether the store was closed in an orderly way.
     pub was_closed: bool,
     /// How many things are wrong.
@@ -302,11 +300,11 @@ impl<'a> Walk<'a> {
         self.found.dead_letters = u64::try_from(self.tally.dead_letters).unwrap_or_default();
         self.found.bytes = size::measure(self.db)?;
         self.found.was_closed = self.has(keys::CLEAN_KEY)?;
-        let noted = self
-            .get(keys::SIZE_KEY)?
-            .and_then(|noted| Some(u64::from_be_bytes(noted.as_ref().try_into().ok()?)));
-        let noted = noted.unwrap_or(self.found.bytes);
-        self.found.bytes_off_by = noted.cast_signed().wrapping_sub(self.found.bytes.cast_signed());
+        let noted = mark::stored_bytes(self.db).map_err(|error| unavailable(&error))?;
+        if let Some(noted) = noted.filter(|noted| *noted != self.found.bytes) {
+            let bytes = self.found.bytes;
+            self.found.note(format!("counts: the store notes {noted} bytes, and there are {bytes}"));
+        }
         let tally = self.get(keys::TALLY_KEY)?.filter(|_| self.found.was_closed);
         if let Some(tally) =
             tally.and_then(|noted| Tally::decode(&noted)).filter(|noted| *noted != self.tally)

@@ -26,6 +26,7 @@ mod held;
 mod inspection;
 mod keys;
 mod listing;
+mod mark;
 mod observer;
 mod open;
 #[cfg(test)]
@@ -51,7 +52,6 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, mpsc};
 use std::thread::JoinHandle;
-use std::time::Instant;
 
 use tokio::sync::{Semaphore, oneshot, watch};
 
@@ -259,7 +259,7 @@ impl SledStore {
     /// # Errors
     /// [`StoreError::CannotOpen`], with what the operator can do.
     pub fn open(folder: &Path, options: SledOptions) -> Result<Self, StoreError> {
-        let open::Opened { db, sync, lock, contents, keyring } = open::open(folder, &options)?;
+        let open::Opened { db, sync, lock, contents, keyring, mark } = open::open(folder, &options)?;
         let keyring = Arc::new(keyring);
         options.metrics.moved(contents.tally.waiting, contents.tally.dead_letters);
         options.metrics.is_up(true);
@@ -279,6 +279,7 @@ impl SledStore {
         let mut writer = Writer {
             db,
             sync,
+            mark,
             shared: Arc::clone(&shared),
             clock: Arc::clone(&options.clock),
             metrics: options.metrics,
@@ -296,7 +297,6 @@ impl SledStore {
             keyring: Arc::clone(&keyring),
             unsynced_since: None,
             stored_bytes: contents.stored_bytes,
-            size_noted_at: Instant::now(),
             removed_early: contents.removed_early,
             opening: fastrand::u64(..),
         };

@@ -13,6 +13,7 @@ use sled::{Db, IVec};
 
 use super::disk::{SyncHandle, sync_folder};
 use super::group::Tally;
+use super::mark::{self, Mark};
 use super::retention::decode_early;
 use super::writer::panic_text;
 use super::young::{self, Nursery};
@@ -47,6 +48,7 @@ pub(super) struct Opened {
     pub(super) lock: File,
     pub(super) contents: Contents,
     pub(super) keyring: Keyring,
+    pub(super) mark: Mark,
 }
 
 /// What is kept in memory besides.
@@ -98,10 +100,12 @@ pub(super) fn open(folder: &Path, options: &SledOptions) -> Result<Opened, Store
     let contents = guarded(folder, || {
         load(&db, &destinations, &keyring, options.young_deliveries).map_err(|error| error.to_string())
     })?;
-    check_closed(folder, &db).map_err(|problem| cannot_open(folder, &problem))?;
+    check_end(folder, &db).map_err(|problem| cannot_open(folder, &problem))?;
     reopen(folder).map_err(|problem| cannot_open(folder, &problem))?;
     finish(&db, &sync, &mut lock, marker.is_empty()).map_err(|problem| cannot_open(folder, &problem))?;
-    Ok(Opened { db, sync, lock, contents, keyring })
+    let mark = Mark::open(folder, &db)
+        .map_err(|error| cannot("the mark of how far it has come can't be written", &error))?;
+    Ok(Opened { db, sync, lock, contents, keyring, mark })
 }
 
 /// Opens a store that is there, for `look`, and leaves what it says of itself as it is.
@@ -116,7 +120,7 @@ pub(super) fn existing<T>(
     let (db, lock, marker) = recover(folder, cache_bytes)?;
     let looked = guarded(folder, || {
         prepare(&db, !marker.is_empty())?;
-        check_closed(folder, &db)?;
+        check_end(folder, &db)?;
         look(&db).map_err(|error| error.to_string())
     });
     drop((db, lock));
@@ -200,8 +204,10 @@ fn prepare(db: &Db, existed: bool) -> Result<(), String> {
         let is_empty = db.first().map_err(|error| explain_sled(&error))?.is_none();
         return match (existed, is_empty) {
             (false, true) => {
-                let written = db.insert(keys::SCHEMA_KEY, &SCHEMA.to_be_bytes());
-                written.map(drop).map_err(|error| explain_sled(&error))
+                let mut first = sled::Batch::default();
+                first.insert(keys::SCHEMA_KEY, &SCHEMA.to_be_bytes());
+                first.insert(keys::COMMIT_KEY, mark::commit(0, 0));
+                db.apply_batch(first).map_err(|error| explain_sled(&error))
             }
             (true, true) => Err(damaged("it was used before and is empty now")),
             (_, false) => Err("it holds a sled database that is not a store of Signalpost".into()),
@@ -257,9 +263,12 @@ fn load(db: &Db, destinations: &Rows, keyring: &Keyring, young_max: usize) -> Re
             contents.health.insert(id, decode_health(id, &stored)?);
         }
     }
-    contents.stored_bytes = match db.get(keys::SIZE_KEY).map_err(sled_error)? {
-        Some(stored) => u64::from_be_bytes(stored.as_ref().try_into().unwrap_or_default()),
-        None => size::measure(db)?,
+    contents.stored_bytes = match mark::stored_bytes(db).map_err(sled_error)? {
+        Some(bytes) => bytes,
+        None => match db.get(keys::SIZE_KEY).map_err(sled_error)? {
+            Some(stored) => u64::from_be_bytes(stored.as_ref().try_into().unwrap_or_default()),
+            None => size::measure(db)?,
+        },
     };
     let early = db.get(keys::EARLY_KEY).map_err(sled_error)?;
     contents.removed_early = early.and_then(|stored| decode_early(&stored));
@@ -326,6 +335,16 @@ fn finish(db: &Db, sync: &SyncHandle, lock: &mut File, is_new: bool) -> Result<(
         tracing::info!("the store was not closed in an orderly way; it recovered by itself");
     }
     Ok(())
+}
+
+/// Refuses a store that has lost what was at its end.
+fn check_end(folder: &Path, db: &Db) -> Result<(), String> {
+    let missing = mark::missing(folder, db)
+        .map_err(|error| explain("the mark of how far it has come can't be read", &error))?;
+    if missing > 0 {
+        return Err(damaged(&format!("{missing} commits that it had are missing at its end")));
+    }
+    check_closed(folder, db)
 }
 
 /// Refuses a store that was closed with another last event or another last commit than it has now.

@@ -29,12 +29,27 @@ struct Known {
     /// Acknowledged events that wait.
     waiting: Mutex<BTreeMap<EventKey, Arc<Event>>>,
     commits: AtomicU64,
+    /// Held by the load while it writes.
+    writing: tokio::sync::Mutex<()>,
     is_over: AtomicBool,
 }
 
 impl Known {
     fn now(&self) -> BTreeMap<EventKey, Arc<Event>> {
         self.waiting.lock().unwrap().clone()
+    }
+
+    /// The files at one moment: nobody writes meanwhile but sled's own thread, and that is looked for.
+    fn files(&self, folder: &Path) -> Files {
+        let _still = self.writing.blocking_lock();
+        let mut files = Files::read(folder);
+        loop {
+            let again = Files::read(folder);
+            if again == files {
+                return files;
+            }
+            files = again;
+        }
     }
 
     /// Until so many more calls were answered.
@@ -50,6 +65,7 @@ impl Known {
 async fn load(bench: Bench, known: Arc<Known>, seed: u64) {
     let mut chance = fastrand::Rng::with_seed(seed);
     while !known.is_over.load(Ordering::SeqCst) {
+        let writing = known.writing.lock().await;
         let events = (0..chance.usize(1..20)).map(|_| match chance.u8(..10) {
             0 => big_event(chance.usize(3_000..12_000)),
             _ => new_event("a", &[durable(1), durable(2)][..chance.usize(1..=2)]),
@@ -65,6 +81,9 @@ async fn load(bench: Bench, known: Arc<Known>, seed: u64) {
         if chance.u8(..8) == 0 {
             remove(&bench).await;
         }
+        drop(writing);
+        // Whoever waits to copy the files comes first.
+        tokio::task::yield_now().await;
     }
 }
 
@@ -146,9 +165,9 @@ fn after_a_power_cut_all_that_was_acknowledged_is_there_and_fits_together() {
     for round in 0..rounds(12) {
         loaded.known.wait(chance.u64(1..40));
         let before = loaded.known.now();
-        let durable = Files::read(folder.path());
+        let durable = loaded.known.files(folder.path());
         loaded.known.wait(chance.u64(0..40));
-        let later = Files::read(folder.path());
+        let later = loaded.known.files(folder.path());
         let after = loaded.known.now();
         let expected = before.into_iter().filter(|(key, _)| after.contains_key(key)).collect();
         let image = durable.cut(&later, &mut chance).write();

@@ -12,9 +12,10 @@ const ROUNDS: &str = "SIGNALPOST_TEST_ROUNDS";
 /// The variable that repeats a run.
 const SEED: &str = "SIGNALPOST_TEST_SEED";
 
-/// sled's segments, and how much it has under way at once.
+/// sled's log.
+const LOG: &str = "db";
+/// The log's segments.
 const SEGMENT_BYTES: usize = 512 << 10;
-const UNDER_WAY_BYTES: usize = 64 << 10;
 
 /// How many rounds are asked for.
 pub(super) fn rounds(ordinarily: u64) -> u64 {
@@ -34,19 +35,21 @@ fn variable(name: &str) -> Option<u64> {
 }
 
 /// The files of a folder, by name.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub(super) struct Files(pub(super) BTreeMap<String, Vec<u8>>);
 
 impl Files {
     pub(super) fn read(folder: &Path) -> Self {
         let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
-        let files = entries.filter(|path| path.is_file());
+        // What is noted of the log is read before the log, as it is never ahead of it.
+        let mut files: Vec<_> = entries.filter(|path| path.is_file()).collect();
+        files.sort_by_key(|path| path.ends_with(LOG));
         let named = |path: std::path::PathBuf| {
             let name = path.file_name().unwrap().to_str().unwrap().to_owned();
             // One that is renamed meanwhile is there under its other name.
             Some((name, fs::read(path).ok()?))
         };
-        Self(files.filter_map(named).collect())
+        Self(files.into_iter().filter_map(named).collect())
     }
 
     /// The same files in a folder of their own.
@@ -63,16 +66,18 @@ impl Files {
     pub(super) fn cut(&self, later: &Files, chance: &mut Rng) -> Files {
         let block = if chance.bool() { 4096 } else { 512 };
         let mut image = self.clone();
-        for (name, bytes) in &mut image.0 {
-            let Some(later) = later.0.get(name).filter(|later| *later != bytes) else { continue };
+        if let (Some(bytes), Some(later)) = (image.0.get_mut(LOG), later.0.get(LOG)) {
             let mut changed: Vec<usize> = (0..later.len().div_ceil(block))
                 .filter(|number| part(later, *number, block) != part(bytes, *number, block))
                 .collect();
             changed.sort_by_key(|number| (place_in_log(later, number * block), *number));
             let complete = chance.usize(..=changed.len());
-            let under_way =
-                changed.iter().skip(complete).take(UNDER_WAY_BYTES / block).filter(|_| chance.bool());
-            for number in changed.iter().take(complete).chain(under_way) {
+            // What is written at once is of one segment.
+            let rest = changed.get(complete..).unwrap_or_default();
+            let segment = |number: &usize| number * block / SEGMENT_BYTES;
+            let at_once = rest.iter().take_while(|number| segment(number) == segment(&rest[0]));
+            let under_way: Vec<usize> = at_once.filter(|_| chance.bool()).copied().collect();
+            for number in changed[..complete].iter().chain(&under_way) {
                 let new = part(later, *number, block);
                 let start = number * block;
                 bytes.resize(bytes.len().max(start + new.len()), 0);
