@@ -33,6 +33,8 @@ mod egress;
 #[cfg(test)]
 mod erase;
 #[cfg(test)]
+mod exhaustion;
+#[cfg(test)]
 mod explain;
 #[cfg(test)]
 mod fleet;

@@ -8,12 +8,14 @@
 mod append;
 mod backlog;
 mod backlog_report;
+mod crash;
 mod disk;
 mod figures;
 mod isolation;
 mod isolation_report;
 mod load;
 mod neighbours;
+pub(super) mod paths;
 mod process;
 mod raw_post;
 mod replay;
@@ -99,6 +101,8 @@ enum Only {
     Replicas(replicas::ReplicasArguments),
     /// Whether everything comes through while receivers fail and the server is killed, for minutes or hours.
     Soak(soak::SoakArguments),
+    /// Whether anything is lost or comes twice when the server is killed again and again at any moment.
+    Crash(crash::CrashArguments),
 }
 
 /// Measures, and prints what was measured. A signal ends it early, with all that it started.
@@ -121,6 +125,7 @@ async fn measure_and_print(arguments: &BenchArguments) -> anyhow::Result<Exit> {
         Some(Only::Backlog(arguments)) => return backlog::run(arguments).await,
         Some(Only::Replicas(arguments)) => return replicas::run(arguments).await,
         Some(Only::Soak(arguments)) => return soak::run(arguments).await,
+        Some(Only::Crash(arguments)) => return crash::run(arguments).await,
         None => {}
     }
     let report = measure(arguments).await?;

@@ -104,6 +104,30 @@ impl Server {
         Ok(took)
     }
 
+    /// It does nothing more, and keeps what it has (SIGSTOP).
+    ///
+    /// # Errors
+    /// It had ended by itself.
+    pub fn freeze(&mut self) -> anyhow::Result<()> {
+        self.process.freeze().context("freezing the server")
+    }
+
+    /// Starts it again and kills it so long after, ready or not.
+    ///
+    /// # Errors
+    /// It can't be started, or ended by itself before.
+    pub async fn kill_while_starting(&mut self, after: Duration) -> anyhow::Result<()> {
+        let config = configure(self.folder.path(), &self.setup, self.address)?;
+        let arguments = ["serve".as_ref(), "--config".as_ref(), config.as_os_str()];
+        Process::start_and_kill(&arguments, after).await.context("killing the server while it starts")
+    }
+
+    /// The store's folder.
+    #[must_use]
+    pub fn store(&self) -> PathBuf {
+        self.folder.path().join(STORE)
+    }
+
     /// After a start, connections that broke with the process before come back with the next calls;
     /// returns when one has.
     ///
@@ -121,6 +145,11 @@ impl Server {
             anyhow::ensure!(began.elapsed() < REACH_LIMIT, "the server can't be reached");
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
+    }
+
+    /// Its store stays when this is dropped.
+    pub fn keep(&mut self) {
+        self.folder.disable_cleanup(true);
     }
 
     /// What the store takes on the disk.
@@ -196,12 +225,17 @@ impl Server {
 }
 
 async fn spawn(folder: &Path, setup: &Setup, address: SocketAddr) -> anyhow::Result<(Process, SocketAddr)> {
-    let config = folder.join("signalpost.toml");
-    std::fs::write(&config, settings(&folder.join(STORE), setup, address))?;
+    let config = configure(folder, setup, address)?;
     let arguments = ["serve".as_ref(), "--config".as_ref(), config.as_os_str()];
     let (process, ready) = Process::start(&arguments).await.context("the server")?;
     let address = ready.split_whitespace().find_map(|word| word.strip_prefix("grpc="));
     Ok((process, address.context("the server's address")?.parse()?))
+}
+
+fn configure(folder: &Path, setup: &Setup, address: SocketAddr) -> anyhow::Result<PathBuf> {
+    let config = folder.join("signalpost.toml");
+    std::fs::write(&config, settings(&folder.join(STORE), setup, address))?;
+    Ok(config)
 }
 
 /// What the files below a folder take, in blocks that are really there.
@@ -301,7 +335,7 @@ fn settings(store: &Path, setup: &Setup, grpc: SocketAddr) -> String {
         [retention]
         {history}
         [log]
-        level = "warn"
+        level = "warn,signalpost::store::sled::seals=error"
         "#
     )
 }

@@ -311,4 +311,7 @@ mod stop_tests;
 mod telling_tests;
 
 #[cfg(test)]
+mod clock_tests;
+
+#[cfg(test)]
 mod storm_tests;
