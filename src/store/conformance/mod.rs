@@ -323,6 +323,7 @@ macro_rules! conformance {
             deliveries: a_due_delivery_moves_with_each_failure_until_it_is_finished
             deliveries: a_cancelled_delivery_stays_cancelled_unless_it_succeeds
             deliveries: a_resend_survives_the_failure_of_an_attempt_under_way
+            deliveries: a_success_that_is_settled_again_takes_nothing_from_a_resend_begun_since
             deliveries: a_best_effort_delivery_has_a_record_only_from_its_first_settlement_on
             deliveries: requeueing_begins_a_new_cycle_whatever_the_state
             deliveries: requeueing_leaves_out_what_is_unknown
