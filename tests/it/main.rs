@@ -53,6 +53,8 @@ mod metrics;
 #[cfg(test)]
 mod monitoring;
 #[cfg(test)]
+mod moving;
+#[cfg(test)]
 mod operational;
 #[cfg(test)]
 mod operations;
