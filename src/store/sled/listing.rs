@@ -236,9 +236,9 @@ fn bounds(query: &DeliveryQuery, destination_id: DestinationId) -> Option<(Event
 mod tests {
     use super::*;
     use crate::domain::delivery::DeliveryState;
+    use crate::store::Stage;
     use crate::store::conformance::{at, destination_id, durable, new_event, settlement};
     use crate::store::sled::tests::open_bench;
-    use crate::store::Stage;
 
     #[tokio::test]
     async fn only_destinations_with_rows_are_looked_into_however_many_there_are() {
