@@ -41,6 +41,8 @@ mod fleet;
 #[cfg(test)]
 mod harness;
 #[cfg(test)]
+mod hostile;
+#[cfg(test)]
 mod ingest;
 #[cfg(test)]
 mod jwt;
@@ -54,6 +56,8 @@ mod metrics;
 mod monitoring;
 #[cfg(test)]
 mod moving;
+#[cfg(test)]
+mod not_sent;
 #[cfg(test)]
 mod operational;
 #[cfg(test)]
@@ -70,6 +74,8 @@ mod replay;
 mod replicas;
 #[cfg(test)]
 mod retention;
+#[cfg(test)]
+mod retry_policy;
 #[cfg(test)]
 mod sealing;
 #[cfg(test)]

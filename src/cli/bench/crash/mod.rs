@@ -97,21 +97,18 @@ pub async fn run(arguments: &CrashArguments) -> anyhow::Result<Exit> {
     let folder = super::temporary_folder(arguments.folder.as_deref())?;
     let mut campaign = Campaign::prepare(folder.path(), seed, arguments.power_cuts).await?;
     let failed = campaign.go(arguments.rounds).await;
-    let Campaign { report, mut server, mut disk, .. } = campaign;
+    let Campaign { report, server, mut disk, .. } = campaign;
     if failed.is_err() || !report.passed() {
-        server.keep();
-        disk.iter_mut().for_each(Image::keep);
-    }
-    drop((server, disk));
-    if let Err(error) = failed {
         // The store is what tells why.
-        let kept = folder.keep();
-        return Err(error.context(format!("seed {seed}; the store is kept in {}", kept.display())));
-    }
-    if report.passed() {
-        folder.close().context("removing the temporary folder")?;
+        let kept = server.keep();
+        disk.iter_mut().for_each(Image::keep);
+        drop((disk, folder.keep()));
+        let kept = format!("the store is kept in {}", kept.display());
+        failed.with_context(|| format!("seed {seed}; {kept}"))?;
+        remark(&kept);
     } else {
-        remark(&format!("the store is kept in {}", folder.keep().display()));
+        drop((server, disk));
+        folder.close().context("removing the temporary folder")?;
     }
     let printed = print(&if arguments.json { report.json()? } else { report.table() });
     Ok(if report.passed() { printed } else { Exit::Failure })

@@ -90,21 +90,17 @@ pub async fn run(arguments: &SoakArguments) -> anyhow::Result<Exit> {
     let size = Size { length, organizations: ORGANIZATIONS, destinations: players.len() };
     let mut soak = Soak { server, book, players, report, size, kills: Vec::new() };
     let failed = soak.go(arguments.rate, seed).await;
-    let Soak { report, mut server, .. } = soak;
-    if let Err(error) = failed {
+    let Soak { report, server, .. } = soak;
+    if failed.is_err() || !report.passed() {
         // The store is what tells why.
-        server.keep();
-        let kept = folder.keep();
-        return Err(error.context(format!("seed {seed}; the store is kept in {}", kept.display())));
-    }
-    if !report.passed() {
-        server.keep();
-    }
-    drop(server);
-    if report.passed() {
-        folder.close().context("removing the temporary folder")?;
+        let kept = server.keep();
+        drop(folder.keep());
+        let kept = format!("the store is kept in {}", kept.display());
+        failed.with_context(|| format!("seed {seed}; {kept}"))?;
+        remark(&kept);
     } else {
-        remark(&format!("the store is kept in {}", folder.keep().display()));
+        drop(server);
+        folder.close().context("removing the temporary folder")?;
     }
     let printed = print(&if arguments.json { report.json()? } else { report.table() });
     Ok(if report.passed() { printed } else { Exit::Failure })

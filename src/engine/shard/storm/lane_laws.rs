@@ -1,6 +1,7 @@
 //! What must hold for each destination: who is sent to, how much at once, how often, and in which order.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::chronicle::{Ending, Fate, Moment, Record, Request, Version};
 use super::laws::{READ_WITHIN, tell};
@@ -9,6 +10,8 @@ use crate::domain::id::{DeliveryId, DestinationId, EventKey};
 use crate::domain::settings::Guarantee;
 use crate::domain::time::Timestamp;
 
+/// What happened within that of a violation is told, too.
+const FAR: Duration = Duration::from_secs(10);
 /// The most events in one request here.
 const BATCH_MAX: usize = 6;
 
@@ -92,7 +95,7 @@ impl Lane<'_> {
     /// The throttle, but for best effort at a stop, and where a crash forgot the request before.
     fn it_is_given_time(&self, before: &Request, request: &Request) -> Result<(), String> {
         let (from, at) = (before.began.at, request.began.at);
-        let in_force = self.in_force(from, at);
+        let in_force = self.in_force(from - READ_WITHIN, at);
         let gap = at.since(from) + READ_WITHIN;
         let kept = in_force.iter().any(|version| gap >= version.policy.throttle);
         // A throttle that is changed counts from then on.
@@ -101,7 +104,9 @@ impl Lane<'_> {
         if kept || changed || stopped || self.record.halted(&[Ending::Killed, Ending::Hurried], from, at) {
             return Ok(());
         }
-        Err(format!("{gap:?} from {from} to {at}, of {:?}", in_force[0].policy.throttle))
+        let near = self.requests.iter().filter(|one| one.began.at + FAR >= from && one.began.at <= at + FAR);
+        let near: Vec<_> = near.map(|one| (one.began, &one.events, &one.ended)).collect();
+        Err(format!("{from} and {at} are too near for {:#?}: {near:#?}", in_force[0].policy))
     }
 
     /// Nothing is sent that is behind another one which still waits, but for what callers moved themselves.
