@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::Context;
 use zeroize::Zeroizing;
 
-use super::read_roots;
+use super::couriers::read_roots;
 use crate::clock::SharedClock;
 use crate::config::{self, Config, SharedStoreConfig, StoreUrl};
 use crate::domain::secret::Secret;

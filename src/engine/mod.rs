@@ -54,7 +54,7 @@ use crate::transport::courier::Courier;
 use inbox::{Inbox, News};
 use memory::Memory;
 use replayer::Replayer;
-use room::shared::SharedRoom;
+use room::entrance::SharedRoom;
 use rules::ShardOptions;
 use shard::{Shard, Shared, StopSignals};
 use worker::Worker;

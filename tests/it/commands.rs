@@ -344,12 +344,19 @@ async fn an_import_at_a_terminal_asks_for_the_secrets_that_the_export_does_not_h
     let draft = destination(Contract::Observer).url(receiver.url("/hook")).name("first").secret("planted-1");
     process.create(draft.header("X-Key", "planted-2")).await;
     let exported = succeeds(&home, &process, &["export"]).await;
-    std::fs::write(home.path("destinations.jsonl"), &exported).unwrap();
+    std::fs::write(home.path("destinations.jsonl"), format!("{exported}{{\n")).unwrap();
     let variables = [("SIGNALPOST_SERVER", process.url.as_str()), ("SIGNALPOST_ORGANIZATION", "copy")];
     let import = async |answers: &'static [(&str, &str)]| {
         let terminal = Terminal::start(&home, &variables, &["import", "destinations.jsonl"]);
         tokio::task::spawn_blocking(move || terminal.answer(answers)).await.unwrap()
     };
+    let (shown, code) = import(&[]).await;
+    assert_eq!(code, Some(2), "{shown}");
+    assert!(
+        shown.contains("line 2: ") && !shown.contains("type them"),
+        "a broken file asks nothing: {shown}"
+    );
+    std::fs::write(home.path("destinations.jsonl"), &exported).unwrap();
     let (shown, code) = import(&[("signing_secret: ", "planted-3"), ("headers.x-key: ", "")]).await;
     assert_eq!(code, Some(2), "{shown}");
     assert!(shown.contains("headers.x-key has no value") && !shown.contains("signing_secret has"), "{shown}");

@@ -47,3 +47,32 @@ async fn bodies_and_addresses_inside_an_opened_network_are_not_in_the_history_by
         assert_eq!(attempt.remote_address, "", "{setting}");
     }
 }
+
+#[tokio::test]
+async fn a_destination_that_keeps_no_response_bodies_has_none_in_its_history() {
+    let mut server = Server::with(&[("egress.response_bodies", r#""always""#)]).await;
+    let receiver = Receiver::start().await;
+    receiver.always_answers("/hook", Answer::from(StatusCode::OK).with_body("planted"));
+    let draft = destination(Contract::Workspace).url(receiver.url("/hook"));
+    let created = server.create(draft.settings(|settings| settings.keep_response_bodies = Some(false))).await;
+    let kept_of_next = async |server: &Server| {
+        let emitted = server.emit(event("kpi.alert")).await;
+        let delivery = server.until(&emitted.event_id, v1::DeliveryState::Succeeded).await;
+        let attempt = server.delivery(&delivery.delivery_id).await.attempts.remove(0);
+        assert_eq!(attempt.status_code, Some(200));
+        attempt.response_body
+    };
+    assert!(kept_of_next(&server).await.is_empty());
+    // It is a setting like any other: it is stored, read back, and changed.
+    server.restart().await;
+    let mut found = server.get(&created.destination_id).await;
+    assert_eq!(found.settings.as_ref().unwrap().keep_response_bodies, Some(false));
+    let policy = found.effective_policy.clone().unwrap();
+    assert_eq!(policy.settings.unwrap().keep_response_bodies, Some(false));
+    assert!(policy.overridden_fields.contains(&"keep_response_bodies".to_owned()));
+    assert!(kept_of_next(&server).await.is_empty());
+    found.settings.as_mut().unwrap().keep_response_bodies = None;
+    let updated = server.update(found, &["settings.keep_response_bodies"]).await;
+    assert_eq!(updated.effective_policy.unwrap().settings.unwrap().keep_response_bodies, Some(true));
+    assert_eq!(kept_of_next(&server).await, "planted");
+}

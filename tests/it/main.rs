@@ -33,6 +33,8 @@ mod egress;
 #[cfg(test)]
 mod erase;
 #[cfg(test)]
+mod exhaustion;
+#[cfg(test)]
 mod explain;
 #[cfg(test)]
 mod fleet;
@@ -52,6 +54,8 @@ mod matrix;
 mod metrics;
 #[cfg(test)]
 mod monitoring;
+#[cfg(test)]
+mod moving;
 #[cfg(test)]
 mod not_sent;
 #[cfg(test)]

@@ -504,10 +504,29 @@ async fn run_and_search(stored: &Stored) {
 
 #[tokio::test]
 async fn no_credential_of_a_caller_is_found_in_what_a_run_leaves() {
+    call_and_search(&[]).await;
+}
+
+#[tokio::test]
+async fn no_credential_of_a_caller_is_found_in_a_database_its_dump_or_what_a_run_on_it_leaves() {
+    let url = database();
+    let planted = call_and_search(&[("store.url", &format!("{url:?}"))]).await;
+    let dump = dump(&url);
+    assert!(
+        dump.windows(9).any(|part| part == b"anonymous"),
+        "denied calls are in it, and its values are looked into"
+    );
+    none_of(planted.iter().map(String::as_str), "the dump", &dump);
+}
+
+/// Calls with credentials of all kinds, and looks for them in all that is left but a database; what was planted.
+async fn call_and_search(store: &[(&str, &str)]) -> Vec<String> {
     let mut tokens = TokenFile::new();
     let (admin, viewer) = (tokens.add("admin", "admin@org_test"), tokens.add("viewer", "viewer@org_test"));
     let unknown = Token::generate().unwrap();
-    let home = Home::with(&[("log.level", r#""trace""#), ("auth.tokens_file", tokens.setting().as_str())]);
+    let tokens_file = tokens.setting();
+    let settings = [("log.level", r#""trace""#), ("auth.tokens_file", tokens_file.as_str())];
+    let home = Home::with(&[&settings, store].concat());
     let process = home.start().await;
     let method = "signalpost.v1.DestinationAdmin/CreateDestination";
     let mut answers = String::new();
@@ -530,12 +549,14 @@ async fn no_credential_of_a_caller_is_found_in_what_a_run_leaves() {
     none_of(planted, "the log", &log);
     none_of(planted, "the metrics", metrics.as_bytes());
     none_of(planted, "an answer", answers.as_bytes());
-    for entry in fs::read_dir(home.store()).unwrap() {
+    assert_eq!(home.store().exists(), store.is_empty());
+    for entry in fs::read_dir(home.store()).into_iter().flatten() {
         let path = entry.unwrap().path();
         if path.is_file() {
             none_of(planted, &path.display().to_string(), &fs::read(&path).unwrap());
         }
     }
+    planted.map(str::to_owned).to_vec()
 }
 
 /// What the child of the next test panics with.

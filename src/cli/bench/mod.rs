@@ -8,6 +8,7 @@
 mod append;
 mod backlog;
 mod backlog_report;
+mod crash;
 mod disk;
 mod figures;
 mod idle;
@@ -15,6 +16,7 @@ mod isolation;
 mod isolation_report;
 mod load;
 mod neighbours;
+pub(super) mod paths;
 mod process;
 mod raw_post;
 mod replay;
@@ -97,14 +99,16 @@ enum Only {
     Isolation(isolation::IsolationArguments),
     /// What a million deliveries that wait for a dead destination cost.
     Backlog(backlog::BacklogArguments),
+    /// What one, two and three replicas on one PostgreSQL database take and deliver.
+    Replicas(replicas::ReplicasArguments),
     /// What destinations cost for which nothing waits, in memory and at a start.
     Idle(idle::IdleArguments),
     /// How fast events are taken while the retention removes many.
     Sweep(sweep::SweepArguments),
-    /// What one, two and three replicas on one PostgreSQL database take and deliver.
-    Replicas(replicas::ReplicasArguments),
     /// Whether everything comes through while receivers fail and the server is killed, for minutes or hours.
     Soak(soak::SoakArguments),
+    /// Whether anything is lost or comes twice when the server is killed again and again at any moment.
+    Crash(crash::CrashArguments),
 }
 
 /// Measures, and prints what was measured. A signal ends it early, with all that it started.
@@ -125,10 +129,11 @@ async fn measure_and_print(arguments: &BenchArguments) -> anyhow::Result<Exit> {
     match &arguments.only {
         Some(Only::Isolation(arguments)) => return isolation::run(arguments).await,
         Some(Only::Backlog(arguments)) => return backlog::run(arguments).await,
+        Some(Only::Replicas(arguments)) => return replicas::run(arguments).await,
         Some(Only::Idle(arguments)) => return idle::run(arguments).await,
         Some(Only::Sweep(arguments)) => return sweep::run(arguments).await,
-        Some(Only::Replicas(arguments)) => return replicas::run(arguments).await,
         Some(Only::Soak(arguments)) => return soak::run(arguments).await,
+        Some(Only::Crash(arguments)) => return crash::run(arguments).await,
         None => {}
     }
     let report = measure(arguments).await?;

@@ -119,6 +119,30 @@ impl Server {
         Ok(took)
     }
 
+    /// It does nothing more, and keeps what it has (SIGSTOP).
+    ///
+    /// # Errors
+    /// It had ended by itself.
+    pub fn freeze(&mut self) -> anyhow::Result<()> {
+        self.process.freeze().context("freezing the server")
+    }
+
+    /// Starts it again and kills it so long after, ready or not.
+    ///
+    /// # Errors
+    /// It can't be started, or ended by itself before.
+    pub async fn kill_while_starting(&mut self, after: Duration) -> anyhow::Result<()> {
+        let config = configure(self.folder.path(), &self.setup, self.addresses.grpc)?;
+        let arguments = ["serve".as_ref(), "--config".as_ref(), config.as_os_str()];
+        Process::start_and_kill(&arguments, after).await.context("killing the server while it starts")
+    }
+
+    /// The store's folder.
+    #[must_use]
+    pub fn store(&self) -> PathBuf {
+        self.folder.path().join(STORE)
+    }
+
     /// After a start, connections that broke with the process before come back with the next calls;
     /// returns when one has.
     ///
@@ -217,8 +241,7 @@ impl Server {
 }
 
 async fn spawn(folder: &Path, setup: &Setup, grpc: SocketAddr) -> anyhow::Result<(Process, Addresses)> {
-    let config = folder.join("signalpost.toml");
-    std::fs::write(&config, settings(&folder.join(STORE), setup, grpc))?;
+    let config = configure(folder, setup, grpc)?;
     let arguments = ["serve".as_ref(), "--config".as_ref(), config.as_os_str()];
     let (process, ready) = Process::start(&arguments).await.context("the server")?;
     let address = |name: &str| {
@@ -227,6 +250,12 @@ async fn spawn(folder: &Path, setup: &Setup, grpc: SocketAddr) -> anyhow::Result
     };
     let addresses = Addresses { grpc: address("grpc=")?, metrics: address("metrics=")? };
     Ok((process, addresses))
+}
+
+fn configure(folder: &Path, setup: &Setup, address: SocketAddr) -> anyhow::Result<PathBuf> {
+    let config = folder.join("signalpost.toml");
+    std::fs::write(&config, settings(&folder.join(STORE), setup, address))?;
+    Ok(config)
 }
 
 /// What the files below a folder take, in blocks that are really there.
@@ -326,7 +355,7 @@ fn settings(store: &Path, setup: &Setup, grpc: SocketAddr) -> String {
         [retention]
         {history}
         [log]
-        level = "warn"
+        level = "warn,signalpost::store::sled::seals=error"
         "#
     )
 }

@@ -68,34 +68,40 @@ pub(in crate::cli) async fn run(arguments: ImportArguments) -> anyhow::Result<Ex
     Ok(exit)
 }
 
-/// All lines, or all that is wrong with them.
+/// All lines with their secrets, or all that is wrong with them.
 fn read(arguments: &ImportArguments) -> Result<Vec<Line>, Failure> {
-    let mut secrets = secrets(arguments)?;
-    let asks = ask::is_possible(&arguments.file);
+    let secrets = secrets(arguments)?;
+    let (mut lines, mut mistakes) = parsed(&text(&arguments.file)?);
+    // Nobody types secrets for a file that is refused anyway.
+    let asks = mistakes.is_empty() && ask::is_possible(&arguments.file);
+    for line in &mut lines {
+        let of = called(line);
+        let mut known = secrets.get(&line.destination.destination_id).cloned().unwrap_or_default();
+        let mut open = fill(&mut line.destination, &known);
+        if asks {
+            ask::for_secrets(&of, &open, &mut known)?;
+            open = fill(&mut line.destination, &known);
+        }
+        mistakes.extend(open.iter().map(|path| format!("{of}: {path} {NO_VALUE}")));
+    }
+    if mistakes.is_empty() { Ok(lines) } else { Err(Failure::Usage(mistakes)) }
+}
+
+/// The lines that are destinations, and what is wrong with the others.
+fn parsed(text: &str) -> (Vec<Line>, Vec<String>) {
     let (mut lines, mut mistakes) = (Vec::new(), Vec::new());
-    let text = text(&arguments.file)?;
     for (position, text) in text.lines().enumerate().filter(|(_, text)| !text.trim().is_empty()) {
         let number = position + 1;
         match from_json::<v1::Destination>(text) {
+            Ok(destination) => lines.push(Line { number, destination }),
             Err(error) => {
                 let why = error.to_string();
                 // The JSON reader sees one line and calls it the first.
                 mistakes.push(format!("line {number}: {}", why.replace(" at line 1 column", " at column")));
             }
-            Ok(mut destination) => {
-                let mut known = secrets.remove(&destination.destination_id).unwrap_or_default();
-                let mut open = fill(&mut destination, &known);
-                let mut line = Line { number, destination };
-                if asks {
-                    ask::for_secrets(&called(&line), &open, &mut known)?;
-                    open = fill(&mut line.destination, &known);
-                }
-                mistakes.extend(open.iter().map(|path| format!("{}: {path} {NO_VALUE}", called(&line))));
-                lines.push(line);
-            }
         }
     }
-    if mistakes.is_empty() { Ok(lines) } else { Err(Failure::Usage(mistakes)) }
+    (lines, mistakes)
 }
 
 fn text(file: &std::path::Path) -> Result<String, Failure> {

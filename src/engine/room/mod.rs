@@ -3,14 +3,14 @@
 //! [`Room`] is a pure state machine. Lanes of all threads stand in one line (`lines`); where there is space
 //! (`space`), whoever is next is granted a place, and its thread is told. So one busy thread may use what the
 //! others leave, and where places are scarce they go by organization first, then by lane, whichever thread
-//! they belong to. `shared` puts the machine behind one lock and wakes the threads.
+//! they belong to. `entrance` puts the machine behind one lock and wakes the threads.
 //!
 //! Places are given out after each change. So a claim waits only while there is no space for it, and no
 //! wake-up can be lost: who comes next is known at the moment in which a place becomes free.
 
 mod doorway;
+pub mod entrance;
 mod lines;
-pub mod shared;
 mod space;
 mod turns;
 

@@ -33,7 +33,7 @@ use crate::engine::lane::Lane;
 use crate::engine::ledger::{Group, Ledger};
 use crate::engine::memory::Memory;
 use crate::engine::room::Claim;
-use crate::engine::room::shared::{Entrance, Seat};
+use crate::engine::room::entrance::{Entrance, Seat};
 use crate::engine::rules::{Rules, ShardOptions};
 use crate::engine::worker::{Attempted, Worker};
 use crate::policy::host_rate::SharedRates;
@@ -311,6 +311,9 @@ mod stop_tests;
 
 #[cfg(test)]
 mod telling_tests;
+
+#[cfg(test)]
+mod clock_tests;
 
 #[cfg(test)]
 mod storm;

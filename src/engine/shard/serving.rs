@@ -11,7 +11,7 @@ use crate::engine::ending::{Waited, settle_waited};
 use crate::engine::hosts::Held;
 use crate::engine::item::Item;
 use crate::engine::lane::{Lane, Step};
-use crate::engine::room::shared::Seat;
+use crate::engine::room::entrance::Seat;
 use crate::engine::window::Wanted;
 use crate::engine::worker::give_up;
 use crate::policy::host_rate::HostKey;

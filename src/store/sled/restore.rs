@@ -140,12 +140,20 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
+    use crate::domain::delivery::DeliveryState;
+    use crate::domain::event::{Acceptance, NewEvent};
+    use crate::domain::id::{AuditEntryId, EventId};
     use crate::domain::time::Timestamp;
     use crate::store::backup::BackupPart;
-    use crate::store::conformance::{destination_id, full_of_secrets, manual_clock};
+    use crate::store::conformance::{
+        at, destination_id, durable, full_of_secrets, manual_clock, new_event, organization, query,
+        settlement,
+    };
     use crate::store::keyring::{Keyring, SealingKey};
     use crate::store::sled::{SledOptions, SledStore};
-    use crate::store::{DestinationStore, Store};
+    use crate::store::{
+        AuditQuery, AuditStore, DeliveryStore, DestinationStore, EventStore, OrganizationStore, Stage, Store,
+    };
 
     fn open(folder: &Path, keyring: &Keyring) -> Result<SledStore, StoreError> {
         let (_, clock) = manual_clock();
@@ -236,5 +244,75 @@ mod tests {
         assert_eq!(fs::read_dir(place.path()).unwrap().count(), 1, "the store and nothing besides");
         let db = sled::Config::new().path(&folder).open().unwrap();
         assert_eq!(db.iter().keys().collect::<Result<Vec<_>, _>>().unwrap(), [b"own"]);
+    }
+
+    /// One store with something of every kind, as a backup.
+    async fn backup_with_everything(folder: &Path, keyring: &Keyring) -> (BackupHeader, Vec<BackupEntry>) {
+        let store = open(folder, keyring).unwrap();
+        store.create_organization(organization()).await.unwrap();
+        store.create_destination(full_of_secrets(1), None).await.unwrap();
+        let id = AuditEntryId::make(at(1), [7; 10]);
+        store.record_audit(vec![AuditEntry::of_server(id, at(1), "noted".into(), 1)]).await.unwrap();
+        let named =
+            |id: &str| NewEvent { event_id: EventId::parse(id).ok(), ..new_event("a", &[durable(1)]) };
+        let events: Vec<NewEvent> = (0..4).map(|number| named(&format!("evt-{number}"))).collect();
+        let accepted = store.accept(events).await.unwrap();
+        let states = [DeliveryState::Cancelled { at: at(3) }, DeliveryState::Waiting { due: at(9) }];
+        for (acceptance, state) in accepted.iter().zip(states) {
+            let Acceptance::Accepted(event) = acceptance else { panic!("{acceptance:?}") };
+            store.settle(vec![settlement(event, 1, Stage::Fresh, state)], Vec::new()).await.unwrap();
+        }
+        backup_of(&store).await
+    }
+
+    /// Changes, cuts, moves or takes away something, at any place.
+    fn make_up(random: &mut fastrand::Rng, entries: &mut Vec<BackupEntry>) {
+        let (one, other) = (random.usize(..entries.len()), random.usize(..entries.len()));
+        let flip = |random: &mut fastrand::Rng, bytes: &mut [u8]| {
+            if !bytes.is_empty() {
+                bytes[random.usize(..bytes.len())] ^= random.u8(1..);
+            }
+        };
+        match random.u8(..5) {
+            0 => flip(random, &mut entries[one].key),
+            1 => flip(random, entries[one].value.as_mut().unwrap()),
+            2 => entries[one].value.as_mut().unwrap().truncate(random.usize(..40)),
+            3 => entries[one].value = entries[other].value.clone(),
+            _ => drop(entries.remove(one)),
+        }
+    }
+
+    /// Whatever somebody makes of a backup, digest and all: the store is refused with a reason, or opens and can be read.
+    #[tokio::test]
+    async fn a_store_of_made_up_entries_is_refused_or_opens_and_never_panics() {
+        let keyring = Keyring::new(SealingKey::generate().unwrap());
+        let home = TempDir::new().unwrap();
+        let (header, entries) = backup_with_everything(&home.path().join("store"), &keyring).await;
+        let (mut opened, mut refused) = (0, 0);
+        for case in 0..60 {
+            let (mut random, mut entries) = (fastrand::Rng::with_seed(case), entries.clone());
+            (0..random.usize(1..4)).for_each(|_| make_up(&mut random, &mut entries));
+            let folder = home.path().join(format!("made-up-{case}"));
+            let mut restore = Restore::begin(&folder, &header).unwrap();
+            restore.write(entries).unwrap();
+            restore.finish().unwrap();
+            match open(&folder, &keyring) {
+                Ok(store) => {
+                    opened += 1;
+                    drop(store.audit(AuditQuery { limit: 10, ..AuditQuery::default() }).await);
+                    drop(store.deliveries(query(&[1], 10)).await);
+                    drop(store.load_fresh(destination_id(1), None, 10).await);
+                }
+                Err(error) => {
+                    refused += 1;
+                    // Panics while it is opened are caught and told with their words.
+                    let told = error.to_string();
+                    let panics = ["called `", "out of range", "out of bounds", "attempt to"];
+                    assert!(!panics.iter().any(|words| told.contains(words)), "{case}: {told}");
+                }
+            }
+            fs::remove_dir_all(&folder).unwrap();
+        }
+        assert!(opened > 5 && refused > 5, "{opened} opened, {refused} refused");
     }
 }
