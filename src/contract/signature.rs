@@ -185,6 +185,12 @@ mod tests {
     }
 
     #[test]
+    fn the_longest_secret_is_taken() {
+        let longest = Secret::new("x".repeat(SECRET_MAX_BYTES));
+        check_secret(Contract::Workspace, &longest).unwrap();
+    }
+
+    #[test]
     fn a_generated_secret_is_one_that_the_contract_takes() {
         for contract in Contract::ALL {
             check_secret(contract, &generate_secret(contract, [7; 32])).unwrap();

@@ -237,6 +237,57 @@ mod tests {
     }
 
     #[test]
+    fn brackets_count_for_the_depth_while_they_are_open_and_outside_of_texts_only() {
+        for text in [
+            r#"{"a":[[1]],"b":[[2]],"c":{"d":{}}}"#,
+            r#"{"a":"[[[[[["}"#,
+            r#"{"a":"\"[[[[[["}"#,
+            r#"{"a":"\\","b":[[1]]}"#,
+        ] {
+            assert!(parse(text.as_bytes()).is_ok(), "{text}");
+        }
+        let deep = parse(br#"{"a":"\\","b":[[[1]]]}"#);
+        assert_eq!(deep, Err(PayloadProblem::TooDeep { limit: 3, offset: 16 }));
+    }
+
+    #[test]
+    fn what_is_no_object_is_named() {
+        let table = [
+            ("[]", "array"),
+            ("\"x\"", "string"),
+            ("true", "boolean"),
+            ("false", "boolean"),
+            ("7", "number"),
+        ];
+        for (text, found) in table {
+            assert_eq!(parse(text.as_bytes()), Err(PayloadProblem::NotAnObject { found }), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_is_a_violation_of_its_rule_with_its_facts() {
+        let refused = parse(&[b' '; 1001]).unwrap_err();
+        let mut violations = Violations::default();
+        refused.note(&mut violations, "event.json_data");
+        let noted = format!("{violations:?}");
+        for part in ["PayloadTooLarge", "event.json_data", "limit_bytes", "1000", "actual_bytes", "1001"] {
+            assert!(noted.contains(part), "{part}: {noted}");
+        }
+    }
+
+    #[test]
+    fn the_contents_are_in_no_debug_output() {
+        let payload = parse(br#"{"card":"4111"}"#).unwrap();
+        assert_eq!(format!("{payload:?}"), "Payload(15 bytes)");
+    }
+
+    #[test]
+    fn a_payload_of_exactly_the_limit_is_taken() {
+        let text = format!("{{}}{}", " ".repeat(998));
+        assert_eq!(parse(text.as_bytes()).unwrap().as_bytes().len(), 1000);
+    }
+
+    #[test]
     fn a_payload_over_the_limit_is_refused_naming_both_sizes() {
         let problem = parse(&[b' '; 1001]).unwrap_err().to_string();
         assert!(problem.contains("1001") && problem.contains("1000"), "{problem}");

@@ -95,6 +95,16 @@ mod tests {
     }
 
     #[test]
+    fn what_the_rules_let_through_is_wanted_and_nothing_else() {
+        for wanted in [Match::Included, Match::NotExcluded] {
+            assert!(wanted.is_wanted(), "{wanted:?}");
+        }
+        for unwanted in [Match::NotIncluded, Match::Excluded, Match::BelowLevel] {
+            assert!(!unwanted.is_wanted(), "{unwanted:?}");
+        }
+    }
+
+    #[test]
     fn a_type_is_wanted_as_the_policy_says_and_only_from_the_minimum_level_on() {
         let paid = EventType::parse("invoice.paid").unwrap();
         let other = EventType::parse("invoice.sent").unwrap();

@@ -153,6 +153,17 @@ mod tests {
     }
 
     #[test]
+    fn a_first_success_of_what_is_known_to_have_failed_counts_as_its_probe() {
+        for (known, expected) in
+            [(2, CircuitState::Closed), (3, CircuitState::HalfOpen), (700, CircuitState::HalfOpen)]
+        {
+            let mut breaker = Breaker::new(3, known);
+            breaker.succeeded();
+            assert_eq!(breaker.state(), expected, "{known}");
+        }
+    }
+
+    #[test]
     fn probes_that_fail_lie_further_and_further_apart_up_to_five_minutes() {
         let mut breaker = opened();
         let mut waits = Vec::new();
@@ -173,6 +184,19 @@ mod tests {
         let probe_at = breaker.probe_at();
         breaker.failed(NOW + Duration::from_secs(1), 0.5);
         assert_eq!(breaker.probe_at(), probe_at);
+    }
+
+    #[test]
+    fn a_probe_is_brought_forward_and_never_put_off() {
+        let mut breaker = opened();
+        let planned = breaker.probe_at().unwrap();
+        for (moment, expected) in [(planned + PROBE_FIRST, planned), (NOW, NOW), (planned, NOW)] {
+            breaker.probe_by(moment);
+            assert_eq!(breaker.probe_at(), Some(expected));
+        }
+        breaker.succeeded();
+        breaker.probe_by(NOW);
+        assert_eq!(breaker.probe_at(), None, "only an open circuit is probed");
     }
 
     #[test]

@@ -140,6 +140,51 @@ mod tests {
     }
 
     #[test]
+    fn a_smaller_bound_narrows_the_lane_at_once_and_a_larger_one_lets_it_grow() {
+        let mut concurrency = grown();
+        concurrency.set_max(3);
+        assert_eq!(concurrency.limit(), 3);
+        concurrency.set_max(0);
+        assert_eq!(concurrency.limit(), 1);
+        concurrency.set_max(5);
+        assert_eq!(concurrency.limit(), 1);
+        for _ in 0..9 {
+            concurrency.succeeded(FAST, TIMEOUT);
+        }
+        assert_eq!(concurrency.limit(), 5);
+    }
+
+    #[test]
+    fn after_a_failure_the_lane_grows_by_one_for_as_many_successes_as_it_is_wide() {
+        let mut concurrency = grown();
+        concurrency.failed();
+        let widths: Vec<u32> = std::iter::repeat_with(|| {
+            concurrency.succeeded(FAST, TIMEOUT);
+            concurrency.limit()
+        })
+        .take(10)
+        .collect();
+        assert_eq!(widths, [4, 4, 4, 4, 5, 5, 5, 5, 5, 6]);
+    }
+
+    #[test]
+    fn a_lane_that_starts_over_is_narrow_and_grows_slowly() {
+        let mut concurrency = grown();
+        concurrency.start_over();
+        assert_eq!(concurrency.limit(), 1);
+        concurrency.succeeded(FAST, TIMEOUT);
+        concurrency.succeeded(FAST, TIMEOUT);
+        assert_eq!(concurrency.limit(), 2);
+    }
+
+    #[test]
+    fn an_answer_at_exactly_the_bounds_is_prompt_and_no_reason_to_grow() {
+        let mut concurrency = Concurrency::new(8, 0, true);
+        concurrency.succeeded(SLOW, SLOW * 2);
+        assert_eq!((concurrency.limit(), concurrency.standing()), (2, Standing::Prompt));
+    }
+
+    #[test]
     fn a_destination_is_failing_after_three_failures_or_where_it_never_succeeded_after_one() {
         let mut unknown = Concurrency::new(8, 0, false);
         assert_eq!(unknown.standing(), Standing::Unproven);

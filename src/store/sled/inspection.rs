@@ -72,8 +72,8 @@ impl Inspection {
 }
 
 impl SledStore {
-    /// Looks through the store in this folder. It blocks for as long as reading everything takes, about a second
-    /// for 100,000 events. What sled recovers after a crash is recovered by this, too; nothing else is changed.
+    /// Looks through the store in this folder. It blocks for as long as reading everything takes. What sled recovers
+    /// after a crash is recovered by this, too; nothing else is changed.
     ///
     /// # Errors
     /// [`StoreError::CannotOpen`]: there is no store, it is in use, or sled can't read its files.

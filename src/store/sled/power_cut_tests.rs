@@ -162,12 +162,18 @@ fn after_a_power_cut_all_that_was_acknowledged_is_there_and_fits_together() {
     let mut chance = chance();
     let folder = tempfile::TempDir::new().unwrap();
     let loaded = Loaded::start(folder.path(), chance.u64(..));
-    for round in 0..rounds(12) {
+    let mut round = 0;
+    let rounds = rounds(12);
+    while round < rounds {
         loaded.known.wait(chance.u64(1..40));
         let before = loaded.known.now();
         let durable = loaded.known.files(folder.path());
-        loaded.known.wait(chance.u64(0..40));
+        loaded.known.wait(chance.u64(0..8));
         let later = loaded.known.files(folder.path());
+        if !later.has_all_since(&durable) {
+            continue;
+        }
+        round += 1;
         let after = loaded.known.now();
         let expected = before.into_iter().filter(|(key, _)| after.contains_key(key)).collect();
         let image = durable.cut(&later, &mut chance).write();

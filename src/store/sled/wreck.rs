@@ -52,6 +52,20 @@ impl Files {
         Self(files.into_iter().filter_map(named).collect())
     }
 
+    /// Whether all that was written since `before` is still there: sled uses no segment again that is one of the last
+    /// three.
+    pub(super) fn has_all_since(&self, before: &Files) -> bool {
+        self.end_of_log() - before.end_of_log() <= 2 * SEGMENT_BYTES as i64
+    }
+
+    /// The place of the last segment in the order of the log.
+    fn end_of_log(&self) -> i64 {
+        let log = &self.0[LOG];
+        let places = (0..log.len()).step_by(SEGMENT_BYTES).map(|place| place_in_log(log, place));
+        // A segment that is free has no place.
+        places.filter(|place| *place < i64::MAX).max().unwrap_or_default()
+    }
+
     /// The same files in a folder of their own.
     pub(super) fn write(&self) -> TempDir {
         let folder = TempDir::new().unwrap();
