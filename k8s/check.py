@@ -5,6 +5,8 @@
 Reads what `kubectl kustomize` printed, and ends with 1 and a line for each promise that does not hold.
 """
 
+import pathlib
+import re
 import sys
 
 import yaml
@@ -21,6 +23,7 @@ CUSTOM = {
     "PrometheusRule": {"groups"},
 }
 SPACE_FOR_EXIT_S = 20
+README = pathlib.Path(__file__).with_name("README.md").read_text(encoding="utf-8")
 
 
 def pod_of(document):
@@ -95,12 +98,60 @@ def problems_of_selection(documents):
             yield f"{document['kind']}/{document['metadata']['name']}: selects no pod with {wanted}"
 
 
+def serves(document):
+    pod = pod_of(document)
+    return bool(pod) and any("serve" in container.get("args", []) for container in pod["containers"])
+
+
+def problems_of_workload(workload, documents, where):
+    """What has to stand beside a workload that serves."""
+    labels = workload["spec"]["template"]["metadata"].get("labels", {})
+
+    def selects(document):
+        spec = document.get("spec", {})
+        selector = spec.get("podSelector", spec.get("selector")) or {}
+        return selector.get("matchLabels", selector).items() <= labels.items()
+
+    for kind in ("PodDisruptionBudget", "NetworkPolicy", "PodMonitor", "Service"):
+        if not any(document["kind"] == kind and selects(document) for document in documents):
+            yield f"{where}: no {kind} selects its pods"
+    if workload["kind"] != "Deployment":
+        return
+    if not pod_of(workload).get("topologySpreadConstraints"):
+        yield f"{where}: replicas are not spread over zones and nodes"
+    scaled = [
+        document["spec"]["scaleTargetRef"]["name"]
+        for document in documents
+        if document["kind"] == "HorizontalPodAutoscaler"
+    ]
+    if workload["metadata"]["name"] not in scaled:
+        yield f"{where}: no HorizontalPodAutoscaler names it"
+    if "replicas" in workload["spec"]:
+        yield f"{where}: replicas would undo what the autoscaler did, each time it is applied"
+    jobs = [document for document in documents if document["kind"] == "Job"]
+    if not any("migrate" in container.get("args", []) for job in jobs for container in pod_of(job)["containers"]):
+        yield f"{where}: no Job migrates the schema"
+
+
+def problems_of_secrets(pod, where):
+    """Secrets are not in the manifests, so the README has to say how each is made."""
+    for volume in pod.get("volumes", []):
+        sources = [volume] + volume.get("projected", {}).get("sources", [])
+        names = [source["secret"].get("secretName", source["secret"].get("name")) for source in sources if "secret" in source]
+        for name in names:
+            if not re.search(rf"create secret \w+ {name} ", README):
+                yield f"{where}: k8s/README.md has no command that makes the Secret {name}"
+
+
 def problems(documents):
     for document in documents:
         where = f"{document['kind']}/{document['metadata']['name']}"
         pod = pod_of(document)
         if pod:
             yield from problems_of_pod(pod, where)
+            yield from problems_of_secrets(pod, where)
+        if serves(document):
+            yield from problems_of_workload(document, documents, where)
         known = CUSTOM.get(document["kind"])
         if known and document["spec"].keys() - known:
             yield f"{where}: unknown keys {sorted(document['spec'].keys() - known)}"

@@ -12,7 +12,9 @@ use crate::contract::{self, RenderContext, ResolvedSecrets};
 use crate::domain::contract::{CloudEventsMode, Contract};
 use crate::domain::destination::{Destination, DestinationState, DestinationUrl, Header};
 use crate::domain::event::{Event, EventType, Level};
-use crate::domain::id::{DeliveryId, DestinationId, EventId, EventKey, OrganizationId, ReplayId};
+use crate::domain::id::{
+    AuditEntryId, DeliveryId, DestinationId, EventId, EventKey, OrganizationId, ReplayId,
+};
 use crate::domain::payload::{Payload, PayloadLimits};
 use crate::domain::secret::{HttpAuth, Secret, SigningSecrets};
 use crate::domain::settings::DeliverySettings;
@@ -274,6 +276,9 @@ proptest! {
             drop(record::decode_organization(b"key", &framed));
             drop(record::decode_replay(ReplayId::from_bytes([7; 16]), &chunks));
             drop(record::decode_replay(ReplayId::from_bytes([7; 16]), &framed));
+            drop(record::seals_of_destination(delivery.destination_id, &framed));
+            drop(record::decode_audit(AuditEntryId::from_bytes([7; 16]), &chunks));
+            drop(record::decode_audit(AuditEntryId::from_bytes([7; 16]), &framed));
         }
     }
 

@@ -11,7 +11,7 @@ use std::path::Path;
 use protox::prost_reflect::{
     DescriptorPool, FieldDescriptor, FileDescriptor, Kind, MessageDescriptor, MethodDescriptor,
 };
-use signalpost::config::{self, Config};
+use signalpost::config;
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -46,11 +46,11 @@ fn the_reference_of_the_api_is_that_of_the_proto_files() {
 
 /// Every key of the configuration with its default, and what the example file says of it.
 fn configuration() -> String {
-    let explained = explanations(Config::example());
+    let explained = config::explanations();
     let mut text = String::from(
         "# Configuration reference\n\nMade from the settings themselves by a test; don't edit it. Each is a key of the TOML \
          file (`--config`) and a variable, which wins. `signalpost config check` tells all mistakes at once, `config print` \
-         shows what is in force and where each value came from, `config schema` prints a JSON schema.\n\nDurations: `250ms`, \
+         shows what is in force and where each value came from, `config schema` prints a JSON schema with the same bounds.\n\nDurations: `250ms`, \
          `30s`, `5m`, `12h`, `30d`, `1h30m`. Sizes: `512B`, `256KiB`, `4MiB`, `1GiB`. Lists in variables have commas.\n",
     );
     let mut section = String::new();
@@ -61,43 +61,17 @@ fn configuration() -> String {
         if section != shown {
             shown.clone_into(&mut section);
             text.push_str(&format!(
-                "\n## `[{shown}]`\n\n| key | variable | default | what it means |\n|---|---|---|---|\n"
+                "\n## `[{shown}]`\n\n| key | variable | default | allowed | what it means |\n|---|---|---|---|---|\n"
             ));
         }
         let variable = format!("{shown}_{name}").replace(['.', '-'], "_").to_uppercase();
-        let about = explained.get(&format!("{of}.{name}")).or_else(|| explained.get(name)).cloned();
-        let about = about.unwrap_or_default().replace('|', "\\|");
+        let about = explained.get(&setting.key).cloned().unwrap_or_default().replace('|', "\\|");
         text.push_str(&format!(
-            "| `{shown}.{name}` | `SIGNALPOST_{variable}` | `{}` | {about} |\n",
-            setting.value
+            "| `{shown}.{name}` | `SIGNALPOST_{variable}` | `{}` | {} | {about} |\n",
+            setting.value, setting.accepts
         ));
     }
     text
-}
-
-/// The comment above each key of the example file; keys that follow each other share one.
-fn explanations(example: &str) -> BTreeMap<String, String> {
-    let (mut explained, mut section, mut comment, mut fresh) =
-        (BTreeMap::new(), String::new(), String::new(), true);
-    for line in example.lines() {
-        let bare = line.trim_start_matches('#');
-        if let Some(name) = bare.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
-            (section, comment, fresh) = (name.to_owned(), String::new(), true);
-        } else if let Some(words) = line.strip_prefix("# ") {
-            if fresh {
-                comment.clear();
-            }
-            comment = format!("{comment} {words}").trim().to_owned();
-            fresh = false;
-        } else if let Some((key, _)) = line.strip_prefix('#').and_then(|rest| rest.split_once(" = ")) {
-            explained.insert(format!("{section}.{key}"), comment.clone());
-            explained.entry(key.to_owned()).or_insert_with(|| comment.clone());
-            fresh = true;
-        } else {
-            (comment, fresh) = (String::new(), true);
-        }
-    }
-    explained
 }
 
 /// Services with their calls, then messages and enums, file by file.

@@ -1,7 +1,7 @@
 """Checks the Go recipe without Go: buf runs it with stand-ins for both plugins, which say what they were asked.
 
 The stand-ins read the request that real plugins would get, so a mistake in the recipe (a misspelt option, a file left
-out, a package without a Go import path) shows here. That real plugins accept it is not proved.
+out, a package without a Go import path) shows here. `.ci/checks/clients` runs the real plugins, too.
 """
 
 import os

@@ -4,10 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use zeroize::Zeroizing;
 
-use super::read_roots;
+use super::couriers::read_roots;
 use crate::clock::SharedClock;
 use crate::config::{self, Config, SharedStoreConfig, StoreUrl};
+use crate::domain::secret::Secret;
 use crate::metrics::StoreMetrics;
 use crate::shutdown::{OnExit, Tasks};
 use crate::store::keyring::Keyring;
@@ -104,10 +106,11 @@ pub fn shared_options(
     metrics: StoreMetrics,
 ) -> anyhow::Result<PostgresOptions> {
     let url = match &shared.url {
-        StoreUrl::Given(url) => url.expose().to_owned(),
+        StoreUrl::Given(url) => url.clone(),
         StoreUrl::File(path) => {
-            let read = std::fs::read_to_string(path);
-            read.with_context(|| format!("store.url_file: cannot read {}", path.display()))?.trim().to_owned()
+            let read = std::fs::read_to_string(path).map(Zeroizing::new);
+            let text = read.with_context(|| format!("store.url_file: cannot read {}", path.display()))?;
+            Secret::new(text.trim())
         }
     };
     let roots = shared.ca_file.as_deref().map_or(Ok(Vec::new()), |path| read_roots("store.ca_file", path))?;

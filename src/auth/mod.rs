@@ -8,13 +8,14 @@
 //! `certificate` (client certificates); `authenticator` asks
 //! them in turn. `reload` keeps files that change in force without a restart. `access` is the one table of methods and the
 //! roles that they need; `role` and `grant` say who may do what where; `denial` is what is known of a call that
-//! was refused.
+//! was refused; `expiry` tells when certificates end.
 
 pub mod access;
 pub mod authenticator;
 mod caller;
 pub mod certificate;
 pub mod denial;
+pub mod expiry;
 pub mod grant;
 pub mod jwks;
 pub mod jwt;

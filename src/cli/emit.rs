@@ -8,11 +8,12 @@ use clap::Args;
 use crate::domain::time::Timestamp;
 use crate::grpc::proto::v1;
 
-use super::client::{Failure, OrganizationArguments, ServerArguments};
+use super::call::Call;
+use super::client::Failure;
 use super::exit::Exit;
 use super::output::print;
 use super::selection::{stamp, time};
-use super::show::{OutputArguments, as_json};
+use super::show::as_json;
 use super::words;
 
 /// `signalpost emit`.
@@ -34,17 +35,13 @@ pub(super) struct EmitArguments {
     #[arg(long, value_name = "TIME", value_parser = time)]
     at: Option<Timestamp>,
     #[command(flatten)]
-    organization: OrganizationArguments,
-    #[command(flatten)]
-    server: ServerArguments,
-    #[command(flatten)]
-    output: OutputArguments,
+    call: Call,
 }
 
 /// Runs the command.
 pub(super) async fn run(arguments: EmitArguments) -> anyhow::Result<Exit> {
     let data = data(&arguments.data)?;
-    let connection = arguments.server.connect().await?;
+    let connection = arguments.call.connect().await?;
     let event = v1::Event {
         event_id: arguments.id.clone(),
         r#type: arguments.r#type.clone(),
@@ -52,10 +49,10 @@ pub(super) async fn run(arguments: EmitArguments) -> anyhow::Result<Exit> {
         level: arguments.level.unwrap_or_default().into(),
         data: Some(v1::event::Data::JsonData(data.into())),
     };
-    let request = v1::EmitRequest { organization_id: arguments.organization.id(), event: Some(event) };
+    let request = v1::EmitRequest { organization_id: arguments.call.organization_id(), event: Some(event) };
     let answer = connection.answer(connection.events().emit(request).await)?;
     let result = answer.result.context("the server answered without a result")?;
-    Ok(print(&match arguments.output.is_json() {
+    Ok(print(&match arguments.call.output.is_json() {
         true => format!("{}\n", as_json(&result)?),
         false => sentence(&result),
     }))

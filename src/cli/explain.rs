@@ -6,10 +6,11 @@ use crate::clock::{Clock, SystemClock};
 use crate::domain::time::Timestamp;
 use crate::grpc::proto::v1::{self, EventVerdict};
 
-use super::client::{Connection, OrganizationArguments, Pages, ServerArguments};
+use super::call::Call;
+use super::client::{Connection, Pages};
 use super::exit::Exit;
 use super::output::print;
-use super::show::{Colour, OutputArguments, Paint, Table, ago, as_json, in_time, moment};
+use super::show::{Colour, Paint, Table, ago, as_json, in_time, moment};
 use super::words;
 
 /// `signalpost explain`.
@@ -22,21 +23,17 @@ pub(super) struct ExplainArguments {
     #[arg(long, value_name = "ID")]
     destination: Option<String>,
     #[command(flatten)]
-    organization: OrganizationArguments,
-    #[command(flatten)]
-    server: ServerArguments,
-    #[command(flatten)]
-    output: OutputArguments,
+    call: Call,
 }
 
 /// Runs the command.
 pub(super) async fn run(arguments: ExplainArguments) -> anyhow::Result<Exit> {
-    let connection = arguments.server.connect().await?;
+    let connection = arguments.call.connect().await?;
     let answer = ask(&connection, &arguments).await?;
-    if arguments.output.is_json() {
+    if arguments.call.output.is_json() {
         return Ok(print(&format!("{}\n", as_json(&answer)?)));
     }
-    Ok(print(&text(&answer, arguments.output.paint(), SystemClock.now())))
+    Ok(print(&text(&answer, arguments.call.output.paint(), SystemClock.now())))
 }
 
 /// The answer with the explanations of all pages.
@@ -50,7 +47,7 @@ async fn ask(
         let mut first = None;
         let next = pages.next(async |page_size, page_token| {
             let request = v1::ExplainEventRequest {
-                organization_id: arguments.organization.id(),
+                organization_id: arguments.call.organization_id(),
                 event_id: arguments.event.clone(),
                 destination_id: arguments.destination.clone().unwrap_or_default(),
                 page_size,

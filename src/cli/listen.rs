@@ -1,6 +1,5 @@
 //! `signalpost listen`: a receiver that verifies what it gets and shows it.
 
-use std::convert::Infallible;
 use std::fs;
 use std::io::{self, IsTerminal, Write};
 use std::net::SocketAddr;
@@ -11,8 +10,10 @@ use anyhow::Context;
 use clap::Args;
 use http::StatusCode;
 use tokio::signal::unix::{SignalKind, signal};
+use zeroize::Zeroizing;
 
 use crate::clock::SystemClock;
+use crate::config;
 use crate::contract::check_signing_secret;
 use crate::domain::contract::Contract;
 use crate::domain::secret::Secret;
@@ -32,10 +33,11 @@ pub struct ListenArguments {
     #[arg(long, default_value = "STANDARD_WEBHOOKS", value_parser = str::parse::<Contract>)]
     contract: Contract,
 
-    /// The signing secret (or a public key, whpk_…); without one nothing is verified.
-    // Other users of a machine can read command lines, so the environment is the better place.
-    #[arg(long, env = "SIGNALPOST_LISTEN_SECRET", hide_env_values = true, value_parser = secret)]
-    secret: Option<Secret>,
+    /// A file with the signing secret (or a public key, whpk_…). The variable SIGNALPOST_LISTEN_SECRET may hold it
+    /// instead; without either nothing is verified.
+    // No argument takes the secret itself: every user of a machine can read command lines.
+    #[arg(long, value_name = "FILE")]
+    secret_file: Option<PathBuf>,
 
     /// Serve HTTPS with a new self-signed certificate.
     #[arg(long)]
@@ -72,17 +74,26 @@ impl ListenArguments {
     /// # Errors
     /// What is wrong with it.
     pub fn check(&self) -> anyhow::Result<()> {
-        let Some(secret) = self.secret.as_ref().filter(|secret| !secret.expose().starts_with("whpk_")) else {
+        let Some(secret) = self.secret()?.filter(|secret| !secret.expose().starts_with("whpk_")) else {
             return Ok(());
         };
-        let checked = check_signing_secret(self.contract, secret);
-        checked.map_err(|problem| anyhow::anyhow!("--secret {problem}"))
+        let checked = check_signing_secret(self.contract, &secret);
+        checked.map_err(|problem| anyhow::anyhow!("the signing secret {problem}"))
     }
-}
 
-// clap wants a `Result`.
-fn secret(text: &str) -> Result<Secret, Infallible> {
-    Ok(Secret::new(text))
+    /// The signing secret, out of the file or the environment.
+    fn secret(&self) -> anyhow::Result<Option<Secret>> {
+        let variable = config::listen_secret().map_err(anyhow::Error::msg)?;
+        let Some(file) = &self.secret_file else {
+            return Ok(variable.map(|text| Secret::new(text.as_str())));
+        };
+        anyhow::ensure!(
+            variable.is_none(),
+            "--secret-file and SIGNALPOST_LISTEN_SECRET are both given; give one of them"
+        );
+        let text = Zeroizing::new(text(file).context("--secret-file")?);
+        Ok(Some(Secret::new(text.trim_end_matches(['\r', '\n']))))
+    }
 }
 
 /// Receives until Ctrl-C, SIGTERM, or until nobody reads the output any more.
@@ -118,7 +129,7 @@ fn options(arguments: &ListenArguments) -> anyhow::Result<ListenOptions> {
     };
     Ok(ListenOptions {
         contract: arguments.contract,
-        secret: arguments.secret.clone(),
+        secret: arguments.secret()?,
         status: StatusCode::from_u16(arguments.status).context("--status")?,
         form,
         clock: Arc::new(SystemClock),
@@ -151,4 +162,39 @@ fn say(arguments: &ListenArguments, line: &str) {
         true => writeln!(io::stderr().lock(), "{line}").ok(),
         false => writeln!(io::stdout().lock(), "{line}").ok(),
     };
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        listen: ListenArguments,
+    }
+
+    fn line(arguments: &[&str]) -> Result<ListenArguments, clap::Error> {
+        Line::try_parse_from([&["listen"], arguments].concat()).map(|line| line.listen)
+    }
+
+    #[test]
+    fn the_secret_comes_out_of_a_file_and_never_out_of_an_argument() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("secret");
+        let name = file.to_str().unwrap();
+        fs::write(&file, "planted secret \r\n").unwrap();
+        let arguments = line(&["--contract", "WORKSPACE", "--secret-file", name]).unwrap();
+        arguments.check().unwrap();
+        assert_eq!(arguments.secret().unwrap().unwrap().expose(), "planted secret ");
+        assert!(line(&["--secret", "planted"]).is_err());
+        let whole = line(&["--secret-file", name]).unwrap();
+        let problem = format!("{:#}", whole.check().unwrap_err());
+        assert!(problem.contains("the signing secret") && !problem.contains("planted"), "{problem}");
+        let missing = line(&["--secret-file", "/nowhere/secret"]).unwrap();
+        assert!(format!("{:#}", missing.check().unwrap_err()).contains("--secret-file"));
+        assert_eq!(line(&[]).unwrap().secret().unwrap(), None);
+    }
 }

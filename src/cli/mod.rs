@@ -5,6 +5,8 @@
 
 mod backup;
 mod bench;
+mod call;
+mod check;
 mod client;
 mod config;
 mod dead_letters;
@@ -16,6 +18,7 @@ mod health;
 mod key;
 mod listen;
 mod migrate;
+mod missing;
 pub mod output;
 mod reference;
 mod rekey;
@@ -71,15 +74,21 @@ enum Command {
     Backup(Box<backup::BackupArguments>),
     /// Make a store of a backup, in an empty folder.
     Restore(backup::RestoreArguments),
+    /// Look through the whole store of a server that is stopped, for damage and for what does not fit together.
+    Check(check::CheckArguments),
     /// Measure this build on this machine, in relation to what the machine can do at all.
     Bench(bench::BenchArguments),
     /// The receiving end of `bench`, which starts it.
     #[command(hide = true)]
     BenchSink(bench::sink::SinkArguments),
+    /// The pure paths of an event, for whoever counts instructions.
+    #[command(hide = true)]
+    BenchPaths(bench::paths::PathsArguments),
     /// Make keys under which secrets are sealed at rest.
     #[command(subcommand)]
     Key(key::Command),
-    /// Seal all stored secrets anew, under the first of the configured keys. The server must be stopped.
+    /// Seal all stored secrets anew, under the first of the configured keys. The server of an embedded store must be
+    /// stopped; replicas on a shared one go on.
     Rekey(rekey::RekeyArguments),
     /// Bring the database of a shared store to this version, and end. `serve` does the same when it starts.
     Migrate(migrate::MigrateArguments),
@@ -99,7 +108,7 @@ enum Command {
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Exit {
     match Cli::try_parse_from(arguments) {
         Ok(Cli { command }) => execute(command),
-        Err(answer) => explain(&answer),
+        Err(answer) => explain(&missing::with_remedy(answer, Cli::command())),
     }
 }
 
@@ -120,9 +129,11 @@ fn execute(command: Command) -> Exit {
         Command::Import(arguments) => block_on(transfer::import::run(*arguments)),
         Command::Backup(arguments) => block_on(backup::save(*arguments)),
         Command::Restore(arguments) => backup::restore(&arguments),
+        Command::Check(arguments) => check::run(&arguments),
         Command::Completions(arguments) => reference::completions(&arguments, Cli::command()),
         Command::Man(arguments) => reference::man(&arguments, Cli::command()),
         Command::Bench(arguments) => block_on(bench::run(arguments)),
+        Command::BenchPaths(arguments) => block_on(async { bench::paths::run(&arguments) }),
         Command::BenchSink(arguments) => block_on(bench::sink::run(arguments)),
         Command::Key(command) => key::run(&command),
         Command::Rekey(arguments) => rekey::run(&arguments),

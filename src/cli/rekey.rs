@@ -7,17 +7,15 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use tokio_util::sync::CancellationToken;
 
-use crate::app;
+use crate::app::StoredSecrets;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{self, Config};
-use crate::domain::audit::{AuditChange, AuditEntry, AuditOutcome, SERVER_PRINCIPAL};
+use crate::domain::audit::AuditEntry;
 use crate::domain::id::AuditEntryId;
-use crate::metrics::StoreMetrics;
 use crate::shutdown::Signals;
 use crate::store::StoreError;
-use crate::store::audit::AuditStore;
 use crate::store::keyring::KeyId;
-use crate::store::sled::{Resealed, SledStore};
+use crate::store::seals::Resealed;
 use crate::telemetry;
 
 use super::exit::Exit;
@@ -49,19 +47,9 @@ pub(super) fn run(arguments: &RekeyArguments) -> Exit {
 
 async fn rekey(config: &Config) -> anyhow::Result<Exit> {
     let mut signals = Signals::of_process()?;
-    let store = app::open_embedded(config, &(Arc::new(SystemClock) as _), StoreMetrics::default()).await?;
-    let key = store.sealing_key();
-    let outdated = store.seals().await?.without(key);
-    if outdated > 0 {
-        let words = format!("sealing secrets anew under the key {key} has begun");
-        record(&store, words, outdated).await?;
-    }
+    let store = StoredSecrets::open(config, &(Arc::new(SystemClock) as _)).await?;
     let resealed = until_interrupted(&store, &mut signals).await;
-    if let Ok(done) = &resealed
-        && outdated > 0
-    {
-        record(&store, told(done, key), done.secrets.total()).await?;
-    }
+    let key = store.sealing_key();
     let seals = store.seals().await;
     store.close().await?;
     let (resealed, seals) = (resealed?, seals?);
@@ -74,38 +62,59 @@ async fn rekey(config: &Config) -> anyhow::Result<Exit> {
     Ok(Exit::Success)
 }
 
+/// Seals anew for as long as it may go on. That it has begun, and however it ended, is on the record where anything was
+/// to be done.
+async fn reseal(
+    store: &StoredSecrets,
+    may_go_on: impl FnMut(&Resealed) -> bool,
+) -> Result<Resealed, StoreError> {
+    let key = store.sealing_key();
+    let outdated = store.seals().await?.without(key);
+    if outdated > 0 {
+        record(store, format!("sealing secrets anew under the key {key} has begun"), outdated).await?;
+    }
+    let resealed = store.reseal(may_go_on).await;
+    record_end(store, &resealed, outdated > 0).await?;
+    resealed
+}
+
+/// However it ended is on the record, where anything was to be done.
+async fn record_end(
+    store: &StoredSecrets,
+    resealed: &Result<Resealed, StoreError>,
+    begun: bool,
+) -> Result<(), StoreError> {
+    let key = store.sealing_key();
+    let (words, count) = match resealed {
+        Ok(done) if begun || done.removed_key.is_some() => (told(done, key), done.secrets.total()),
+        Ok(_) => return Ok(()),
+        Err(error) => (format!("sealing secrets anew under the key {key} was broken off: {error}"), 0),
+    };
+    record(store, words, count).await
+}
+
 fn told(done: &Resealed, key: KeyId) -> String {
-    let Resealed { destinations, remaining, .. } = done;
+    let Resealed { destinations, remaining, removed_key, .. } = done;
     let left = if *remaining > 0 { format!("; {remaining} are left") } else { String::new() };
-    format!("secrets of {destinations} destinations have been sealed anew under the key {key}{left}")
+    let removed = removed_key.map(|own| format!("; the key {own} was removed from the database"));
+    let removed = removed.unwrap_or_default();
+    format!("secrets of {destinations} destinations have been sealed anew under the key {key}{left}{removed}")
 }
 
 /// Writes into the audit log what whoever runs the command does; they have proved to the system who they are, and
 /// not to us.
-async fn record(store: &SledStore, description: String, count: usize) -> Result<(), StoreError> {
+async fn record(store: &StoredSecrets, description: String, count: usize) -> Result<(), StoreError> {
     let at = SystemClock.now();
-    let entry = AuditEntry {
-        id: AuditEntryId::make(at, std::array::from_fn(|_| fastrand::u8(..))),
-        at,
-        organization_id: String::new(),
-        principal: SERVER_PRINCIPAL.to_owned(),
-        remote_address: None,
-        method: String::new(),
-        resource_id: String::new(),
-        outcome: AuditOutcome::Changed,
-        request_id: String::new(),
-        change: AuditChange::default(),
-        count: count as u64,
-        description,
-    };
-    store.record_audit(vec![entry]).await
+    let id = AuditEntryId::make(at, std::array::from_fn(|_| fastrand::u8(..)));
+    let entry = AuditEntry::of_server(id, at, description, count as u64);
+    store.record_audit(entry).await
 }
 
 /// Seals anew until all is done or a signal comes; the step that is under way is finished first.
-async fn until_interrupted(store: &SledStore, signals: &mut Signals) -> Result<Resealed, StoreError> {
+async fn until_interrupted(store: &StoredSecrets, signals: &mut Signals) -> Result<Resealed, StoreError> {
     let interrupted = CancellationToken::new();
     let mut progress = Progress::default();
-    let work = store.reseal(|done| {
+    let work = reseal(store, |done| {
         progress.show(done);
         !interrupted.is_cancelled()
     });
@@ -151,5 +160,99 @@ fn summary(done: &Resealed, key: KeyId, total: usize) -> String {
     for other in others.filter(|_| done.remaining == 0) {
         text.push_str(&format!("No secret needs the key {other} any more.\n"));
     }
+    if let Some(own) = done.removed_key {
+        text.push_str(&format!(
+            "The key {own}, which the store had made for itself, is no longer in the database. Dumps that were made \
+             before have it.\n"
+        ));
+    }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use crate::store::DestinationStore;
+    use crate::store::audit::{AuditQuery, AuditStore};
+    use crate::store::conformance::{full_of_secrets, manual_clock};
+    use crate::store::keyring::{Keyring, SealingKey};
+    use crate::store::postgres::test_server::{FAST, TestServer};
+    use crate::store::postgres::{PostgresOptions, PostgresStore, Sealer};
+    use crate::store::sled::{SledOptions, SledStore};
+
+    fn keys() -> (KeyId, Keyring, Keyring) {
+        let [old, new] = [(); 2].map(|()| SealingKey::generate().unwrap());
+        let mut both = Keyring::new(new.clone());
+        both.add(old.clone());
+        (new.id(), Keyring::new(old), both)
+    }
+
+    async fn fill(store: &impl DestinationStore) {
+        for number in 1..=40 {
+            store.create_destination(full_of_secrets(number), None).await.unwrap();
+        }
+    }
+
+    /// Seals anew until it is interrupted after the first step, and then the rest; and once more, when there is nothing to do.
+    async fn in_two_runs(store: &StoredSecrets) {
+        let mut steps = 0;
+        let first_step = |_: &Resealed| {
+            steps += 1;
+            steps == 1
+        };
+        assert_eq!(reseal(store, first_step).await.unwrap().remaining, 8);
+        assert_eq!(reseal(store, |_| true).await.unwrap().remaining, 0);
+        assert_eq!(reseal(store, |_| true).await.unwrap(), Resealed::default());
+    }
+
+    async fn trail(store: &impl AuditStore) -> Vec<(String, u64)> {
+        let query = AuditQuery { limit: 100, ..AuditQuery::default() };
+        let entries = store.audit(query).await.unwrap().rows;
+        entries.into_iter().rev().map(|entry| (entry.description, entry.count)).collect()
+    }
+
+    fn expected(key: KeyId) -> Vec<(String, u64)> {
+        let begun = || format!("sealing secrets anew under the key {key} has begun");
+        let ended = |count: usize| {
+            format!("secrets of {count} destinations have been sealed anew under the key {key}")
+        };
+        vec![(begun(), 200), (ended(32) + "; 8 are left", 160), (begun(), 40), (ended(8), 40)]
+    }
+
+    #[tokio::test]
+    async fn an_interrupted_rekey_and_the_one_that_went_on_are_on_the_record_of_an_embedded_store() {
+        let folder = tempfile::tempdir().unwrap();
+        let (key, old, both) = keys();
+        let open = |ring: &Keyring| {
+            let (_, clock) = manual_clock();
+            let keyring = Some(ring.clone());
+            let options = SledOptions { min_free_bytes: Some(0), keyring, ..SledOptions::new(clock) };
+            Arc::new(SledStore::open(folder.path(), options).unwrap())
+        };
+        let store = open(&old);
+        fill(store.as_ref()).await;
+        drop(store);
+        let store = open(&both);
+        in_two_runs(&StoredSecrets::Embedded(Arc::clone(&store))).await;
+        assert_eq!(trail(store.as_ref()).await, expected(key));
+    }
+
+    #[tokio::test]
+    async fn an_interrupted_rekey_and_the_one_that_went_on_are_on_the_record_of_a_shared_store() {
+        let server = TestServer::start(FAST);
+        let (key, old, both) = keys();
+        let options = |ring: &Keyring| {
+            let text = format!("store.url = {:?}\n", server.url("t0"));
+            let config = Config::from_toml(&text).unwrap();
+            let shared = config.store.shared.as_ref().unwrap();
+            let options = crate::app::shared_options(&config, shared, Default::default()).unwrap();
+            PostgresOptions { keyring: Some(ring.clone()), lease: None, ..options }
+        };
+        server.database();
+        let store = PostgresStore::open(options(&old)).unwrap();
+        fill(&store).await;
+        in_two_runs(&StoredSecrets::Shared(Sealer::open(options(&both)).await.unwrap())).await;
+        assert_eq!(trail(&store).await, expected(key));
+    }
 }

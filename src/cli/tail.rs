@@ -11,11 +11,12 @@ use crate::grpc::proto::v1::delivery_admin_client::DeliveryAdminClient;
 use crate::grpc::proto::v1::{self, DeliveryState};
 use crate::shutdown::Signals;
 
-use super::client::{Connection, Failure, OrganizationArguments, ServerArguments};
+use super::call::Call;
+use super::client::{Connection, Failure};
 use super::exit::Exit;
 use super::output::{remark, try_print};
 use super::selection::Selection;
-use super::show::{Colour, OutputArguments, Paint, as_json, clock_time, elapsed, moment};
+use super::show::{Colour, Paint, as_json, clock_time, elapsed, moment};
 use super::words;
 
 /// The first pause before a reconnect, and the longest.
@@ -36,11 +37,7 @@ pub(super) struct TailArguments {
     #[arg(short = 'n', long, value_name = "COUNT")]
     count: Option<u64>,
     #[command(flatten)]
-    organization: OrganizationArguments,
-    #[command(flatten)]
-    server: ServerArguments,
-    #[command(flatten)]
-    output: OutputArguments,
+    call: Call,
 }
 
 /// Shows changes until Ctrl-C, until enough were shown, or until nobody reads the output any more.
@@ -73,11 +70,11 @@ struct Tail {
 impl Tail {
     async fn follow(&mut self) -> anyhow::Result<()> {
         // A server that is not there at the beginning is a mistake; later it is an outage.
-        let mut connection = Some(self.arguments.server.connect().await?);
+        let mut connection = Some(self.arguments.call.connect().await?);
         while self.left > 0 {
             let watched = match connection.take() {
                 Some(connection) => self.watch(&connection).await?,
-                None => match self.arguments.server.connect().await {
+                None => match self.arguments.call.connect().await {
                     Ok(connection) => self.watch(&connection).await?,
                     Err(failure) => Watched::Lost(failure),
                 },
@@ -106,7 +103,7 @@ impl Tail {
             ..self.arguments.selection.filter()
         };
         let request = v1::WatchDeliveriesRequest {
-            organization_id: self.arguments.organization.id(),
+            organization_id: self.arguments.call.organization_id(),
             filter: Some(filter),
             cursor: self.cursor.clone(),
         };
@@ -140,9 +137,9 @@ impl Tail {
         if !self.names.contains_key(&delivery.destination_id) {
             self.learn_names(connection).await;
         }
-        let line = match self.arguments.output.is_json() {
+        let line = match self.arguments.call.output.is_json() {
             true => as_json(change)?,
-            false => self.line(change, delivery, self.arguments.output.paint()),
+            false => self.line(change, delivery, self.arguments.call.output.paint()),
         };
         self.left -= 1;
         Ok(try_print(&format!("{line}\n"))? && self.left > 0)
@@ -150,11 +147,11 @@ impl Tail {
 
     /// Names are for people only: without the right to read them the ids do.
     async fn learn_names(&mut self, connection: &Connection) {
-        if self.arguments.output.is_json() {
+        if self.arguments.call.output.is_json() {
             return;
         }
         let request = v1::ListDestinationsRequest {
-            organization_id: self.arguments.organization.id(),
+            organization_id: self.arguments.call.organization_id(),
             page_size: 1000,
             ..v1::ListDestinationsRequest::default()
         };

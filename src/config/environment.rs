@@ -12,6 +12,9 @@ pub(super) const TELEMETRY_VARIABLE: &str = "ENTERPRISE_TELEMETRY_ENABLED";
 /// Holds sealing keys. It is no setting: what is in it is shown nowhere and not kept with the settings.
 const SEALING_KEYS_VARIABLE: &str = "SIGNALPOST_SEALING_KEYS";
 
+/// Holds the signing secret of `listen`.
+const LISTEN_SECRET_VARIABLE: &str = "SIGNALPOST_LISTEN_SECRET";
+
 /// Variables of the commands that call a server, and of `listen`. They are no settings of a server, which may be
 /// started where they are set.
 const COMMAND_VARIABLES: [&str; 8] = [
@@ -22,7 +25,7 @@ const COMMAND_VARIABLES: [&str; 8] = [
     "SIGNALPOST_CERT",
     "SIGNALPOST_KEY",
     "SIGNALPOST_ORGANIZATION",
-    "SIGNALPOST_LISTEN_SECRET",
+    LISTEN_SECRET_VARIABLE,
 ];
 
 /// The sealing keys that the environment holds, if it does.
@@ -30,12 +33,24 @@ const COMMAND_VARIABLES: [&str; 8] = [
 /// # Errors
 /// Where they are not text.
 pub(super) fn sealing_keys() -> Result<Option<Zeroizing<String>>, String> {
-    match std::env::var_os(SEALING_KEYS_VARIABLE).map(std::ffi::OsString::into_string) {
+    secret(SEALING_KEYS_VARIABLE)
+}
+
+/// The signing secret for `listen` that the environment holds, if it does.
+///
+/// # Errors
+/// Where it is not text.
+pub(super) fn listen_secret() -> Result<Option<Zeroizing<String>>, String> {
+    secret(LISTEN_SECRET_VARIABLE)
+}
+
+fn secret(variable: &str) -> Result<Option<Zeroizing<String>>, String> {
+    match std::env::var_os(variable).map(std::ffi::OsString::into_string) {
         None => Ok(None),
-        Some(Ok(keys)) => Ok(Some(Zeroizing::new(keys)).filter(|keys| !keys.trim().is_empty())),
-        Some(Err(keys)) => {
-            drop(Zeroizing::new(keys.into_encoded_bytes()));
-            Err(format!("the environment variable {SEALING_KEYS_VARIABLE} is not UTF-8"))
+        Some(Ok(text)) => Ok(Some(Zeroizing::new(text)).filter(|text| !text.trim().is_empty())),
+        Some(Err(bytes)) => {
+            drop(Zeroizing::new(bytes.into_encoded_bytes()));
+            Err(format!("the environment variable {variable} is not UTF-8"))
         }
     }
 }

@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use url::Url;
 
+use super::accepts::{Accepts, Known};
 use super::reader::Reader;
 use super::resolved::{JwtConfig, KeysConfig};
 use super::units::{duration, or_word, path};
-use crate::auth::jwt::{JwtAlgorithm, JwtRules};
+use crate::auth::jwt::{self, JwtAlgorithm, JwtRules};
 
 const SECOND: Duration = Duration::from_secs(1);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -19,10 +20,13 @@ pub(super) fn jwt(reader: &mut Reader<'_>) -> Option<Option<JwtConfig>> {
     let text = |text: &str| Ok(text.to_owned());
     let issuer = reader.one("auth.jwt_issuer", "", text);
     let audiences = reader.many("auth.jwt_audiences", text);
-    let algorithms = reader.many("auth.jwt_algorithms", str::parse);
+    let algorithms = reader.many(
+        "auth.jwt_algorithms",
+        Known(Accepts::Words(jwt::ALGORITHMS.into()), |text: &str| text.parse()),
+    );
     let leeway = reader.one("auth.jwt_leeway", "30s", duration(Duration::ZERO, 600 * SECOND));
     let roles_claim = reader.one("auth.jwt_roles_claim", "roles", named);
-    let roles = reader.many("auth.jwt_roles", str::parse);
+    let roles = reader.many("auth.jwt_roles", |text: &str| text.parse());
     let organizations_claim = reader.one("auth.jwt_organizations_claim", "organizations", named);
     let keys = keys(reader);
     let issuer = issuer?;

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::accepts::{Read, one_of};
 use super::jwt;
 use super::reader::Reader;
 use super::resolved::{AuthConfig, ListenConfig, ReflectionAccess, TlsConfig};
@@ -16,10 +17,10 @@ pub(super) fn listen_and_auth(reader: &mut Reader<'_>) -> (Option<ListenConfig>,
     let health = reader.one("listen.health", "127.0.0.1:8081", address);
     let metrics = reader.one("listen.metrics", "127.0.0.1:9090", or_word("off", address));
     let tls = tls(reader);
-    let plaintext = reader.one("listen.allow_plaintext_network", "false", flag);
-    let unauthenticated = reader.one("listen.allow_unauthenticated_network", "false", flag);
-    let open_metrics = reader.one("listen.allow_metrics_network", "false", flag);
-    let reflection = reader.one("listen.reflection", "authenticated", reflection);
+    let plaintext = reader.one("listen.allow_plaintext_network", "false", flag());
+    let unauthenticated = reader.one("listen.allow_unauthenticated_network", "false", flag());
+    let open_metrics = reader.one("listen.allow_metrics_network", "false", flag());
+    let reflection = reader.one("listen.reflection", "authenticated", reflection());
     let notice = duration(Duration::ZERO, Duration::from_secs(60));
     let notice = reader.one("listen.stop_notice", "500ms", notice);
     let has_clients = matches!(&tls, Some(Some(TlsConfig { client_ca: Some(_), .. })));
@@ -86,13 +87,12 @@ fn refuse_the_same_twice(reader: &mut Reader<'_>, listeners: &[(&str, Option<Soc
     }
 }
 
-fn reflection(text: &str) -> Result<ReflectionAccess, String> {
-    match text {
-        "open" => Ok(ReflectionAccess::Open),
-        "authenticated" => Ok(ReflectionAccess::Authenticated),
-        "off" => Ok(ReflectionAccess::Off),
-        other => Err(format!("`{other}` is none of open, authenticated and off; write one of them")),
-    }
+fn reflection() -> impl Read<Value = ReflectionAccess> {
+    one_of([
+        ("open", ReflectionAccess::Open),
+        ("authenticated", ReflectionAccess::Authenticated),
+        ("off", ReflectionAccess::Off),
+    ])
 }
 
 /// The outer `None` where a problem was noted, the inner one without TLS.
@@ -101,11 +101,8 @@ fn tls(reader: &mut Reader<'_>) -> Option<Option<TlsConfig>> {
     let (certificate, key) = (file("listen.tls_certificate"), file("listen.tls_key"));
     let client_ca = file("listen.client_ca");
     let revocation_lists = reader.many("listen.client_revocation_lists", path);
-    let required = reader.one("listen.client_certificates", "required", |text| match text {
-        "required" => Ok(true),
-        "optional" => Ok(false),
-        other => Err(format!("`{other}` is neither required nor optional; write one of the two")),
-    });
+    let required = one_of([("required", true), ("optional", false)]);
+    let required = reader.one("listen.client_certificates", "required", required);
     let (certificate, key, client_ca, required) = (certificate?, key?, client_ca?, required?);
     let client_revocation_lists = revocation_lists?;
     if !client_revocation_lists.is_empty() && client_ca.is_none() {
@@ -133,7 +130,7 @@ fn alone(reader: &mut Reader<'_>, key: &str, other: &str) -> Option<Option<TlsCo
 
 fn auth(reader: &mut Reader<'_>, has_clients: bool) -> Option<AuthConfig> {
     let tokens_file: Option<Option<PathBuf>> = reader.one("auth.tokens_file", "", or_word("", path));
-    let certificates = reader.many("auth.certificates", str::parse);
+    let certificates = reader.many("auth.certificates", |text: &str| text.parse());
     let limits = duration(Duration::from_millis(50), Duration::from_secs(3600));
     let reload = reader.one("auth.reload", "5s", limits);
     let jwt = jwt::jwt(reader);

@@ -8,7 +8,9 @@
 //! `environment` is the only place that reads the process's environment (besides the reader of
 //! destinations' secrets).
 
+mod accepts;
 mod environment;
+mod example;
 mod jwt;
 mod limits;
 mod listen;
@@ -26,6 +28,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use accepts::Accepts;
+pub use example::explanations;
 pub use problem::{Origin, Problem, Problems};
 pub use reader::Effective;
 pub use resolved::{
@@ -90,6 +94,15 @@ pub fn sealing_keys() -> Result<Option<Zeroizing<String>>, String> {
     environment::sealing_keys()
 }
 
+/// The signing secret that the environment holds for `signalpost listen` (`SIGNALPOST_LISTEN_SECRET`), if it does; as
+/// typed.
+///
+/// # Errors
+/// A sentence that names the variable, where it is not text.
+pub fn listen_secret() -> Result<Option<Zeroizing<String>>, String> {
+    environment::listen_secret()
+}
+
 /// Pure: settings from a named TOML text and from variables, checked as a whole.
 ///
 /// # Errors
@@ -106,7 +119,7 @@ pub fn resolve(
 /// # Errors
 /// A sentence that says what would be right.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
-    units::duration(Duration::ZERO, Duration::MAX)(text)
+    units::any_duration(text)
 }
 
 impl Config {

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use crate::domain::plan::Plan;
 
+use super::accepts::{Accepts, Known, Read};
+use super::limits::PAYLOAD_CEILING;
 use super::raw::Raw;
 use super::reader::Reader;
 use super::resolved::Plans;
@@ -22,7 +24,7 @@ const SERVERS: &str = "default";
 
 /// Reads all plans; `payload_max` is the server's own limit, which no plan can exceed.
 pub(super) fn plans(reader: &mut Reader<'_>, raw: &Raw, payload_max: u64) -> Option<Plans> {
-    let default = reader.one("organizations.default_plan", BUILT_IN, |text| Ok(text.to_owned()))?;
+    let default = reader.one("organizations.default_plan", BUILT_IN, |text: &str| Ok(text.to_owned()))?;
     let mut names = raw.plan_names(&LIMITS);
     names.insert(BUILT_IN.to_owned());
     let read: Vec<Option<Plan>> = names.iter().map(|name| plan(reader, name, payload_max)).collect();
@@ -44,7 +46,7 @@ fn plan(reader: &mut Reader<'_>, name: &str, payload_max: u64) -> Option<Plan> {
     let max_destinations = reader.one(&key("max_destinations"), NONE, or_word(NONE, number(0, u32::MAX)));
     let events = reader.one(&key("events_per_second"), NONE, or_word(NONE, number(1, u32::MAX)));
     let calls = reader.one(&key("calls_per_second"), NONE, or_word(NONE, number(1, u32::MAX)));
-    let payload = reader.one(&key("payload"), NONE, or_word(NONE, size(2, payload_max)));
+    let payload = reader.one(&key("payload"), NONE, or_word(NONE, payload(payload_max)));
     let retention = reader.one(&key("retention"), SERVERS, or_word(SERVERS, kept()));
     let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
     if name.is_empty() || name.len() > 63 || !name.chars().all(fits) {
@@ -63,4 +65,10 @@ fn plan(reader: &mut Reader<'_>, name: &str, payload_max: u64) -> Option<Plan> {
         max_payload_bytes: payload?.map(|bytes| u32::try_from(bytes).unwrap_or(u32::MAX)),
         retention: retention?,
     })
+}
+
+/// What may be configured depends on `limits.payload`; what may be at all does not.
+fn payload(most: u64) -> impl Read<Value = u64> {
+    let accepts = Accepts::Size { least: 2, most: PAYLOAD_CEILING };
+    Known(accepts, move |text: &str| size(2, most).read(text))
 }

@@ -1,5 +1,6 @@
 //! Reads keys one by one, and remembers what was read, what is wrong and what is known.
 
+use super::accepts::{Accepts, Read};
 use super::environment::{PREFIX, variable_of};
 use super::nearest::nearest;
 use super::problem::{Origin, Problem, Problems};
@@ -14,6 +15,8 @@ pub struct Effective {
     pub value: String,
     /// Where it was set.
     pub origin: Origin,
+    /// What the setting accepts; each of its items, where it is a list.
+    pub accepts: Accepts,
 }
 
 /// Reads the keys of one configuration.
@@ -29,25 +32,25 @@ impl<'a> Reader<'a> {
     }
 
     /// The value of a key; `None`, and a problem on the list, where it has no meaning.
-    pub(super) fn one<T>(
-        &mut self,
-        key: &str,
-        default: &str,
-        parse: impl Fn(&str) -> Result<T, String>,
-    ) -> Option<T> {
+    pub(super) fn one<T>(&mut self, key: &str, default: &str, reader: impl Read<Value = T>) -> Option<T> {
         let (value, origin) = self.typed(key, || Value::One(default.to_owned()));
         let parsed = match &value {
-            Value::One(text) => parse(text),
+            Value::One(text) => reader.read(text),
             Value::Many(_) => Err("is a list; give one value".to_owned()),
         };
         let shown = if let Value::One(text) = &value { show(text) } else { String::new() };
-        self.effective.push(Effective { key: key.to_owned(), value: shown, origin });
+        self.effective.push(Effective {
+            key: key.to_owned(),
+            value: shown,
+            origin,
+            accepts: reader.accepts(),
+        });
         parsed.map_err(|why| self.problem(key, why)).ok()
     }
 
     /// The value of a key that is nobody's business: it is shown as set or not, and no more.
-    pub(super) fn secret<T>(&mut self, key: &str, parse: impl Fn(&str) -> Result<T, String>) -> Option<T> {
-        let parsed = self.one(key, "", parse);
+    pub(super) fn secret<T>(&mut self, key: &str, reader: impl Read<Value = T>) -> Option<T> {
+        let parsed = self.one(key, "", reader);
         if let Some(effective) = self.effective.last_mut().filter(|last| last.value != "\"\"") {
             effective.value = show("(hidden)");
         }
@@ -55,14 +58,14 @@ impl<'a> Reader<'a> {
     }
 
     /// The values of a list; empty by default. Every item that has no meaning is a problem of its own.
-    pub(super) fn many<T>(&mut self, key: &str, parse: impl Fn(&str) -> Result<T, String>) -> Option<Vec<T>> {
+    pub(super) fn many<T>(&mut self, key: &str, reader: impl Read<Value = T>) -> Option<Vec<T>> {
         let (value, origin) = self.typed(key, || Value::Many(Vec::new()));
         let texts = value.items();
         let shown: Vec<String> = texts.iter().map(|text| show(text)).collect();
         let value = format!("[{}]", shown.join(", "));
-        self.effective.push(Effective { key: key.to_owned(), value, origin });
+        self.effective.push(Effective { key: key.to_owned(), value, origin, accepts: reader.accepts() });
         let parsed: Vec<Option<T>> =
-            texts.iter().map(|text| parse(text).map_err(|why| self.problem(key, why)).ok()).collect();
+            texts.iter().map(|text| reader.read(text).map_err(|why| self.problem(key, why)).ok()).collect();
         parsed.into_iter().collect()
     }
 

@@ -304,7 +304,7 @@ pub struct EgressConfig {
     pub proxy: Option<Url>,
     /// The most requests a second of one organization to one host; `None` is any; default 1000.
     pub per_host_rate: Option<u32>,
-    /// Whose response bodies are kept; default those of receivers at public addresses.
+    /// Whose response bodies are kept; default nobody's.
     pub response_bodies: ResponseBodies,
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::reader::Reader;
 use super::resolved::{SharedStoreConfig, StoreConfig, StoreUrl};
-use super::units::{duration, number, or_word, path, size};
+use super::units::{duration, name, number, or_word, path, size};
 use super::validate::{MIB, TIB};
 use crate::domain::secret::Secret;
 
@@ -49,7 +49,7 @@ fn shared(reader: &mut Reader<'_>) -> Option<Option<SharedStoreConfig>> {
     let statement_timeout = reader.one("store.statement_timeout", "10s", statement_timeout);
     let lease = duration(Duration::from_secs(1), Duration::from_secs(600));
     let lease = reader.one("store.lease", "10s", lease);
-    let replica = reader.one("store.replica", "", or_word("", replica));
+    let replica = reader.one("store.replica", "", or_word("", name(1, 128)));
     let url = match (url?, url_file?) {
         (Some(_), Some(_)) => {
             reader.problem(URL_FILE, "and store.url are both set; give one of them");
@@ -72,11 +72,4 @@ fn url(text: &str) -> Result<Secret, String> {
     } else {
         Err("is no connection string; write postgres://user:password@host/database".into())
     }
-}
-
-fn replica(text: &str) -> Result<String, String> {
-    if text.len() > 128 || text.chars().any(char::is_control) {
-        return Err("is no name; write 1 to 128 characters".into());
-    }
-    Ok(text.to_owned())
 }

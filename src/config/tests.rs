@@ -35,6 +35,7 @@ fn without_file_and_environment_the_documented_defaults_are_in_force() {
     assert_eq!(config.limits.payload, crate::domain::payload::PayloadLimits::default());
     assert_eq!(config.plans.of(Some("gone")).name, "default");
     assert_eq!(config.plans.default.max_destinations, None);
+    assert_eq!(config.egress.response_bodies, crate::domain::attempt::ResponseBodies::Never);
 }
 
 #[test]

@@ -9,34 +9,50 @@ use std::time::Duration;
 use ipnet::IpNet;
 use url::Url;
 
+use super::accepts::{Accepts, Known, Read};
 use super::resolved::Scoped;
 
 /// `true` or `false`.
-pub(super) fn flag(text: &str) -> Result<bool, String> {
-    text.parse().map_err(|_| format!("`{text}` is neither true nor false; write one of the two"))
+pub(super) fn flag() -> impl Read<Value = bool> {
+    Known(Accepts::Flag, |text: &str| {
+        text.parse().map_err(|_| format!("`{text}` is neither true nor false; write one of the two"))
+    })
 }
 
 /// A whole number within bounds.
-pub(super) fn number<T>(least: T, most: T) -> impl Fn(&str) -> Result<T, String>
+pub(super) fn number<T>(least: T, most: T) -> impl Read<Value = T>
 where
-    T: FromStr + PartialOrd + Display,
+    T: FromStr + PartialOrd + Display + Copy + TryInto<u64>,
 {
-    move |text| match text.parse::<T>() {
+    let bound = |number: T| number.try_into().unwrap_or(u64::MAX);
+    let accepts = Accepts::Number { least: bound(least), most: bound(most) };
+    Known(accepts, move |text: &str| match text.parse::<T>() {
         Ok(number) if number >= least && number <= most => Ok(number),
         _ => Err(format!("`{text}` is no whole number from {least} to {most}")),
-    }
+    })
 }
 
 /// Bytes within bounds: `512`, `256KiB`, `4MiB`, `1GiB`.
-pub(super) fn size(least: u64, most: u64) -> impl Fn(&str) -> Result<u64, String> {
-    move |text| {
+pub(super) fn size(least: u64, most: u64) -> impl Read<Value = u64> {
+    Known(Accepts::Size { least, most }, move |text: &str| {
         let bytes = parse_size(text)
             .ok_or_else(|| format!("`{text}` is no size; write for example 64KiB, 4MiB or 1GiB"))?;
         if bytes < least || bytes > most {
             return Err(format!("`{text}` is not from {} to {}", show_size(least), show_size(most)));
         }
         Ok(bytes)
-    }
+    })
+}
+
+/// A text of so many characters, none of which controls a terminal.
+pub(super) fn name(least: usize, most: usize) -> impl Read<Value = String> {
+    Known(Accepts::Characters { least, most }, move |text: &str| {
+        let count = text.chars().count();
+        if count < least || count > most || text.chars().any(char::is_control) {
+            return Err(format!("is no name; write {least} to {most} characters"));
+        }
+        Ok(text.to_owned())
+    })
 }
 
 fn parse_size(text: &str) -> Option<u64> {
@@ -53,22 +69,40 @@ fn parse_size(text: &str) -> Option<u64> {
     number.parse::<u64>().ok()?.checked_mul(1 << shift)
 }
 
-fn show_size(bytes: u64) -> String {
+/// A size as it would be written.
+pub(super) fn show_size(bytes: u64) -> String {
     let units = [(40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")];
     let whole = units.into_iter().find(|(shift, _)| bytes > 0 && bytes.is_multiple_of(1 << shift));
     whole.map_or_else(|| format!("{bytes}B"), |(shift, unit)| format!("{}{unit}", bytes >> shift))
 }
 
 /// A length of time within bounds: `250ms`, `30s`, `5m`, `12h`, `30d`, also `1h30m`.
-pub(super) fn duration(least: Duration, most: Duration) -> impl Fn(&str) -> Result<Duration, String> {
-    move |text| {
-        let length = parse_duration(text).ok_or_else(|| {
-            format!("`{text}` is no duration; write for example 250ms, 30s, 5m, 12h or 30d")
-        })?;
+pub(super) fn duration(least: Duration, most: Duration) -> impl Read<Value = Duration> {
+    Known(Accepts::Length { least, most }, move |text: &str| {
+        let length = any_duration(text)?;
         if length < least || length > most {
-            return Err(format!("`{text}` is not from {least:?} to {most:?}"));
+            let (least, most) = (show_duration(least), show_duration(most));
+            return Err(format!("`{text}` is not from {least} to {most}"));
         }
         Ok(length)
+    })
+}
+
+/// A length of time without bounds.
+pub(super) fn any_duration(text: &str) -> Result<Duration, String> {
+    parse_duration(text)
+        .ok_or_else(|| format!("`{text}` is no duration; write for example 250ms, 30s, 5m, 12h or 30d"))
+}
+
+/// A length of time as it would be written, in its largest whole unit.
+pub(super) fn show_duration(length: Duration) -> String {
+    let millis = length.as_millis();
+    let units = [(86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1000, "s")];
+    let whole = units.into_iter().find(|(unit, _)| millis > 0 && millis.is_multiple_of(*unit));
+    match whole {
+        Some((unit, letter)) => format!("{}{letter}", millis / unit),
+        None if millis == 0 => "0s".to_owned(),
+        None => format!("{millis}ms"),
     }
 }
 
@@ -199,18 +233,16 @@ pub(super) fn scoped<T>(
     }
 }
 
-/// Either the word, which means none, or what `parse` reads.
-pub(super) fn or_word<T>(
-    word: &'static str,
-    parse: impl Fn(&str) -> Result<T, String>,
-) -> impl Fn(&str) -> Result<Option<T>, String> {
-    move |text| match text == word {
+/// Either the word, which means none, or what `reader` reads.
+pub(super) fn or_word<T>(word: &'static str, reader: impl Read<Value = T>) -> impl Read<Value = Option<T>> {
+    let accepts = Accepts::Or(word, Box::new(reader.accepts()));
+    Known(accepts, move |text: &str| match text == word {
         true => Ok(None),
-        false => parse(text).map(Some).map_err(|why| match word {
+        false => reader.read(text).map(Some).map_err(|why| match word {
             "" => why,
             word => format!("{why}, or `{word}`"),
         }),
-    }
+    })
 }
 
 #[cfg(test)]
@@ -235,7 +267,7 @@ mod tests {
         for text in ["", "KiB", "1KB", "1.5MiB", "-1", "99999999999TiB"] {
             assert_eq!(parse_size(text), None, "{text}");
         }
-        assert_eq!(size(1024, 1 << 20)("2MiB").unwrap_err(), "`2MiB` is not from 1KiB to 1MiB");
+        assert_eq!(size(1024, 1 << 20).read("2MiB").unwrap_err(), "`2MiB` is not from 1KiB to 1MiB");
     }
 
     #[test]

@@ -11,6 +11,7 @@ use crate::domain::attempt::ResponseBodies;
 use crate::domain::contract::Contract;
 use crate::domain::retention::Retention;
 
+use super::accepts::{Accepts, Known, Read, one_of};
 use super::nearest::nearest;
 use super::problem::Problems;
 use super::raw::{Raw, TELEMETRY_KEY};
@@ -20,7 +21,8 @@ use super::resolved::{
     TracesConfig,
 };
 use super::units::{
-    duration, endpoint, flag, folder, host, network, number, or_word, path, proxy, scoped, size, variable,
+    duration, endpoint, flag, folder, host, name, network, number, or_word, path, proxy, scoped, size,
+    variable,
 };
 use super::{FILE_VARIABLE, Loaded, limits, listen, plans, store};
 
@@ -75,8 +77,8 @@ fn read(reader: &mut Reader<'_>, raw: &Raw) -> Option<Config> {
 }
 
 fn delivery(reader: &mut Reader<'_>) -> Option<DeliveryConfig> {
-    let enabled = reader.one("delivery.enabled", "true", flag);
-    let telemetry = reader.one(TELEMETRY_KEY, "false", flag);
+    let enabled = reader.one("delivery.enabled", "true", flag());
+    let telemetry = reader.one(TELEMETRY_KEY, "false", flag());
     let threads = reader.one("delivery.threads", "auto", or_word("auto", number(1, 256)));
     let max_in_flight = reader.one("delivery.max_in_flight", "512", number(1, 65_536));
     let max_bytes = reader.one("delivery.max_bytes_in_flight", "128MiB", size(MIB, TIB));
@@ -88,7 +90,7 @@ fn delivery(reader: &mut Reader<'_>) -> Option<DeliveryConfig> {
     let bytes_waiting = reader.one("delivery.max_bytes_waiting", "64MiB", size(MIB, TIB));
     let deadline = duration(Duration::ZERO, Duration::from_secs(3600));
     let deadline = reader.one("delivery.shutdown_deadline", "25s", deadline);
-    let plain_http = reader.many("delivery.plain_http_contracts", plain_http_contract);
+    let plain_http = reader.many("delivery.plain_http_contracts", plain_http_contract());
     Some(DeliveryConfig {
         enabled: enabled?,
         enterprise_telemetry_enabled: telemetry?,
@@ -138,16 +140,17 @@ const KEPT_MAX: Duration = Duration::from_secs(3650 * 24 * 60 * 60);
 const MAX_SIZE_LEAST: u64 = 16 * MIB;
 
 /// How long something may be kept. Less than a moment would remove it before anybody could have read it.
-pub(super) fn kept() -> impl Fn(&str) -> Result<Duration, String> {
+pub(super) fn kept() -> impl Read<Value = Duration> {
     duration(Duration::from_secs(1), KEPT_MAX)
 }
 
 /// Only STALWART's documents know `http://` URLs; receivers of all others were promised HTTPS.
-fn plain_http_contract(text: &str) -> Result<Contract, String> {
-    match text.parse::<Contract>()? {
+fn plain_http_contract() -> impl Read<Value = Contract> {
+    let accepts = Accepts::Words(vec![Contract::Stalwart.as_str()]);
+    Known(accepts, |text: &str| match text.parse::<Contract>()? {
         Contract::Stalwart => Ok(Contract::Stalwart),
         other => Err(format!("{other} promises HTTPS; only STALWART may be delivered in the clear")),
-    }
+    })
 }
 
 fn egress(reader: &mut Reader<'_>) -> Option<EgressConfig> {
@@ -159,7 +162,7 @@ fn egress(reader: &mut Reader<'_>) -> Option<EgressConfig> {
     let proxy = reader.one("egress.proxy", "", or_word("", proxy));
     let per_host_rate = or_word("unlimited", number(1, 1_000_000));
     let per_host_rate = reader.one("egress.per_host_rate", "1000", per_host_rate);
-    let response_bodies = reader.one("egress.response_bodies", "public", response_bodies);
+    let response_bodies = reader.one("egress.response_bodies", "never", response_bodies());
     Some(EgressConfig {
         allow: allow?,
         deny: deny?,
@@ -172,15 +175,12 @@ fn egress(reader: &mut Reader<'_>) -> Option<EgressConfig> {
     })
 }
 
-fn response_bodies(text: &str) -> Result<ResponseBodies, String> {
-    match text {
-        "public" => Ok(ResponseBodies::Public),
-        "always" => Ok(ResponseBodies::Always),
-        "never" => Ok(ResponseBodies::Never),
-        other => {
-            Err(format!("`{other}` says of nobody whose bodies are kept; write public, always or never"))
-        }
-    }
+fn response_bodies() -> impl Read<Value = ResponseBodies> {
+    one_of([
+        ("public", ResponseBodies::Public),
+        ("always", ResponseBodies::Always),
+        ("never", ResponseBodies::Never),
+    ])
 }
 
 fn secrets(reader: &mut Reader<'_>) -> Option<SecretsConfig> {
@@ -191,13 +191,13 @@ fn secrets(reader: &mut Reader<'_>) -> Option<SecretsConfig> {
 }
 
 fn organizations(reader: &mut Reader<'_>) -> Option<OrganizationsConfig> {
-    let require_create = reader.one("organizations.require_create", "false", flag);
+    let require_create = reader.one("organizations.require_create", "false", flag());
     Some(OrganizationsConfig { require_create: require_create? })
 }
 
 fn traces(reader: &mut Reader<'_>) -> Option<TracesConfig> {
     let endpoint = reader.one("traces.endpoint", "", or_word("", endpoint));
-    let plaintext = reader.one("traces.allow_plaintext_network", "false", flag);
+    let plaintext = reader.one("traces.allow_plaintext_network", "false", flag());
     if let (Some(Some(url)), Some(false)) = (&endpoint, plaintext)
         && url.scheme() == "http"
         && !is_loopback(url)
@@ -209,8 +209,8 @@ fn traces(reader: &mut Reader<'_>) -> Option<TracesConfig> {
         reader.problem("traces.endpoint", problem);
     }
     let ca_file = reader.one("traces.ca_file", "", or_word("", path));
-    let service_name = reader.one("traces.service_name", "signalpost", service_name);
-    let webhook_header = reader.one("traces.webhook_header", "true", flag);
+    let service_name = reader.one("traces.service_name", "signalpost", name(1, 128));
+    let webhook_header = reader.one("traces.webhook_header", "true", flag());
     Some(TracesConfig {
         endpoint: endpoint?,
         allow_plaintext_network: plaintext?,
@@ -230,19 +230,9 @@ fn is_loopback(url: &Url) -> bool {
     }
 }
 
-fn service_name(text: &str) -> Result<String, String> {
-    if text.is_empty() || text.len() > 128 || text.chars().any(char::is_control) {
-        return Err("is no name; write 1 to 128 characters".into());
-    }
-    Ok(text.to_owned())
-}
-
 fn log(reader: &mut Reader<'_>) -> Option<LogConfig> {
-    let format = reader.one("log.format", "human", |text| match text {
-        "human" => Ok(LogFormat::Human),
-        "json" => Ok(LogFormat::Json),
-        other => Err(format!("`{other}` is no log format; write human or json")),
-    });
+    let format = one_of([("human", LogFormat::Human), ("json", LogFormat::Json)]);
+    let format = reader.one("log.format", "human", format);
     let level = reader.one("log.level", "info", log_level);
     Some(LogConfig { format: format?, level: level? })
 }

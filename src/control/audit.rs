@@ -12,7 +12,7 @@ use crate::store::{AuditQuery, Store};
 /// Names all actions with their methods, so that none can miss one.
 macro_rules! actions {
     ($($name:ident = $method:literal, $what:literal;)+) => {
-        /// What a caller does that changes something.
+        /// What a caller does that changes something, or takes all that is stored.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         pub enum Action {
             $(
@@ -64,6 +64,7 @@ actions! {
     CreateOrganization = "OrganizationAdmin/CreateOrganization", "organization created";
     UpdateOrganization = "OrganizationAdmin/UpdateOrganization", "organization changed";
     DeleteOrganization = "OrganizationAdmin/DeleteOrganization", "organization deleted; its data is being erased";
+    BackUpStore = "StoreAdmin/BackUpStore", "a backup of everything that is stored was begun";
 }
 
 /// Who does what.
@@ -112,24 +113,35 @@ impl Control {
         resource_id: impl ToString,
         change: AuditChange,
     ) -> Result<std::sync::Arc<dyn Store>, Error> {
-        let Act { caller, action, told } = act;
+        let entry = AuditEntry {
+            organization_id: organization_id.to_string(),
+            resource_id: resource_id.to_string(),
+            change,
+            ..self.entry_of(act)?
+        };
+        let noting = self.store.noting(entry);
+        let told = act.told.and_then(|told| self.routed(organization_id, told));
+        Ok(if told.is_some() { noting.telling(Vec::from_iter(told)) } else { noting })
+    }
+
+    /// The entry of an act that is about no organization in particular.
+    pub(super) fn entry_of(&self, act: Act<'_>) -> Result<AuditEntry, Error> {
+        let Act { caller, action, told: _ } = act;
         let at = self.clock.now();
-        let noting = self.store.noting(AuditEntry {
+        Ok(AuditEntry {
             id: AuditEntryId::make(at, random()?),
             at,
-            organization_id: organization_id.to_string(),
+            organization_id: String::new(),
             principal: caller.principal().to_owned(),
             remote_address: caller.peer(),
             method: action.method().to_owned(),
-            resource_id: resource_id.to_string(),
+            resource_id: String::new(),
             outcome: AuditOutcome::Changed,
             request_id: caller.request_id().unwrap_or_default().to_owned(),
-            change,
+            change: AuditChange::default(),
             count: 1,
             description: action.description().to_owned(),
-        });
-        let told = told.and_then(|told| self.routed(organization_id, told));
-        Ok(if told.is_some() { noting.telling(Vec::from_iter(told)) } else { noting })
+        })
     }
 
     /// Lists the audit log, the latest entry first: of an organization, or, for operators, of all.
@@ -173,11 +185,10 @@ mod tests {
     use crate::auth::access::{Access, METHODS};
 
     /// Methods that callers need the rights to change something for, and that change nothing.
-    const CHANGE_NOTHING: [&str; 3] = [
+    const CHANGE_NOTHING: [&str; 2] = [
         // A request that is no delivery, to a destination that may not even be stored.
         "signalpost.v1.DestinationAdmin/TestDestination",
         "signalpost.v1.OrganizationAdmin/ListAuditEntries",
-        "signalpost.v1.StoreAdmin/BackUpStore",
     ];
 
     #[test]

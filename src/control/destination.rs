@@ -140,8 +140,7 @@ impl Control {
         now: Timestamp,
     ) -> DestinationQuota {
         let near = Quota::near(most);
-        let told =
-            OperationalEvent::QuotaNear { quota: Quota::Destinations, limit: most, usage: near, at: now };
+        let told = OperationalEvent::QuotaNear { limit: most, usage: near, at: now };
         let near = self.routed(organization_id, &told).map(|event| (near, Box::new(event)));
         DestinationQuota { most, near }
     }

@@ -151,8 +151,7 @@ impl Control {
         let limit_of = |one| self.settings.plan_of(Some(one)).and_then(|plan| plan.max_destinations);
         let is_near = |limit: &u32| usage >= Quota::near(*limit);
         let limit = limit_of(after).filter(is_near)?;
-        let told =
-            OperationalEvent::QuotaNear { quota: Quota::Destinations, limit, usage, at: after.updated_at };
+        let told = OperationalEvent::QuotaNear { limit, usage, at: after.updated_at };
         limit_of(before).filter(is_near).is_none().then_some(told)
     }
 

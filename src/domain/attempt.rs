@@ -18,11 +18,11 @@ pub const RESPONSE_KEPT_BYTES: usize = 1024;
 pub enum ResponseBodies {
     /// Those of receivers at public addresses. What comes out of a network that the operator has opened, or
     /// through a proxy, may be anybody's, and is not shown.
-    #[default]
     Public,
     /// Everybody's.
     Always,
     /// Nobody's.
+    #[default]
     Never,
 }
 

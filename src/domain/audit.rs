@@ -74,6 +74,25 @@ pub struct AuditEntry {
 }
 
 impl AuditEntry {
+    /// What the server did by itself, or an operator with it, about no organization in particular.
+    #[must_use]
+    pub fn of_server(id: AuditEntryId, at: Timestamp, description: String, count: u64) -> Self {
+        Self {
+            id,
+            at,
+            organization_id: String::new(),
+            principal: SERVER_PRINCIPAL.to_owned(),
+            remote_address: None,
+            method: String::new(),
+            resource_id: String::new(),
+            outcome: AuditOutcome::Changed,
+            request_id: String::new(),
+            change: AuditChange::default(),
+            count,
+            description,
+        }
+    }
+
     /// The organization concerned, if what was named is an id of one.
     #[must_use]
     pub fn organization(&self) -> Option<OrganizationId> {

@@ -10,11 +10,13 @@ use super::delivery::EndReason;
 use super::destination::DisabledReason;
 use super::event::{Event, EventType, Level};
 use super::id::{DeliveryId, DestinationId, EventId};
-use super::plan::Quota;
 use super::time::Timestamp;
 
 /// What the types of all operational events begin with.
 pub const OPERATIONAL_PREFIX: &str = "signalpost.";
+
+/// What the quota that may be told of is called.
+const DESTINATIONS: &str = "destinations";
 
 /// Whether events of this type tell what happened to other events.
 #[must_use]
@@ -97,10 +99,9 @@ pub enum OperationalEvent {
         /// The beginning of the stretch of time in which they expire; there is one event for each.
         period: Timestamp,
     },
-    /// The organization nearly has or does as much as its plan allows.
+    /// The organization nearly has as many destinations as its plan allows. Rates are not told of: they come and go
+    /// within a second, and whoever is over one hears of it in the answer.
     QuotaNear {
-        /// Of what.
-        quota: Quota,
         /// The plan's limit.
         limit: u32,
         /// How much of it is used.
@@ -188,9 +189,7 @@ impl OperationalEvent {
             OperationalEvent::SecretRotated { destination_id, rotated_at, .. } => {
                 ("rotated", destination_id.to_string(), rotated_at.as_millis())
             }
-            OperationalEvent::QuotaNear { quota, at, .. } => {
-                ("quota_near", quota.name().to_owned(), at.as_millis())
-            }
+            OperationalEvent::QuotaNear { at, .. } => ("quota_near", DESTINATIONS.to_owned(), at.as_millis()),
         };
         EventId::parse(&format!("{what}:{subject}:{moment}")).ok()
     }
@@ -247,8 +246,8 @@ impl OperationalEvent {
                 "destinationId": destination_id.to_string(),
                 "overlapEnds": overlap_ends.to_rfc3339_millis(),
             }),
-            OperationalEvent::QuotaNear { quota, limit, usage, .. } => json!({
-                "quota": quota.name(),
+            OperationalEvent::QuotaNear { limit, usage, .. } => json!({
+                "quota": DESTINATIONS,
                 "limit": limit,
                 "usage": usage,
             }),

@@ -19,7 +19,7 @@ pub struct Plan {
     pub retention: Option<Duration>,
 }
 
-/// A limit of a plan that usage may come near to.
+/// A limit of a plan that usage may reach.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Quota {
     /// How many destinations an organization has.
@@ -38,16 +38,6 @@ impl Quota {
             Quota::Destinations => "destinations",
             Quota::EventsPerSecond => "events per second",
             Quota::CallsPerSecond => "calls per second",
-        }
-    }
-
-    /// What programs know it by.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Quota::Destinations => "destinations",
-            Quota::EventsPerSecond => "events_per_second",
-            Quota::CallsPerSecond => "calls_per_second",
         }
     }
 

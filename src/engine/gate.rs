@@ -145,7 +145,7 @@ impl Gate {
         let Some(probe_at) = self.breaker.probe_at().filter(|probe_at| now < *probe_at) else {
             return Ok(Passage::Everything);
         };
-        if policy.ordered && window.first_due().is_some() {
+        if policy.ordered && window.first_due(true).is_some() {
             return Ok(Passage::Retries);
         }
         match self.scout.and_then(|key| Some((key, window.due_of(key)?))) {
@@ -162,10 +162,10 @@ impl Gate {
         let probe_at = self.breaker.probe_at();
         let always = Timestamp::from_millis(i64::MIN);
         // In an ordered lane, what failed comes first.
-        let is_held = policy.ordered && window.first_due().is_some();
+        let is_held = policy.ordered && window.first_due(true).is_some();
         let fresh = window.find_fresh(|_| !is_held).map(|_| probe_at.unwrap_or(always));
         let held = |due: Timestamp| probe_at.filter(|_| !policy.ordered).map_or(due, |probe| due.max(probe));
-        let due = window.first_due().map(held);
+        let due = window.first_due(policy.ordered).map(held);
         let scout = self.scout.and_then(|key| window.due_of(key));
         [fresh, due.into_iter().chain(scout).min()]
     }

@@ -66,9 +66,13 @@ impl Pick<'_> {
         let ordered = self.policy.ordered;
         let due = match self.passage {
             Passage::Scout(key) if !batch_begun => window.find_due(|_, item| item.key == key),
-            _ => window.find_due(|at, item| mine(item) && (is_due(at) || ordered)),
+            _ if ordered => window.find_due_in_order(mine),
+            _ => window.find_due(|at, item| mine(item) && is_due(at)),
         };
-        let fresh = window.find_fresh(|item| mine(item) && self.passage == Passage::Everything);
+        // What failed before comes first in an ordered lane, also where it is not in memory.
+        let must_read = ordered && !self.flushing && due.is_none() && window.has_more_due_in_store();
+        let may_be_fresh = self.passage == Passage::Everything && !must_read;
+        let fresh = window.find_fresh(|item| mine(item) && may_be_fresh);
         let retry_first = ordered || retries_turn;
         match (due, fresh) {
             (Some((position, item)), None) => {

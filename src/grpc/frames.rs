@@ -14,6 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::connection::ConnectionState;
 use super::refusals::Refusals;
+use crate::metrics::ConnectionLimit;
 
 /// What HTTP/2 connections begin with, in bytes.
 const PREFACE_BYTES: usize = 24;
@@ -139,7 +140,7 @@ impl AsyncRead for Metered {
         if self.meter.take(bytes, Instant::now) {
             return Poll::Ready(Ok(()));
         }
-        self.refusals.note("limits.control_frames", self.state.peer().ip());
+        self.refusals.note(ConnectionLimit::ControlFrames, self.state.peer().ip());
         Poll::Ready(Err(io::Error::other("too many frames without calls")))
     }
 }

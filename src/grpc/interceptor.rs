@@ -9,11 +9,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use http::Response;
+use http::{HeaderMap, Response};
 use tonic::{Request, Status, Streaming};
+use tonic_types::StatusExt;
 
 use super::proto::v1;
-use super::status::Problem;
+use super::status::{Problem, REQUIRED_ROLE};
 use crate::auth::access::Scope;
 use crate::auth::authenticator::{Admitted, Authenticator, Credentials};
 use crate::auth::denial::{Denial, DenialListener, DenialReason};
@@ -164,7 +165,7 @@ impl Admission {
     pub(super) fn note<B>(&self, response: &Response<B>) {
         let status = response.headers().get("grpc-status");
         if let Some((role, _)) = self.0.needs.filter(|_| status.is_some_and(|code| code.as_bytes() == b"7")) {
-            self.tell(role);
+            self.tell(required_role(response.headers()).unwrap_or(role));
         }
     }
 
@@ -177,6 +178,12 @@ impl Admission {
         }
         Problem::credentials_invalid()
     }
+}
+
+/// The role that a denial names: use cases may ask for another one than the table.
+fn required_role(headers: &HeaderMap) -> Option<Role> {
+    let details = Status::from_header_map(headers)?.get_error_details();
+    details.error_info()?.metadata.get(REQUIRED_ROLE)?.parse().ok()
 }
 
 fn problem_of(reason: DenialReason) -> Problem {

@@ -16,6 +16,7 @@ use super::options::ListenerOptions;
 use super::refusals::Refusals;
 use super::shares::{NoShare, Share, Shares};
 use super::tls::ServerTls;
+use crate::metrics::ConnectionLimit;
 
 /// After the system refused a connection (no file descriptors, usually), it is asked again after so long.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -57,10 +58,11 @@ impl Listening {
             };
             // Dropping the stream tells the peer more quickly than letting it wait.
             let Some((place, handshake)) = doors.enter(peer.ip()) else { continue };
+            let open_connection = refusals.metrics().open();
             let (tls, front, stop) = (tls.clone(), Arc::clone(&front), stop.clone());
             connections.spawn(async move {
                 open(stream, peer, tls, (front, handshake, stop)).await;
-                drop(place);
+                drop((place, open_connection));
             });
         }
         refusals.tell_all();
@@ -118,12 +120,12 @@ impl Doors {
     /// A place for a connection, and one for its beginning.
     fn enter(&self, address: IpAddr) -> Option<(Share, Share)> {
         let handshake = self.handshakes.take(address).map_err(|why| match why {
-            NoShare::Anywhere(_) => "limits.handshakes",
-            NoShare::ForThisAddress(_) => "limits.handshakes_per_address",
+            NoShare::Anywhere(_) => ConnectionLimit::Handshakes,
+            NoShare::ForThisAddress(_) => ConnectionLimit::HandshakesPerAddress,
         });
         let connection = self.connections.take(address).map_err(|why| match why {
-            NoShare::Anywhere(_) => "limits.connections",
-            NoShare::ForThisAddress(_) => "limits.connections_per_address",
+            NoShare::Anywhere(_) => ConnectionLimit::Connections,
+            NoShare::ForThisAddress(_) => ConnectionLimit::ConnectionsPerAddress,
         });
         match connection.and_then(|connection| Ok((connection, handshake?))) {
             Ok(places) => Some(places),

@@ -9,13 +9,16 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::metrics::{ConnectionLimit, ConnectionMetrics};
+
 /// How often a limit is told of.
 const EVERY: Duration = Duration::from_secs(10);
 
 /// Refusals by the limit that refused them.
 #[derive(Debug, Default)]
 pub struct Refusals {
-    by_limit: Mutex<BTreeMap<&'static str, Refused>>,
+    by_limit: Mutex<BTreeMap<ConnectionLimit, Refused>>,
+    metrics: ConnectionMetrics,
 }
 
 #[derive(Debug)]
@@ -28,14 +31,28 @@ struct Refused {
 /// A line of the log that is due.
 #[derive(Debug, PartialEq, Eq)]
 struct Due {
-    limit: &'static str,
+    limit: ConnectionLimit,
     left_out: u64,
 }
 
 impl Refusals {
+    /// Counts what it notes.
+    #[must_use]
+    pub fn counted_by(metrics: ConnectionMetrics) -> Self {
+        Self { by_limit: Mutex::default(), metrics }
+    }
+
+    /// Connections as they are counted.
+    #[must_use]
+    pub fn metrics(&self) -> &ConnectionMetrics {
+        &self.metrics
+    }
+
     /// Notes that a connection was refused or closed by a limit, and says so in the log if that is due.
-    pub fn note(&self, limit: &'static str, address: IpAddr) {
+    pub fn note(&self, limit: ConnectionLimit, address: IpAddr) {
+        self.metrics.refused(limit);
         if let Some(left_out) = self.take(limit, Instant::now()) {
+            let limit = limit.setting();
             tracing::warn!(%address, limit, left_out, "a connection was refused or closed");
         }
     }
@@ -61,14 +78,15 @@ impl Refusals {
 
     fn tell(&self, now: Instant) {
         for Due { limit, left_out } in self.take_due(now) {
+            let limit = limit.setting();
             tracing::warn!(limit, left_out, "more connections were refused or closed");
         }
     }
 
     /// How many were left out, where a line is due now.
-    fn take(&self, limit: &'static str, now: Instant) -> Option<u64> {
+    fn take(&self, limit: ConnectionLimit, now: Instant) -> Option<u64> {
         let mut by_limit = self.by_limit.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(refused) = by_limit.get_mut(limit) else {
+        let Some(refused) = by_limit.get_mut(&limit) else {
             by_limit.insert(limit, Refused { told_at: now, left_out: 0 });
             return Some(0);
         };
@@ -89,9 +107,9 @@ impl Refusals {
     fn take_due(&self, now: Instant) -> Vec<Due> {
         let mut by_limit = self.by_limit.lock().unwrap_or_else(PoisonError::into_inner);
         let due = by_limit.iter_mut().filter(|(_, one)| one.left_out > 0 && one.told_at + EVERY <= now);
-        let take = |(limit, refused): (&&'static str, &mut Refused)| {
+        let take = |(limit, refused): (&ConnectionLimit, &mut Refused)| {
             refused.told_at = now;
-            Due { limit, left_out: std::mem::take(&mut refused.left_out) }
+            Due { limit: *limit, left_out: std::mem::take(&mut refused.left_out) }
         };
         due.map(take).collect()
     }
@@ -106,17 +124,23 @@ mod tests {
         let (refusals, start) = (Refusals::default(), Instant::now());
         let (mut lines, mut told) = (0_u64, 0_u64);
         for tick in 0..100_000_u64 {
-            if let Some(left_out) = refusals.take("limits.connections", start + Duration::from_millis(tick)) {
+            if let Some(left_out) =
+                refusals.take(ConnectionLimit::Connections, start + Duration::from_millis(tick))
+            {
                 (lines, told) = (lines + 1, told + 1 + left_out);
             }
         }
         assert_eq!(lines, 10);
-        assert_eq!(refusals.take("limits.handshakes", start), Some(0), "each limit has lines of its own");
+        assert_eq!(
+            refusals.take(ConnectionLimit::Handshakes, start),
+            Some(0),
+            "each limit has lines of its own"
+        );
         let end = start + Duration::from_millis(100_000);
         assert_eq!(refusals.first_due(), Some(end));
         assert_eq!(refusals.take_due(end - Duration::from_millis(1)), []);
         let last = refusals.take_due(end);
-        assert_eq!(last, [Due { limit: "limits.connections", left_out: 9999 }]);
+        assert_eq!(last, [Due { limit: ConnectionLimit::Connections, left_out: 9999 }]);
         assert_eq!(told + last[0].left_out, 100_000);
         assert_eq!(refusals.first_due(), None);
     }

@@ -28,6 +28,7 @@ use super::proto::v1::destination_admin_server::DestinationAdminServer;
 use super::proto::v1::event_ingest_server::EventIngestServer;
 use super::proto::v1::organization_admin_server::OrganizationAdminServer;
 use super::proto::v1::store_admin_server::StoreAdminServer;
+use super::refusals::Refusals;
 use super::shares::Shares;
 use super::status::reason_name;
 use super::store::StoreAdminService;
@@ -142,7 +143,7 @@ impl GrpcServer {
             call_default: self.limits.call_default,
             connection: self.limits.connection,
             open_streams: open_streams(&self.limits),
-            refusals: Arc::default(),
+            refusals: Arc::new(Refusals::counted_by(self.metrics.connections.clone())),
         })
     }
 

@@ -14,6 +14,8 @@ use crate::grpc::proto::v1::{self, ErrorReason};
 
 /// The domain of every reason.
 pub const ERROR_DOMAIN: &str = "signalpost";
+/// Under which name a denial tells the role that it asks for.
+pub(super) const REQUIRED_ROLE: &str = "required_role";
 /// The most field violations in a status. Details travel in trailers, for which common clients have a
 /// limit of 8 KiB in base64.
 pub const VIOLATIONS_MAX: usize = 20;
@@ -71,7 +73,7 @@ impl Problem {
         self
     }
 
-    fn after(mut self, wait: Option<Duration>) -> Self {
+    pub(super) fn after(mut self, wait: Option<Duration>) -> Self {
         self.details.retry_after = wait;
         self
     }
@@ -213,7 +215,7 @@ impl From<Error> for Problem {
         match error {
             Error::Invalid(violations) => Self::invalid(violations),
             Error::Denied(denied) => Self::new(Code::PermissionDenied, ErrorReason::RoleMissing, message)
-                .with("required_role", denied.role),
+                .with(REQUIRED_ROLE, denied.role),
             Error::NotFound { kind, id } => {
                 about(Code::NotFound, not_found_reason(kind), message, (kind, id))
             }

@@ -1,6 +1,7 @@
 //! `StoreAdmin`: a backup as a stream.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
@@ -18,6 +19,8 @@ use crate::control::backup::{BackupEntry, BackupHeader, BackupPart, RunningBacku
 
 /// The most parts that wait for the client to take them.
 const PARTS: usize = 4;
+/// When a backup that fell behind may be tried again: a burst of load is over then, or is none.
+const BEHIND_RETRY_AFTER: Duration = Duration::from_secs(60);
 
 type Answer = Result<v1::BackUpStoreResponse, Status>;
 
@@ -50,7 +53,7 @@ impl StoreAdmin for StoreAdminService {
             return Err(status(Error::invalid("organization_id", problem)));
         }
         let permit = Arc::clone(&self.running).try_acquire_owned().map_err(|_| already().into_status())?;
-        let backup = self.context.control.back_up(&caller).map_err(status)?;
+        let backup = self.context.control.back_up(&caller).await.map_err(status)?;
         let backup = backup.ok_or_else(|| not_here().into_status())?;
         let (answers, receiver) = mpsc::channel(PARTS);
         let stop = self.context.stop.clone();
@@ -77,6 +80,7 @@ async fn hand_on(mut backup: RunningBackup, answers: &mpsc::Sender<Answer>) {
         let answer = match backup.next().await {
             Ok(Some(part)) => Ok(write_part(part)),
             Ok(None) => return,
+            Err(Error::Busy { .. }) => Err(fell_behind().into_status()),
             Err(error) => Err(status(error)),
         };
         let failed = answer.is_err();
@@ -119,6 +123,12 @@ fn already() -> Problem {
     Problem::new(Code::ResourceExhausted, v1::ErrorReason::StreamLimitExceeded, message)
         .with("limit", 1)
         .with("scope", "server")
+}
+
+fn fell_behind() -> Problem {
+    let message = "the backup was read so slowly that what changed meanwhile no longer fits into memory; make it at a \
+                   quieter time, or nearer to the server";
+    Problem::new(Code::ResourceExhausted, v1::ErrorReason::QueueFull, message).after(Some(BEHIND_RETRY_AFTER))
 }
 
 fn not_here() -> Problem {

@@ -20,7 +20,9 @@ use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 
 use crate::auth::certificate::{CertificateName, PeerCertificate};
+use crate::auth::expiry;
 use crate::auth::reload::{Contents, ReloadError, Reloaded};
+use crate::domain::time::Timestamp;
 
 /// The protocol of gRPC in TLS; no other is spoken.
 const ALPN: &[u8] = b"h2";
@@ -58,6 +60,18 @@ pub struct ServerTls {
 struct InForce {
     config: Arc<ServerConfig>,
     verifier: Option<Arc<dyn ClientCertVerifier>>,
+    expiry: TlsExpiry,
+}
+
+/// When what is in force ends; `None` where there is none.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct TlsExpiry {
+    /// The first of the server's certificate and its chain.
+    pub server: Option<Timestamp>,
+    /// The first of the client authorities.
+    pub client_authority: Option<Timestamp>,
+    /// The first of the revocation lists.
+    pub revocation_list: Option<Timestamp>,
 }
 
 impl ServerTls {
@@ -81,6 +95,12 @@ impl ServerTls {
         stop: CancellationToken,
     ) -> impl Future<Output = ()> + Send + 'static + use<> {
         self.files.run(every, stop)
+    }
+
+    /// When what is in force now ends.
+    #[must_use]
+    pub fn expiry(&self) -> TlsExpiry {
+        self.files.current().expiry
     }
 
     /// Makes a connection secure.
@@ -126,12 +146,17 @@ fn make(contents: &Contents, mode: Option<ClientCertificates>) -> Result<InForce
         return Err("there are no files".into());
     };
     let chain = certificates(chain, "the certificate file")?;
+    let mut expiry = TlsExpiry { server: expiry::of_certificates(&chain), ..TlsExpiry::default() };
     let key = PrivateKeyDer::from_pem_slice(key)
         .map_err(|error| format!("the key file holds no private key in PEM: {error}"))?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let verifier = match (contents.get(2), mode) {
         (Some(clients), Some(mode)) => {
-            let lists = contents.get(3..).unwrap_or_default();
+            let clients = certificates(clients, "the file of client authorities")?;
+            let lists = contents.get(3..).unwrap_or_default().iter().map(|list| revocation_lists(list));
+            let lists = lists.collect::<Result<Vec<_>, _>>()?.concat();
+            expiry.client_authority = expiry::of_certificates(&clients);
+            expiry.revocation_list = expiry::of_revocation_lists(&lists);
             Some(verifier((clients, lists), mode, &provider)?)
         }
         _ => None,
@@ -147,26 +172,22 @@ fn make(contents: &Contents, mode: Option<ClientCertificates>) -> Result<InForce
         format!("the key does not belong to the certificate, or is of no kind that we know: {error}")
     })?;
     config.alpn_protocols = vec![ALPN.to_vec()];
-    Ok(InForce { config: Arc::new(config), verifier })
+    Ok(InForce { config: Arc::new(config), verifier, expiry })
 }
 
 /// Where there are lists, every authority of a chain needs one: whose status nobody knows is refused, and so is
 /// everybody under a list that is past its time, since whoever can keep a new one from us could keep a thief in.
 fn verifier(
-    (clients, lists): (&[u8], &Contents),
+    (clients, lists): (Vec<CertificateDer<'static>>, Vec<CertificateRevocationListDer<'static>>),
     mode: ClientCertificates,
     provider: &Arc<rustls::crypto::CryptoProvider>,
 ) -> Result<Arc<dyn ClientCertVerifier>, String> {
     let mut roots = RootCertStore::empty();
-    for authority in certificates(clients, "the file of client authorities")? {
+    for authority in clients {
         roots.add(authority).map_err(|error| format!("a client authority is none: {error}"))?;
     }
     let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider));
-    let mut revoked = Vec::new();
-    for list in lists {
-        revoked.extend(revocation_lists(list)?);
-    }
-    let builder = builder.with_crls(revoked).enforce_revocation_expiration();
+    let builder = builder.with_crls(lists).enforce_revocation_expiration();
     let builder = match mode {
         ClientCertificates::Required => builder,
         ClientCertificates::Optional => builder.allow_unauthenticated(),

@@ -8,55 +8,34 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
 use super::buckets;
-use super::each::{Each, Label, Pair};
+use super::each::{Each, Words};
 use crate::domain::attempt::{Attempt, OutcomeClass, Trigger};
 use crate::domain::contract::Contract;
 
-impl Label for Contract {
-    const COUNT: usize = Contract::ALL.len();
+impl Words for Contract {
+    const LABEL: &'static str = "contract";
+    const ALL: &'static [Self] = &Contract::ALL;
 
-    fn all() -> Vec<Self> {
-        Contract::ALL.into()
-    }
-
-    fn index(self) -> usize {
-        self as usize
-    }
-
-    fn pairs(self) -> Vec<Pair> {
-        vec![("contract", self.as_str())]
+    fn word(self) -> &'static str {
+        self.as_str()
     }
 }
 
-impl Label for OutcomeClass {
-    const COUNT: usize = OutcomeClass::ALL.len();
+impl Words for OutcomeClass {
+    const LABEL: &'static str = "outcome";
+    const ALL: &'static [Self] = &OutcomeClass::ALL;
 
-    fn all() -> Vec<Self> {
-        OutcomeClass::ALL.into()
-    }
-
-    fn index(self) -> usize {
-        self as usize
-    }
-
-    fn pairs(self) -> Vec<Pair> {
-        vec![("outcome", self.as_str())]
+    fn word(self) -> &'static str {
+        self.as_str()
     }
 }
 
-impl Label for Trigger {
-    const COUNT: usize = Trigger::ALL.len();
+impl Words for Trigger {
+    const LABEL: &'static str = "trigger";
+    const ALL: &'static [Self] = &Trigger::ALL;
 
-    fn all() -> Vec<Self> {
-        Trigger::ALL.into()
-    }
-
-    fn index(self) -> usize {
-        self as usize
-    }
-
-    fn pairs(self) -> Vec<Pair> {
-        vec![("trigger", self.as_str())]
+    fn word(self) -> &'static str {
+        self.as_str()
     }
 }
 

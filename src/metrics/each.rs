@@ -22,6 +22,33 @@ pub trait Label: Copy {
 /// The name of a label and its value.
 pub type Pair = (&'static str, &'static str);
 
+/// A closed set of words: the values of one label.
+pub trait Words: Copy + PartialEq + 'static {
+    /// The label's name.
+    const LABEL: &'static str;
+    /// All of them.
+    const ALL: &'static [Self];
+    /// The value as the label shows it.
+    fn word(self) -> &'static str;
+}
+
+impl<W: Words> Label for W {
+    const COUNT: usize = W::ALL.len();
+
+    fn all() -> Vec<Self> {
+        W::ALL.to_vec()
+    }
+
+    fn index(self) -> usize {
+        // A value that is not among all has no place, and is counted nowhere.
+        W::ALL.iter().position(|one| *one == self).unwrap_or(Self::COUNT)
+    }
+
+    fn pairs(self) -> Vec<Pair> {
+        vec![(W::LABEL, self.word())]
+    }
+}
+
 impl<A: Label, B: Label> Label for (A, B) {
     const COUNT: usize = A::COUNT * B::COUNT;
 

@@ -5,7 +5,7 @@ use prometheus_client::registry::Registry;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use super::each::{Each, Label, Pair};
+use super::each::{Each, Label, Words};
 use crate::domain::circuit::CircuitState;
 
 /// What a lane is doing.
@@ -25,53 +25,33 @@ pub enum LaneState {
     Disabled,
 }
 
-impl LaneState {
-    const ALL: [Self; 6] =
-        [Self::Idle, Self::Sending, Self::Waiting, Self::Blocked, Self::Paused, Self::Disabled];
-}
+impl Words for LaneState {
+    const LABEL: &'static str = "state";
+    const ALL: &'static [Self] =
+        &[Self::Idle, Self::Sending, Self::Waiting, Self::Blocked, Self::Paused, Self::Disabled];
 
-impl Label for LaneState {
-    const COUNT: usize = Self::ALL.len();
-
-    fn all() -> Vec<Self> {
-        Self::ALL.into()
-    }
-
-    fn index(self) -> usize {
-        self as usize
-    }
-
-    fn pairs(self) -> Vec<Pair> {
-        let value = match self {
+    fn word(self) -> &'static str {
+        match self {
             Self::Idle => "idle",
             Self::Sending => "sending",
             Self::Waiting => "waiting",
             Self::Blocked => "blocked",
             Self::Paused => "paused",
             Self::Disabled => "disabled",
-        };
-        vec![("state", value)]
+        }
     }
 }
 
-impl Label for CircuitState {
-    const COUNT: usize = CircuitState::ALL.len();
+impl Words for CircuitState {
+    const LABEL: &'static str = "state";
+    const ALL: &'static [Self] = &CircuitState::ALL;
 
-    fn all() -> Vec<Self> {
-        CircuitState::ALL.into()
-    }
-
-    fn index(self) -> usize {
-        self as usize
-    }
-
-    fn pairs(self) -> Vec<Pair> {
-        let value = match self {
+    fn word(self) -> &'static str {
+        match self {
             CircuitState::Closed => "closed",
             CircuitState::Open => "open",
             CircuitState::HalfOpen => "half_open",
-        };
-        vec![("state", value)]
+        }
     }
 }
 
@@ -111,7 +91,7 @@ impl LaneCounts {
 impl LaneMetrics {
     /// Shows how all lanes stand.
     pub fn set(&self, counts: &LaneCounts) {
-        for (state, count) in LaneState::ALL.into_iter().zip(counts.lanes) {
+        for (&state, count) in LaneState::ALL.iter().zip(counts.lanes) {
             self.lanes.with(state, |gauge| gauge.set(count));
         }
         for (state, count) in CircuitState::ALL.into_iter().zip(counts.circuits) {

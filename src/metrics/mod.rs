@@ -10,6 +10,8 @@
 
 mod attempt;
 mod buckets;
+mod certificate;
+mod connection;
 mod each;
 mod ingest;
 mod lane;
@@ -18,7 +20,9 @@ mod rpc;
 mod store;
 
 pub use attempt::{AttemptMetrics, InFlight};
-pub use each::{Each, Label, Pair};
+pub use certificate::{CertificateMetrics, CertificateUse};
+pub use connection::{ConnectionLimit, ConnectionMetrics, OpenConnection};
+pub use each::{Each, Label, Pair, Words};
 pub use ingest::IngestMetrics;
 pub use lane::{LaneCounts, LaneMetrics, LaneState};
 pub use process::ProcessMetrics;
@@ -62,6 +66,8 @@ pub struct Metrics {
     pub attempts: AttemptMetrics,
     /// Destinations and their lanes.
     pub lanes: LaneMetrics,
+    /// When certificates end.
+    pub certificates: CertificateMetrics,
     registry: Registry,
     look_ups: Mutex<Vec<LookUp>>,
 }
@@ -80,21 +86,18 @@ impl Metrics {
         let process = ProcessMetrics::default();
         process.register(&mut registry);
         let ours = registry.sub_registry_with_prefix(PREFIX);
-        let metrics = (
-            RpcMetrics::default(),
-            IngestMetrics::default(),
-            StoreMetrics::default(),
-            AttemptMetrics::default(),
-            LaneMetrics::default(),
-        );
-        let (rpc, ingest, store, attempts, lanes) = metrics;
+        let (rpc, ingest, store) = (RpcMetrics::default(), IngestMetrics::default(), StoreMetrics::default());
+        let (attempts, lanes) = (AttemptMetrics::default(), LaneMetrics::default());
+        let certificates = CertificateMetrics::default();
         rpc.register(ours);
         ingest.register(ours);
         store.register(ours);
         attempts.register(ours);
         lanes.register(ours);
+        certificates.register(ours);
         process::register_build(ours);
-        let metrics = Self { rpc, ingest, store, attempts, lanes, registry, look_ups: Mutex::default() };
+        let look_ups = Mutex::default();
+        let metrics = Self { rpc, ingest, store, attempts, lanes, certificates, registry, look_ups };
         metrics.at_scrape(move || process.look_up());
         metrics
     }

@@ -10,6 +10,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
 use super::buckets;
+use super::connection::ConnectionMetrics;
 
 type Labels = Vec<(&'static str, String)>;
 
@@ -44,12 +45,15 @@ pub struct RpcMetrics {
     calls: Family<Labels, Counter>,
     took: Family<Labels, Histogram, fn() -> Histogram>,
     in_flight: Gauge,
+    /// What calls come over.
+    pub connections: ConnectionMetrics,
 }
 
 impl Default for RpcMetrics {
     fn default() -> Self {
         let took: Family<Labels, Histogram, fn() -> Histogram> = Family::new_with_constructor(buckets::work);
-        Self { calls: Family::default(), took, in_flight: Gauge::default() }
+        let connections = ConnectionMetrics::default();
+        Self { calls: Family::default(), took, in_flight: Gauge::default(), connections }
     }
 }
 
@@ -78,6 +82,7 @@ impl RpcMetrics {
         let help = "Time that calls took, streams aside";
         registry.register("rpc_duration_seconds", help, self.took.clone());
         registry.register("rpc_calls_in_flight", "Calls and streams that are open", self.in_flight.clone());
+        self.connections.register(registry);
     }
 }
 

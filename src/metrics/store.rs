@@ -8,7 +8,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
 use super::buckets;
-use super::each::{Each, Label, Pair};
+use super::each::{Each, Words};
 use crate::domain::delivery::{EndReason, StateKind};
 
 /// In which way the store did not do what it was asked.
@@ -24,29 +24,17 @@ pub enum StoreErrorKind {
     Unavailable,
 }
 
-impl StoreErrorKind {
-    const ALL: [Self; 4] = [Self::Busy, Self::Full, Self::Corrupt, Self::Unavailable];
-}
+impl Words for StoreErrorKind {
+    const LABEL: &'static str = "kind";
+    const ALL: &'static [Self] = &[Self::Busy, Self::Full, Self::Corrupt, Self::Unavailable];
 
-impl Label for StoreErrorKind {
-    const COUNT: usize = Self::ALL.len();
-
-    fn all() -> Vec<Self> {
-        Self::ALL.into()
-    }
-
-    fn index(self) -> usize {
-        self as usize
-    }
-
-    fn pairs(self) -> Vec<Pair> {
-        let value = match self {
+    fn word(self) -> &'static str {
+        match self {
             Self::Busy => "busy",
             Self::Full => "full",
             Self::Corrupt => "corrupt",
             Self::Unavailable => "unavailable",
-        };
-        vec![("kind", value)]
+        }
     }
 }
 
@@ -60,8 +48,6 @@ enum End {
 }
 
 impl End {
-    const ALL: [Self; 4] = [Self::Succeeded, Self::DeadLettered, Self::Discarded, Self::Cancelled];
-
     const fn of(state: StateKind) -> Option<Self> {
         match state {
             StateKind::Waiting => None,
@@ -73,41 +59,26 @@ impl End {
     }
 }
 
-impl Label for End {
-    const COUNT: usize = Self::ALL.len();
+impl Words for End {
+    const LABEL: &'static str = "state";
+    const ALL: &'static [Self] = &[Self::Succeeded, Self::DeadLettered, Self::Discarded, Self::Cancelled];
 
-    fn all() -> Vec<Self> {
-        Self::ALL.into()
-    }
-
-    fn index(self) -> usize {
-        self as usize
-    }
-
-    fn pairs(self) -> Vec<Pair> {
-        let value = match self {
+    fn word(self) -> &'static str {
+        match self {
             Self::Succeeded => "succeeded",
             Self::DeadLettered => "dead_lettered",
             Self::Discarded => "discarded",
             Self::Cancelled => "cancelled",
-        };
-        vec![("state", value)]
+        }
     }
 }
 
-impl Label for EndReason {
-    const COUNT: usize = EndReason::ALL.len();
+impl Words for EndReason {
+    const LABEL: &'static str = "reason";
+    const ALL: &'static [Self] = &EndReason::ALL;
 
-    fn all() -> Vec<Self> {
-        EndReason::ALL.into()
-    }
-
-    fn index(self) -> usize {
-        self as usize
-    }
-
-    fn pairs(self) -> Vec<Pair> {
-        vec![("reason", self.as_str())]
+    fn word(self) -> &'static str {
+        self.as_str()
     }
 }
 

@@ -81,6 +81,7 @@ impl Report<'_> {
             "rejection": rejection,
             "attempt": read.and_then(|read| read.attempt),
             "status": self.status,
+            "traceparent": self.received.headers.get("traceparent").and_then(|value| value.to_str().ok()),
             "body_bytes": self.received.body.len(),
         });
         let events = read.map(|read| read.events.as_slice()).unwrap_or_default();

@@ -36,14 +36,17 @@ pub(super) fn begun(event: &Event) -> impl Iterator<Item = Delivery> {
 /// Takes a settlement into the delivery, and answers whether its state and cycle were taken, too.
 ///
 /// The attempt goes on the record in any case. The state is not taken where a caller has meanwhile
-/// finished the delivery or begun a new cycle; only a success overrides that.
+/// finished the delivery or begun a new cycle; only a success overrides that, unless the cycle was begun after it.
 pub(super) fn settle(delivery: &mut Delivery, settlement: Settlement) -> bool {
     if let Some(attempt) = settlement.attempt {
         delivery.record(attempt);
     }
-    let succeeded = settlement.state.kind() == StateKind::Succeeded;
-    let superseded = delivery.state.is_finished() || is_newer(&delivery.cycle, &settlement.cycle);
-    if superseded && !succeeded {
+    let is_newer = is_newer(&delivery.cycle, &settlement.cycle);
+    let overrides = match settlement.state {
+        DeliveryState::Succeeded { at } => !is_newer || delivery.cycle.started_at <= at,
+        _ => false,
+    };
+    if (delivery.state.is_finished() || is_newer) && !overrides {
         return false;
     }
     delivery.state = settlement.state;

@@ -28,9 +28,11 @@ pub mod record;
 mod replay;
 pub mod retention;
 mod riders;
+pub mod seals;
 mod settlement;
 pub mod sled;
 pub mod survey;
+pub mod unfinished;
 
 use std::sync::Arc;
 

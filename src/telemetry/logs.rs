@@ -1,6 +1,8 @@
 //! Logs: for people or for machines, to standard error, so that standard output stays the commands' own.
 
+use std::backtrace::{Backtrace, BacktraceStatus};
 use std::io::{self, IsTerminal};
+use std::panic::{self, PanicHookInfo};
 
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
@@ -26,7 +28,23 @@ pub enum TelemetryError {
 pub fn start(config: &LogConfig) -> Result<(), TelemetryError> {
     let colour = io::stderr().is_terminal();
     subscriber(config, colour, io::stderr)?.try_init()?;
+    panic::set_hook(Box::new(tell));
     Ok(())
+}
+
+/// A panic is a line of the log like any other, so that a machine can read it; what it ends, and how, is told by
+/// whoever catches it. With a backtrace where RUST_BACKTRACE asks for one.
+fn tell(panicked: &PanicHookInfo<'_>) {
+    let (text, place) = (panicked.payload_as_str(), panicked.location().map(ToString::to_string));
+    let current = std::thread::current();
+    let (text, place, thread) =
+        (text.unwrap_or("no message"), place.unwrap_or_default(), current.name().unwrap_or_default());
+    let backtrace = Backtrace::capture();
+    if backtrace.status() == BacktraceStatus::Captured {
+        tracing::error!(panic = text, place, thread, %backtrace, "a thread panicked");
+    } else {
+        tracing::error!(panic = text, place, thread, "a thread panicked");
+    }
 }
 
 /// The subscriber for a writer; `colour` only matters to people's eyes.

@@ -8,10 +8,15 @@ use std::error::Error;
 use std::io::{self, ErrorKind};
 use std::time::Duration;
 
+use rustix::io::Errno;
 use rustls::{AlertDescription, CertificateError, InvalidMessage};
 
 use super::resolve::{AddressRefused, ResolveError};
 use crate::domain::attempt::{Failure, Outcome, Refusal};
+
+/// Nothing that a receiver could do about it, and so nothing that counts against one.
+const NO_DESCRIPTORS: &str =
+    "this server has no file descriptors left for a connection; raise its limit of open files (ulimit -n)";
 
 /// What only the HTTP client itself can tell about its error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +43,9 @@ pub fn classify(error: &(dyn Error + 'static), stage: Stage) -> Outcome {
     let causes: Vec<_> = causes(error).collect();
     if let Some(AddressRefused(detail)) = find(&causes) {
         return Outcome::NotSent { refusal: Refusal::AddressNotAllowed, detail: detail.clone() };
+    }
+    if find::<io::Error>(&causes).is_some_and(has_no_descriptors) {
+        return Outcome::NotSent { refusal: Refusal::Fault, detail: NO_DESCRIPTORS.into() };
     }
     let (failure, detail) = explain(&causes, stage);
     Outcome::NoAnswer { failure, detail }
@@ -78,6 +86,11 @@ fn explain(causes: &[&(dyn Error + 'static)], stage: Stage) -> (Failure, String)
         _ => (Failure::Reset, "the receiver closed the connection before answering"),
     };
     (failure, words.into())
+}
+
+fn has_no_descriptors(error: &io::Error) -> bool {
+    let errno = error.raw_os_error().map(Errno::from_raw_os_error);
+    matches!(errno, Some(Errno::MFILE | Errno::NFILE))
 }
 
 fn timeout_words(stage: Stage) -> String {

@@ -211,7 +211,7 @@ impl HttpTransport {
     }
 
     /// An answer out of a network that the operator has opened is not for everybody's eyes.
-    fn keeps_body(&self, remote_address: Option<SocketAddr>) -> bool {
+    pub(super) fn keeps_body(&self, remote_address: Option<SocketAddr>) -> bool {
         match self.options.response_bodies {
             ResponseBodies::Public => remote_address.is_some_and(|address| is_public(address.ip())),
             ResponseBodies::Always => true,

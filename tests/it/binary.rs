@@ -1,12 +1,11 @@
 //! The real binary: what it says when it can't start, how it stops, and what `kill -9` can't take away.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use http::StatusCode;
@@ -15,16 +14,11 @@ use signalpost::grpc::proto::v1;
 use signalpost::grpc::proto::v1::delivery_admin_client::DeliveryAdminClient;
 use signalpost::grpc::proto::v1::destination_admin_client::DestinationAdminClient;
 use signalpost::grpc::proto::v1::event_ingest_client::EventIngestClient;
-use signalpost::receiver::{Answer, Received, ReceiverOptions};
+use signalpost::receiver::Answer;
 use tempfile::TempDir;
-use tokio::sync::mpsc;
-use tokio::task::JoinSet;
-use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 
-use crate::harness::{
-    DestinationDraft, EventDraft, ORGANIZATION, PATIENCE, TestIdentity, destination, event,
-};
+use crate::harness::{DestinationDraft, EventDraft, ORGANIZATION, TestIdentity, destination, event};
 use crate::harness::{Receiver, eventually, header};
 
 /// A folder with a configuration, a store and the output of the processes.
@@ -104,12 +98,28 @@ impl Home {
 
     /// Starts a server and does not wait for it.
     fn spawn(&self, variables: &[(&str, &str)]) -> Child {
+        let mut command = self.command();
+        command.envs(variables.iter().copied());
+        self.spawn_by(command)
+    }
+
+    fn spawn_by(&self, mut command: Command) -> Child {
         let log = File::options().create(true).append(true).open(self.log()).unwrap();
-        self.command().envs(variables.iter().copied()).stdout(Stdio::piped()).stderr(log).spawn().unwrap()
+        command.stdout(Stdio::piped()).stderr(log).spawn().unwrap()
     }
 
     pub fn log(&self) -> PathBuf {
         self.folder.path().join("log")
+    }
+
+    /// Starts a server behind another command, which must become it by `exec`.
+    pub async fn start_behind(&self, before: &[String]) -> Process {
+        let (program, arguments) = before.split_first().unwrap();
+        let mut command = Command::new(program);
+        command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").current_dir(self.folder.path());
+        command.args(arguments).arg(env!("CARGO_BIN_EXE_signalpost")).args(["serve", "--config"]);
+        command.arg(&self.config).stdin(Stdio::null());
+        self.ready(self.spawn_by(command)).await
     }
 
     /// Starts a server and waits until it says that it is ready.
@@ -119,7 +129,10 @@ impl Home {
 
     /// The same, with these variables in its environment.
     pub async fn start_with(&self, variables: &[(&str, &str)]) -> Process {
-        let mut child = self.spawn(variables);
+        self.ready(self.spawn(variables)).await
+    }
+
+    async fn ready(&self, mut child: Child) -> Process {
         let stdout = child.stdout.take().unwrap();
         let read = tokio::task::spawn_blocking(move || {
             let (mut line, mut stdout) = (String::new(), BufReader::new(stdout));
@@ -163,9 +176,31 @@ impl Process {
     }
 
     pub async fn emit(&self, draft: EventDraft) -> v1::EmitResult {
-        let request = v1::EmitRequest { organization_id: ORGANIZATION.into(), event: Some(draft.0) };
+        self.emit_in(ORGANIZATION, draft).await
+    }
+
+    pub async fn emit_in(&self, organization: &str, draft: EventDraft) -> v1::EmitResult {
+        let request = v1::EmitRequest { organization_id: organization.into(), event: Some(draft.0) };
         let mut client = EventIngestClient::new(self.channel.clone());
         client.emit(request).await.unwrap().into_inner().result.unwrap()
+    }
+
+    /// The only delivery of an event, with its attempts.
+    pub async fn delivery_of(&self, event_id: &str) -> v1::Delivery {
+        let filter = v1::DeliveryFilter { event_id: event_id.into(), ..v1::DeliveryFilter::default() };
+        let request = v1::ListDeliveriesRequest {
+            organization_id: ORGANIZATION.into(),
+            filter: Some(filter),
+            ..v1::ListDeliveriesRequest::default()
+        };
+        let mut client = DeliveryAdminClient::new(self.channel.clone());
+        let mut found = client.list_deliveries(request).await.unwrap().into_inner().deliveries;
+        let request = v1::GetDeliveryRequest {
+            organization_id: ORGANIZATION.into(),
+            delivery_id: found.remove(0).delivery_id,
+            view: v1::DeliveryView::Full.into(),
+        };
+        client.get_delivery(request).await.unwrap().into_inner().delivery.unwrap()
     }
 
     /// All replays, the latest first.
@@ -193,6 +228,11 @@ impl Process {
     /// SIGTERM; the exit code.
     pub async fn terminate(mut self) -> Option<i32> {
         self.signal();
+        self.ended().await
+    }
+
+    /// Waits until it has ended by itself; the exit code.
+    pub async fn until_it_ends(mut self) -> Option<i32> {
         self.ended().await
     }
 
@@ -308,6 +348,33 @@ fn a_damaged_store_is_refused_with_a_message_and_not_with_a_panic() {
     assert!(said(&output).contains(home.store().to_str().unwrap()), "{}", said(&output));
 }
 
+#[tokio::test]
+async fn a_stopped_store_is_looked_through_and_damage_is_named() {
+    let home = Home::new();
+    let process = home.start().await;
+    process.emit(event("auth.success")).await;
+    let check = || home.run(&["check", "--config", home.config.to_str().unwrap()], &[]);
+    let refused = check();
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(said(&refused).contains("in use by another process"), "{}", said(&refused));
+    assert_eq!(process.terminate().await, Some(0));
+
+    let output = check();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(0), "{text} {}", said(&output));
+    assert!(text.contains("1 events") && text.contains("No problem was found"), "{text}");
+
+    let db = sled::open(home.store()).unwrap();
+    let (key, mut value) = db.scan_prefix(b"E").next().unwrap().unwrap();
+    *value.last_mut().unwrap() ^= 1;
+    db.insert(key, value).unwrap();
+    drop(db);
+    let output = check();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(1), "{text} {}", said(&output));
+    assert!(text.contains("its checksum is wrong") && text.contains("1 problem was found"), "{text}");
+}
+
 #[test]
 fn a_port_that_is_taken_is_named() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -360,167 +427,18 @@ async fn a_second_signal_ends_the_process_quickly_and_what_was_under_way_is_not_
     assert_eq!(process.terminate().await, Some(0));
 }
 
-/// How often the server is killed while events come in, and how often while it starts.
-const KILLS_UNDER_LOAD: usize = 16;
-const KILLS_WHILE_STARTING: usize = 4;
-
-/// What the client was told is accepted, and how often each id came to the receiver.
-#[derive(Clone, Default)]
-struct Ledger {
-    acknowledged: Arc<Mutex<BTreeSet<String>>>,
-    arrived: Arc<Mutex<BTreeMap<String, u32>>>,
-}
-
-impl Ledger {
-    fn acknowledge(&self, id: &str) {
-        self.acknowledged.lock().unwrap().insert(id.to_owned());
-    }
-
-    fn missing(&self) -> Vec<String> {
-        let arrived = self.arrived.lock().unwrap();
-        let acknowledged = self.acknowledged.lock().unwrap();
-        acknowledged.iter().filter(|id| !arrived.contains_key(*id)).cloned().collect()
-    }
-
-    async fn receiver(&self) -> (signalpost::receiver::Receiver, String) {
-        let arrived = Arc::clone(&self.arrived);
-        let behaviour = move |request: &Received| {
-            let id = header(request, "signalpost-event-id").to_owned();
-            *arrived.lock().unwrap().entry(id).or_default() += 1;
-            Answer::from(StatusCode::OK)
-        };
-        // In the clear, because thousands of requests are to be counted, and TLS is tested elsewhere.
-        let receiver = ReceiverOptions::local(Arc::new(behaviour));
-        let receiver = signalpost::receiver::Receiver::start(receiver).await.unwrap();
-        let url = receiver.url("/hook");
-        (receiver, url)
-    }
-}
-
-fn alert(id: &str) -> v1::Event {
-    event("auth.success").id(id).data(r#"{"load":true}"#).0
-}
-
-/// Emits one by one until the server is gone or enough is emitted.
-async fn emit_singly(channel: Channel, ledger: Ledger, prefix: String) {
-    let mut client = EventIngestClient::new(channel);
-    for number in 0..80 {
-        let id = format!("{prefix}-{number}");
-        let request = v1::EmitRequest { organization_id: ORGANIZATION.into(), event: Some(alert(&id)) };
-        if client.emit(request).await.is_err() {
-            return;
-        }
-        ledger.acknowledge(&id);
-    }
-}
-
-async fn emit_in_batches(channel: Channel, ledger: Ledger, prefix: String) {
-    let mut client = EventIngestClient::new(channel);
-    for batch in 0..8 {
-        let ids: Vec<String> = (0..15).map(|number| format!("{prefix}-{batch}-{number}")).collect();
-        let events = ids.iter().map(|id| alert(id)).collect();
-        let request = v1::EmitBatchRequest { organization_id: ORGANIZATION.into(), events };
-        let Ok(answer) = client.emit_batch(request).await else { return };
-        for (id, result) in ids.iter().zip(answer.into_inner().results) {
-            assert!(matches!(result.result, Some(v1::emit_batch_result::Result::Accepted(_))));
-            ledger.acknowledge(id);
-        }
-    }
-}
-
-async fn emit_on_a_stream(channel: Channel, ledger: Ledger, prefix: String) {
-    let (sender, receiver) = mpsc::channel(100);
-    for sequence in 1..=100 {
-        let request = v1::EmitStreamRequest {
-            organization_id: ORGANIZATION.into(),
-            sequence,
-            event: Some(alert(&format!("{prefix}-{sequence}"))),
-            ..v1::EmitStreamRequest::default()
-        };
-        sender.send(request).await.unwrap();
-    }
-    let Ok(answers) = EventIngestClient::new(channel).emit_stream(ReceiverStream::new(receiver)).await else {
-        return;
-    };
-    let (mut answers, mut known) = (answers.into_inner(), 0);
-    while let Ok(Some(answer)) = answers.message().await {
-        for sequence in known + 1..=answer.acknowledged_sequence {
-            ledger.acknowledge(&format!("{prefix}-{sequence}"));
-        }
-        known = answer.acknowledged_sequence;
-        if known == 100 {
-            return;
-        }
-    }
-    drop(sender);
-}
-
-fn load(channel: &Channel, ledger: &Ledger, round: usize) -> JoinSet<()> {
-    let mut clients = JoinSet::new();
-    for worker in 0..4 {
-        clients.spawn(emit_singly(channel.clone(), ledger.clone(), format!("r{round}-one{worker}")));
-    }
-    clients.spawn(emit_in_batches(channel.clone(), ledger.clone(), format!("r{round}-batch")));
-    clients.spawn(emit_on_a_stream(channel.clone(), ledger.clone(), format!("r{round}-stream")));
-    clients
-}
-
 #[tokio::test]
-async fn no_acknowledged_delivery_is_missing_after_twenty_kills() {
-    let seed = fastrand::u64(..);
-    println!("seed {seed}");
-    let mut chance = fastrand::Rng::with_seed(seed);
-    let home = Home::with(&[("delivery.plain_http_contracts", r#"["STALWART"]"#)]);
-    let ledger = Ledger::default();
-    let (_receiver, url) = ledger.receiver().await;
-    let draft = destination(Contract::Stalwart).url(url).retry_after(&[100; 30]);
-    let draft = draft.settings(|settings| {
-        settings.throttle = Some(prost_types::Duration::default());
-        settings.max_batch_events = Some(1);
-    });
-    let process = home.start().await;
-    process.create(draft).await;
-    process.kill();
-
-    let mut in_start: Vec<usize> = (1..KILLS_UNDER_LOAD).collect();
-    chance.shuffle(&mut in_start);
-    in_start.truncate(KILLS_WHILE_STARTING);
-    for round in 0..KILLS_UNDER_LOAD {
-        if in_start.contains(&round) {
-            kill_while_starting(&home, Duration::from_millis(chance.u64(0..60))).await;
-        }
-        let process = home.start().await;
-        let mut clients = load(&process.channel, &ledger, round);
-        // The moment of the kill is the only thing that chance decides.
-        tokio::time::sleep(Duration::from_millis(chance.u64(5..300))).await;
-        process.kill();
-        while let Some(client) = clients.join_next().await {
-            client.unwrap();
-        }
-    }
-
-    let process = home.start().await;
-    let acknowledged = ledger.acknowledged.lock().unwrap().clone();
-    assert!(acknowledged.len() > 100, "only {} events were acknowledged", acknowledged.len());
-    let what = format!("all {} acknowledged events arrive (seed {seed})", acknowledged.len());
-    let all_here = tokio::time::timeout(
-        PATIENCE * 2,
-        eventually(&what, async || ledger.missing().is_empty().then_some(())),
-    );
-    all_here.await.unwrap();
-    for id in acknowledged.iter().step_by(acknowledged.len() / 20) {
-        assert!(process.emit(EventDraft(alert(id))).await.duplicate, "{id} is remembered (seed {seed})");
-    }
-    assert_eq!(process.terminate().await, Some(0));
-    let repeated = ledger.arrived.lock().unwrap().values().filter(|count| **count > 1).count();
-    println!("{} acknowledged, {repeated} of them arrived more than once", acknowledged.len());
-}
-
-async fn kill_while_starting(home: &Home, after: Duration) {
-    let mut child = home.spawn(&[]);
-    tokio::time::sleep(after).await;
-    child.kill().unwrap();
-    child.wait().unwrap();
+async fn no_acknowledged_delivery_is_missing_after_kills_at_any_moment() {
+    let (home, seed) = (Home::new(), fastrand::u64(..1_000_000).to_string());
+    // The same by hand, and for longer: `signalpost bench crash --rounds 300`.
+    let output = home.call(&["bench", "crash", "--rounds", "10", "--seed", &seed, "--json"], &[]).await;
+    assert_eq!(output.status.code(), Some(0), "seed {seed}: {}", said(&output));
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    println!("{report:#}");
+    let outcome = &report["outcome"];
+    assert_eq!((&report["killed_under_load"], &outcome["missing"]), (&10.into(), &0.into()), "seed {seed}");
+    assert!(outcome["acknowledged"].as_u64().unwrap() > 100, "seed {seed}: {report:#}");
+    assert_eq!(report["inspections"], 11, "seed {seed}");
 }
 
 #[test]

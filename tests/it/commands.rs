@@ -1,6 +1,6 @@
 //! The operators' commands, by the real binary against a real server: what they say, and their exit codes.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, Command, Output, Stdio};
 
 use http::StatusCode;
@@ -13,17 +13,17 @@ use crate::harness::{
     Authority, DestinationDraft, ORGANIZATION, PATIENCE, Receiver, TlsFolder, destination, event, eventually,
 };
 
-fn shown(output: &Output) -> String {
+pub fn shown(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
 /// Runs a command against a server, for the tests' organization.
-async fn call(home: &Home, process: &Process, arguments: &[&str]) -> Output {
+pub async fn call(home: &Home, process: &Process, arguments: &[&str]) -> Output {
     let variables = [("SIGNALPOST_SERVER", process.url.as_str()), ("SIGNALPOST_ORGANIZATION", ORGANIZATION)];
     home.call(arguments, &variables).await
 }
 
-async fn succeeds(home: &Home, process: &Process, arguments: &[&str]) -> String {
+pub async fn succeeds(home: &Home, process: &Process, arguments: &[&str]) -> String {
     let output = call(home, process, arguments).await;
     assert_eq!(output.status.code(), Some(0), "{arguments:?}: {}", said(&output));
     shown(&output)
@@ -65,6 +65,7 @@ fn a_wrong_flag_file_or_value_is_told_with_what_would_be_right_and_exit_code_2()
         (&["health", "--token-file", "/nowhere/token"], "/nowhere/token"),
         (&["health", "--ca", "/nowhere/ca.pem", "--server", "https://localhost:1"], "/nowhere/ca.pem"),
         (&["explain", "evt"], "--organization <ID>"),
+        (&["explain", "evt"], "-O or --organization, or for all commands with SIGNALPOST_ORGANIZATION=…"),
         (&["tail", "-O", "acme", "--state", "lost"], "dead-lettered"),
         (&["tail", "-O", "acme", "--since", "yesterday"], "2h"),
         (&["dead-letters", "replay", "-O", "acme"], "--all"),
@@ -296,6 +297,78 @@ async fn destinations_are_exported_without_secrets_and_imported_all_or_none() {
     assert_eq!(without_ids(&again), without_ids(&exported));
 }
 
+/// A command at a terminal, which is typed into as soon as it asks.
+struct Terminal(Child);
+
+impl Terminal {
+    /// `script` makes the terminal.
+    fn start(home: &Home, variables: &[(&str, &str)], arguments: &[&str]) -> Self {
+        let line = format!("{} {}", env!("CARGO_BIN_EXE_signalpost"), arguments.join(" "));
+        let mut command = Command::new("script");
+        command.args(["--quiet", "--return", "--command", &line, "/dev/null"]);
+        command.env_clear().envs(variables.iter().copied()).current_dir(home.path(""));
+        Self(command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap())
+    }
+
+    /// Waits for each question, and answers it; all that was shown, and the exit code.
+    fn answer(mut self, answers: &[(&str, &str)]) -> (String, Option<i32>) {
+        let (mut shown, mut stdin) = (Vec::new(), self.0.stdin.take().unwrap());
+        let mut stdout = self.0.stdout.take().unwrap();
+        for (question, answer) in answers {
+            let mut byte = [0];
+            while !String::from_utf8_lossy(&shown).ends_with(question) {
+                let count = stdout.read(&mut byte).unwrap();
+                assert!(count > 0, "{question} was never asked: {}", String::from_utf8_lossy(&shown));
+                shown.extend(byte);
+            }
+            writeln!(stdin, "{answer}").unwrap();
+        }
+        stdout.read_to_end(&mut shown).unwrap();
+        let code = self.0.wait().unwrap().code();
+        (String::from_utf8_lossy(&shown).into_owned(), code)
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        // It may be gone already; then there is nothing to do.
+        self.0.kill().ok();
+        self.0.wait().ok();
+    }
+}
+
+#[tokio::test]
+async fn an_import_at_a_terminal_asks_for_the_secrets_that_the_export_does_not_have() {
+    let (home, receiver) = (Home::new(), Receiver::start().await);
+    let process = home.start().await;
+    let draft = destination(Contract::Observer).url(receiver.url("/hook")).name("first").secret("planted-1");
+    process.create(draft.header("X-Key", "planted-2")).await;
+    let exported = succeeds(&home, &process, &["export"]).await;
+    std::fs::write(home.path("destinations.jsonl"), format!("{exported}{{\n")).unwrap();
+    let variables = [("SIGNALPOST_SERVER", process.url.as_str()), ("SIGNALPOST_ORGANIZATION", "copy")];
+    let import = async |answers: &'static [(&str, &str)]| {
+        let terminal = Terminal::start(&home, &variables, &["import", "destinations.jsonl"]);
+        tokio::task::spawn_blocking(move || terminal.answer(answers)).await.unwrap()
+    };
+    let (shown, code) = import(&[]).await;
+    assert_eq!(code, Some(2), "{shown}");
+    assert!(
+        shown.contains("line 2: ") && !shown.contains("type them"),
+        "a broken file asks nothing: {shown}"
+    );
+    std::fs::write(home.path("destinations.jsonl"), &exported).unwrap();
+    let (shown, code) = import(&[("signing_secret: ", "planted-3"), ("headers.x-key: ", "")]).await;
+    assert_eq!(code, Some(2), "{shown}");
+    assert!(shown.contains("headers.x-key has no value") && !shown.contains("signing_secret has"), "{shown}");
+    assert_eq!(succeeds(&home, &process, &["export", "-O", "copy"]).await, "", "nothing was created");
+    let (shown, code) = import(&[("signing_secret: ", "planted-3"), ("headers.x-key: ", "planted-4")]).await;
+    assert_eq!(code, Some(0), "{shown}");
+    assert!(shown.contains("line 1 (first): created as"), "{shown}");
+    process.emit_in("copy", event("metric.no_data")).await;
+    let got = receiver.first("/hook").await;
+    assert_eq!(crate::harness::header(&got, "x-key"), "planted-4");
+}
+
 #[tokio::test]
 async fn tls_and_tokens_are_given_by_files_and_what_is_missing_is_said() {
     let authority = Authority::new();
@@ -347,105 +420,4 @@ fn completions_and_manual_pages_know_every_command() {
     let output = home.run(&["man", "--folder", folder.to_str().unwrap()], &[]);
     assert_eq!(output.status.code(), Some(0));
     assert!(folder.join("signalpost-dead-letters-replay.1").exists());
-}
-
-#[tokio::test]
-async fn a_backup_under_load_has_everything_that_was_acknowledged_before_it_began() {
-    let (home, receiver) = (Home::new(), Receiver::start().await);
-    receiver.always_answers("/hook", StatusCode::OK);
-    let process = home.start().await;
-    let draft = destination(Contract::Observer).url(receiver.url("/hook")).name("hook").secret("planted-5");
-    process.create(draft).await;
-    let mut acknowledged = Vec::new();
-    for number in 0..150 {
-        acknowledged
-            .push(process.emit(event("metric.no_data").id(&format!("before-{number}"))).await.event_id);
-    }
-    let file = home.path("store.backup");
-    let name = file.to_str().unwrap();
-    let (done, mut told) = tokio::sync::watch::channel(false);
-    let load = async {
-        let mut made = 0;
-        while !*told.borrow_and_update() {
-            process.emit(event("metric.no_data")).await;
-            made += 1;
-        }
-        made
-    };
-    let backup = async {
-        let text = succeeds(&home, &process, &["backup", name]).await;
-        done.send(true).unwrap();
-        text
-    };
-    let (made, text) = tokio::join!(load, backup);
-    assert!(made > 0, "events came in meanwhile");
-    assert!(text.contains("entries") && text.contains("not inside"), "{text}");
-    assert!(!String::from_utf8_lossy(&std::fs::read(&file).unwrap()).contains("planted-5"));
-    let again = call(&home, &process, &["backup", name]).await;
-    assert_eq!(again.status.code(), Some(2), "{}", said(&again));
-    assert_eq!(process.terminate().await, Some(0));
-
-    let checked = home.run(&["restore", "--check", name], &[]);
-    assert_eq!(checked.status.code(), Some(0), "{}", said(&checked));
-    let refused = home.run(&["restore", name, home.store().to_str().unwrap()], &[]);
-    assert_eq!(refused.status.code(), Some(2));
-    assert!(said(&refused).contains("not empty"), "{}", said(&refused));
-    // The key is not in the backup; it is kept elsewhere.
-    let key = std::fs::read(home.store().join("signalpost.key")).unwrap();
-    std::fs::remove_dir_all(home.store()).unwrap();
-    let restored = home.run(&["restore", name, home.store().to_str().unwrap()], &[]);
-    assert_eq!(restored.status.code(), Some(0), "{}", said(&restored));
-    let locked = home.fails();
-    assert!(said(&locked).contains("key"), "{}", said(&locked));
-    std::fs::write(home.store().join("signalpost.key"), key).unwrap();
-
-    let process = home.start().await;
-    for id in &acknowledged {
-        let text = succeeds(&home, &process, &["explain", id, "-o", "json"]).await;
-        assert!(text.contains("EVENT_VERDICT_"), "{id}: {text}");
-    }
-    process.emit(event("metric.no_data").id("after-the-restore")).await;
-    eventually("it delivers", async || {
-        let got = receiver.got("/hook");
-        got.iter()
-            .any(|one| crate::harness::header(one, "signalpost-event-id") == "after-the-restore")
-            .then_some(())
-    })
-    .await;
-    assert_eq!(process.terminate().await, Some(0));
-}
-
-#[tokio::test]
-async fn what_is_no_whole_backup_is_refused_and_leaves_nothing() {
-    let home = Home::new();
-    let process = home.start().await;
-    let file = home.path("store.backup");
-    succeeds(&home, &process, &["backup", file.to_str().unwrap()]).await;
-    let whole = std::fs::read(&file).unwrap();
-    let folder = home.path("restored");
-    let restore = |bytes: &[u8]| {
-        let name = home.path("tried");
-        std::fs::write(&name, bytes).unwrap();
-        home.run(&["restore", name.to_str().unwrap(), folder.to_str().unwrap()], &[])
-    };
-    let newer = [b"signalpost backup 2\n", &whole[20..]].concat();
-    let mut damaged = whole.clone();
-    damaged[whole.len() / 2] ^= 1;
-    for (bytes, part) in [
-        (&b"something else altogether"[..], "no backup"),
-        (&newer, "newer"),
-        (&damaged, "damaged"),
-        (&whole[..whole.len() - 1], "damaged"),
-    ] {
-        let output = restore(bytes);
-        assert_eq!(output.status.code(), Some(2), "{part}");
-        assert!(said(&output).contains(part), "{part}: {}", said(&output));
-        let left = std::fs::read_dir(home.path("")).unwrap();
-        let left: Vec<_> = left.map(|one| one.unwrap().file_name().into_string().unwrap()).collect();
-        assert!(left.iter().all(|name| !name.contains("restor")), "{left:?}");
-    }
-    assert_eq!(restore(&whole).status.code(), Some(0));
-    let unwritable = call(&home, &process, &["backup", "/dev/null/store.backup"]).await;
-    assert_eq!(unwritable.status.code(), Some(1));
-    assert!(said(&unwritable).contains("nothing is left"), "{}", said(&unwritable));
 }

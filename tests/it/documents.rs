@@ -1,4 +1,5 @@
-//! Commands in documents work: the blocks behind a mark `<!-- run -->` are run as they stand, in their order.
+//! Commands in documents work: the blocks behind a mark `<!-- run -->` are run as they stand, in their order, here
+//! or by `.ci/checks/documents`; and every block of commands has a mark, if only one that says why it is not run.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -8,7 +9,7 @@ use signalpost::domain::contract::Contract;
 use crate::binary::Home;
 use crate::harness::{ORGANIZATION, Receiver, destination};
 
-/// Documents with such blocks.
+/// Documents that are run here.
 const DOCUMENTS: &[&str] = &["docs/OPERATING.md"];
 /// What stands above a block that is run.
 const MARK: &str = "<!-- run -->";
@@ -53,5 +54,60 @@ async fn commands_in_documents_work_as_they_stand() {
             assert!(output.status.success(), "{name}:\n{block}\n{said}");
         }
         assert_eq!(process.terminate().await, Some(0));
+    }
+}
+
+/// What runs the commands of other documents.
+const CHECK: &str = include_str!("../../.ci/checks/documents");
+/// The languages of blocks that are commands.
+const SHELLS: [&str; 4] = ["```sh", "```bash", "```shell", "```console"];
+
+/// All documents, by their paths in the repository.
+fn all_documents() -> Vec<String> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut found = Vec::new();
+    for folder in ["", "docs/", "k8s/", "clients/", "clients/python/", "clients/rust/", "clients/typescript/"]
+    {
+        let names = std::fs::read_dir(root.join(folder)).unwrap().map(|entry| entry.unwrap().file_name());
+        let names = names.map(|name| name.into_string().unwrap()).filter(|name| name.ends_with(".md"));
+        found.extend(names.map(|name| format!("{folder}{name}")));
+    }
+    found
+}
+
+/// What is wrong with the marks of a document.
+fn unmarked(name: &str, text: &str) -> Vec<String> {
+    let lines: Vec<&str> = text.lines().collect();
+    let is_run = DOCUMENTS.contains(&name) || CHECK.contains(&format!("documents.py {name}"));
+    let mut wrong = Vec::new();
+    for (place, _) in lines.iter().enumerate().filter(|(_, line)| SHELLS.contains(line)) {
+        let mark = place.checked_sub(2).map_or("", |above| lines[above]);
+        let mark = mark.strip_prefix("<!-- ").and_then(|mark| mark.strip_suffix(" -->")).unwrap_or_default();
+        let reason = mark.strip_prefix("not run: ").is_some_and(|reason| reason.len() > 10);
+        let runs = (mark == "run" || mark.starts_with("run: ")) && lines[place] == "```sh";
+        if !(reason || (runs && is_run)) {
+            wrong.push(format!("{name}:{}: is neither run nor says why not", place + 1));
+        }
+    }
+    wrong
+}
+
+#[test]
+fn every_block_of_commands_is_run_or_says_why_not() {
+    let documents = all_documents();
+    assert!(documents.len() > 12, "{documents:?}");
+    let text =
+        |name: &str| std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).unwrap();
+    let wrong: Vec<String> = documents.iter().flat_map(|name| unmarked(name, &text(name))).collect();
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    let block = "```sh\nsignalpost health\n```";
+    for (mark, name, count) in [
+        ("<!-- run -->", "README.md", 0),
+        ("<!-- run -->", "docs/NOBODY.md", 1),
+        ("<!-- not run: it needs a cluster -->", "docs/NOBODY.md", 0),
+        ("<!-- not run: -->", "README.md", 1),
+        ("Text.", "README.md", 1),
+    ] {
+        assert_eq!(unmarked(name, &format!("{mark}\n\n{block}\n")).len(), count, "{mark} in {name}");
     }
 }

@@ -1,5 +1,7 @@
 //! Emit, EmitBatch and EmitStream: what is accepted, what is refused, and what an answer means.
 
+use std::time::Duration;
+
 use signalpost::domain::contract::Contract;
 use signalpost::grpc::proto::v1;
 use signalpost::grpc::proto::v1::emit_batch_result::Result as BatchResult;
@@ -7,6 +9,7 @@ use signalpost::grpc::proto::v1::emit_stream_result::Result as StreamResult;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Streaming};
+use tonic_types::StatusExt;
 
 use crate::harness::{EventDraft, ORGANIZATION, Receiver, Refusal, Server, destination, event, header};
 
@@ -432,6 +435,15 @@ async fn an_organizations_rate_is_limited_by_its_plan_and_the_answer_says_when_t
     assert!(refusals.len() >= 40, "{} refused", refusals.len());
     assert_eq!(refusals[0].reason(), v1::ErrorReason::RateLimitExceeded);
     assert_eq!(refusals[0].code, i32::from(Code::ResourceExhausted));
+    let mut single = None;
+    for _ in 0..50 {
+        let request = v1::EmitRequest { organization_id: ORGANIZATION.into(), event: Some(event("a").0) };
+        single = single.or(server.events().emit(request).await.err());
+    }
+    let status = single.expect("fifty more events fit into five a second");
+    let wait = status.get_error_details().retry_info().unwrap().retry_delay.unwrap();
+    assert!(wait > Duration::ZERO && wait <= Duration::from_secs(1), "{wait:?}");
+    assert_eq!(Refusal::from(status).reason, "RATE_LIMIT_EXCEEDED");
 }
 
 #[tokio::test]

@@ -7,6 +7,8 @@
 #[cfg(test)]
 mod audit;
 #[cfg(test)]
+mod backup;
+#[cfg(test)]
 mod binary;
 #[cfg(test)]
 mod callers;
@@ -19,6 +21,8 @@ mod commands;
 #[cfg(test)]
 mod contracts;
 #[cfg(test)]
+mod database;
+#[cfg(test)]
 mod delivery;
 #[cfg(test)]
 mod destinations;
@@ -29,9 +33,15 @@ mod egress;
 #[cfg(test)]
 mod erase;
 #[cfg(test)]
+mod exhaustion;
+#[cfg(test)]
 mod explain;
 #[cfg(test)]
+mod fleet;
+#[cfg(test)]
 mod harness;
+#[cfg(test)]
+mod hostile;
 #[cfg(test)]
 mod ingest;
 #[cfg(test)]
@@ -45,17 +55,27 @@ mod metrics;
 #[cfg(test)]
 mod monitoring;
 #[cfg(test)]
+mod moving;
+#[cfg(test)]
+mod not_sent;
+#[cfg(test)]
 mod operational;
+#[cfg(test)]
 mod operations;
 #[cfg(test)]
 mod peers;
 #[cfg(test)]
 mod planted;
 #[cfg(test)]
+mod relay;
+#[cfg(test)]
 mod replay;
 #[cfg(test)]
 mod replicas;
+#[cfg(test)]
 mod retention;
+#[cfg(test)]
+mod retry_policy;
 #[cfg(test)]
 mod sealing;
 #[cfg(test)]

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use http::StatusCode;
 use signalpost::domain::contract::Contract;
 use signalpost::grpc::proto::v1::DeliveryState;
+use tokio::net::TcpStream;
 
 use crate::harness::{Page, Receiver, Server, destination, event, eventually};
 
@@ -92,6 +93,24 @@ async fn what_waits_is_counted_and_a_restart_counts_it_again() {
     let drained =
         async || Some(server.scrape().await).filter(|one| one.value("signalpost_deliveries_waiting") == 0.0);
     eventually("nothing waits any more", drained).await;
+}
+
+#[tokio::test]
+async fn connections_are_counted_while_they_are_open_and_so_are_those_that_a_limit_refused() {
+    let server = Server::with(&[("limits.connections_per_address", "3")]).await;
+    let open = async || server.scrape().await.value("signalpost_connections");
+    let before = open().await;
+    let connect = async || TcpStream::connect(server.grpc_address()).await.unwrap();
+    let mut connections = Vec::new();
+    for _ in 0..4 {
+        connections.push(connect().await);
+    }
+    let refused = r#"signalpost_connections_refused_total{limit="connections_per_address"}"#;
+    let refused = async || server.scrape().await.value(refused);
+    eventually("the others are refused", async || (refused().await == before + 1.0).then_some(())).await;
+    assert_eq!(open().await, 3.0);
+    drop(connections);
+    eventually("they are closed", async || (open().await == before).then_some(())).await;
 }
 
 #[tokio::test]

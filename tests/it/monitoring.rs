@@ -136,3 +136,14 @@ fn every_alert_says_what_to_do_in_the_document() {
         sections.filter(|name| !alerts.contains(&format!("Signalpost{name}").as_str())).collect();
     assert!(stale.is_empty(), "{stale:?}");
 }
+
+#[test]
+fn the_autoscaler_goes_by_a_metric_that_exists() {
+    let scaler = include_str!("../../k8s/overlays/postgres/autoscaler.yaml");
+    let named = scaler.lines().filter_map(|line| line.trim().strip_prefix("name: signalpost_"));
+    let named: Vec<&str> = named.collect();
+    assert!(!named.is_empty(), "it names no metric of ours");
+    for name in named {
+        assert!(DOCUMENT.contains(&format!("\n| `signalpost_{name}` |")), "signalpost_{name}");
+    }
+}

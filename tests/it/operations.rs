@@ -21,7 +21,6 @@ const SERVICES: [&str; 5] = [
     "signalpost.v1.StoreAdmin",
 ];
 
-#[expect(clippy::unwrap_used, reason = "a test that cannot connect has failed")]
 async fn connect(address: std::net::SocketAddr) -> Channel {
     Channel::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap()
 }

@@ -1,6 +1,6 @@
 //! A run of the real binary full of planted secrets, at the most talkative log level, and then a search for
 //! them in everything that is left of it: log, store files, history, exports, audit log, answers, metrics and
-//! exported spans.
+//! exported spans. On the embedded store and its backup, and on a database and its dump.
 
 use std::fs;
 use std::path::Path;
@@ -16,11 +16,12 @@ use signalpost::grpc::proto::v1::destination_admin_client::DestinationAdminClien
 use signalpost::grpc::proto::v1::event_ingest_client::EventIngestClient;
 use signalpost::grpc::proto::v1::organization_admin_client::OrganizationAdminClient;
 use signalpost::grpc::proto::v1::secret_ref::Source;
+use signalpost::store::keyring::SealingKey;
 
-use crate::binary::{Home, Process};
+use crate::binary::{Home, Process, said};
 use crate::harness::{
-    Collector, ORGANIZATION, Receiver, Scrape, TokenFile, call_any, destination, event, eventually, header,
-    naming, with_token,
+    Collector, ORGANIZATION, Receiver, Scrape, TokenFile, call_any, database, destination, dump, event,
+    eventually, header, naming, with_token,
 };
 
 /// Everything that must be found nowhere.
@@ -85,9 +86,7 @@ fn search_folder(folder: &Path) -> usize {
         if path.is_dir() {
             files += search_folder(&path);
         } else {
-            let content = fs::read(&path).unwrap();
-            found_in(&path.display().to_string(), &content);
-            none_of(PLANTED_IN_URLS, &path.display().to_string(), &content);
+            nothing_in(&path.display().to_string(), &fs::read(&path).unwrap());
             files += 1;
         }
     }
@@ -124,6 +123,29 @@ struct Run<'a> {
 impl Run<'_> {
     fn destinations(&self) -> DestinationAdminClient<tonic::transport::Channel> {
         DestinationAdminClient::new(self.process.channel.clone())
+    }
+
+    /// All that is done with secrets, and all that can be read of it.
+    async fn everything(&mut self, receiver: &Receiver, file: &str) {
+        let id = self.create_all(receiver, file).await;
+        let imported = self.import(receiver).await;
+        self.process.emit(event("auth.success").id("evt").data(r#"{"a":1}"#)).await;
+        // Receivers get what they are to have.
+        let credentials = basic_credentials();
+        for (name, wanted) in [
+            ("x-key", "planted-header-value"),
+            ("authorization", "planted-bearer-token"),
+            ("authorization", credentials.as_str()),
+        ] {
+            eventually(wanted, async || {
+                receiver.got("/hook").iter().any(|one| header(one, name).contains(wanted)).then_some(())
+            })
+            .await;
+        }
+        self.change(&id).await;
+        self.read_when_settled(&imported).await;
+        self.plant_urls(receiver).await;
+        self.read_urls().await;
     }
 
     async fn create(&mut self, draft: v1::Destination) -> Option<String> {
@@ -367,8 +389,86 @@ fn import_of(object: &str) -> v1::ImportDestinationRequest {
     }
 }
 
+/// What is stored after a run, and what is made of it to be kept elsewhere.
+enum Stored {
+    Embedded,
+    /// In this database, with this key given from outside of it.
+    Shared(String, Secret),
+}
+
+impl Stored {
+    fn home(&self, endpoint: &str, folders: &str) -> Home {
+        let mut settings = vec![
+            ("log.level", r#""trace""#),
+            ("traces.endpoint", endpoint),
+            ("secrets.environment", r#"["PLANTED@*"]"#),
+            ("secrets.folders", folders),
+            ("egress.response_bodies", r#""always""#),
+        ];
+        let url;
+        if let Self::Shared(database, _) = self {
+            url = format!("{database:?}");
+            settings.push(("store.url", &url));
+        }
+        Home::with(&settings)
+    }
+
+    fn variables(&self) -> Vec<(&str, &str)> {
+        let mut variables = vec![("PLANTED", "planted-environment-secret")];
+        if let Self::Shared(_, key) = self {
+            variables.push(("SIGNALPOST_SEALING_KEYS", key.expose()));
+        }
+        variables
+    }
+
+    /// Beside a server that runs: a backup, and the store that is made of it.
+    async fn back_up(&self, home: &Home, process: &Process) {
+        if matches!(self, Self::Embedded) {
+            let (file, restored) = (home.path("store.backup"), home.path("restored"));
+            let (name, folder) = (file.to_str().unwrap(), restored.to_str().unwrap());
+            let made = home.call(&["backup", name, "--server", &process.url], &[]).await;
+            assert!(made.status.success(), "{}", said(&made));
+            let checked = home.call(&["restore", name, folder], &[]).await;
+            assert!(checked.status.success(), "{}", said(&checked));
+            nothing_in("the backup", &fs::read(&file).unwrap());
+            assert!(search_folder(&restored) > 1);
+        }
+    }
+
+    fn search(&self, home: &Home) {
+        match self {
+            Self::Embedded => assert!(search_folder(&home.store()) > 3),
+            Self::Shared(url, key) => {
+                let dump = dump(url);
+                assert!(dump.windows(12).any(|part| part == b"auth.success"), "its values are looked into");
+                nothing_in("the dump", &dump);
+                none_of([key.expose()], "the dump", &dump);
+            }
+        }
+    }
+}
+
+fn nothing_in(what: &str, bytes: &[u8]) {
+    found_in(what, bytes);
+    none_of(PLANTED_IN_URLS, what, bytes);
+}
+
 #[tokio::test]
 async fn no_planted_secret_is_found_in_anything_that_a_run_leaves() {
+    run_and_search(&Stored::Embedded).await;
+}
+
+#[tokio::test]
+async fn no_planted_secret_is_found_in_a_database_its_dump_or_anything_that_a_run_on_it_leaves() {
+    run_and_search(&Stored::Shared(database(), sealing_key())).await;
+}
+
+/// A sealing key, as an operator makes one.
+fn sealing_key() -> Secret {
+    Secret::new(SealingKey::generate().unwrap().to_text().as_str())
+}
+
+async fn run_and_search(stored: &Stored) {
     let receiver = Receiver::start().await;
     receiver.echoes("/hook");
     let secrets = tempfile::tempdir().unwrap();
@@ -377,61 +477,56 @@ async fn no_planted_secret_is_found_in_anything_that_a_run_leaves() {
     let folders = format!("[\"{}@{ORGANIZATION}\"]", secrets.path().display());
     let collector = Collector::start().await;
     let endpoint = format!("\"http://{}\"", collector.address);
-    let home = Home::with(&[
-        ("log.level", r#""trace""#),
-        ("traces.endpoint", &endpoint),
-        ("secrets.environment", r#"["PLANTED@*"]"#),
-        ("secrets.folders", &folders),
-        ("egress.response_bodies", r#""always""#),
-    ]);
-    let process = home.start_with(&[("PLANTED", "planted-environment-secret")]).await;
+    let home = stored.home(&endpoint, &folders);
+    let process = home.start_with(&stored.variables()).await;
     let mut run = Run { process: &process, answers: Answers::default(), without_urls: Answers::default() };
-    let id = run.create_all(&receiver, file.to_str().unwrap()).await;
-    let imported = run.import(&receiver).await;
-    process.emit(event("auth.success").id("evt").data(r#"{"a":1}"#)).await;
-    // Receivers get what they are to have.
-    let credentials = basic_credentials();
-    for (name, wanted) in [
-        ("x-key", "planted-header-value"),
-        ("authorization", "planted-bearer-token"),
-        ("authorization", credentials.as_str()),
-    ] {
-        eventually(wanted, async || {
-            receiver.got("/hook").iter().any(|one| header(one, name).contains(wanted)).then_some(())
-        })
-        .await;
-    }
-    run.change(&id).await;
-    run.read_when_settled(&imported).await;
-    run.plant_urls(&receiver).await;
-    run.read_urls().await;
+    run.everything(&receiver, file.to_str().unwrap()).await;
     let (answers, without_urls) = (run.answers.0.join("\n"), run.without_urls.0.join("\n"));
     let metrics = Scrape::of(process.metrics.unwrap()).await.text;
     assert!(metrics.contains("signalpost_attempts_total"), "{metrics}");
+    stored.back_up(&home, &process).await;
     assert_eq!(process.terminate().await, Some(0));
 
     found_in("an answer", answers.as_bytes());
-    for (what, bytes) in [("an answer", without_urls.as_bytes()), ("the metrics", metrics.as_bytes())] {
-        found_in(what, bytes);
-        none_of(PLANTED_IN_URLS, what, bytes);
-    }
+    nothing_in("an answer", without_urls.as_bytes());
+    nothing_in("the metrics", metrics.as_bytes());
     let spans = collector.taken();
     assert!(spans.windows(15).any(|part| part == b"webhook attempt"), "spans were exported");
-    found_in("the spans", &spans);
-    none_of(PLANTED_IN_URLS, "the spans", &spans);
-    assert!(search_folder(&home.store()) > 3);
+    nothing_in("the spans", &spans);
+    stored.search(&home);
     let log = fs::read(home.log()).unwrap();
     assert!(String::from_utf8_lossy(&log).contains("TRACE"), "the log says everything");
-    found_in("the log", &log);
-    none_of(PLANTED_IN_URLS, "the log", &log);
+    nothing_in("the log", &log);
+    if let Stored::Shared(_, key) = stored {
+        none_of([key.expose()], "the log", &log);
+    }
 }
 
 #[tokio::test]
 async fn no_credential_of_a_caller_is_found_in_what_a_run_leaves() {
+    call_and_search(&[]).await;
+}
+
+#[tokio::test]
+async fn no_credential_of_a_caller_is_found_in_a_database_its_dump_or_what_a_run_on_it_leaves() {
+    let url = database();
+    let planted = call_and_search(&[("store.url", &format!("{url:?}"))]).await;
+    let dump = dump(&url);
+    assert!(
+        dump.windows(9).any(|part| part == b"anonymous"),
+        "denied calls are in it, and its values are looked into"
+    );
+    none_of(planted.iter().map(String::as_str), "the dump", &dump);
+}
+
+/// Calls with credentials of all kinds, and looks for them in all that is left but a database; what was planted.
+async fn call_and_search(store: &[(&str, &str)]) -> Vec<String> {
     let mut tokens = TokenFile::new();
     let (admin, viewer) = (tokens.add("admin", "admin@org_test"), tokens.add("viewer", "viewer@org_test"));
     let unknown = Token::generate().unwrap();
-    let home = Home::with(&[("log.level", r#""trace""#), ("auth.tokens_file", tokens.setting().as_str())]);
+    let tokens_file = tokens.setting();
+    let settings = [("log.level", r#""trace""#), ("auth.tokens_file", tokens_file.as_str())];
+    let home = Home::with(&[&settings, store].concat());
     let process = home.start().await;
     let method = "signalpost.v1.DestinationAdmin/CreateDestination";
     let mut answers = String::new();
@@ -454,12 +549,14 @@ async fn no_credential_of_a_caller_is_found_in_what_a_run_leaves() {
     none_of(planted, "the log", &log);
     none_of(planted, "the metrics", metrics.as_bytes());
     none_of(planted, "an answer", answers.as_bytes());
-    for entry in fs::read_dir(home.store()).unwrap() {
+    assert_eq!(home.store().exists(), store.is_empty());
+    for entry in fs::read_dir(home.store()).into_iter().flatten() {
         let path = entry.unwrap().path();
         if path.is_file() {
             none_of(planted, &path.display().to_string(), &fs::read(&path).unwrap());
         }
     }
+    planted.map(str::to_owned).to_vec()
 }
 
 /// What the child of the next test panics with.

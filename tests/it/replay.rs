@@ -237,6 +237,28 @@ async fn a_destination_gets_what_it_missed_also_from_before_it_was_created() {
 }
 
 #[tokio::test]
+async fn a_destination_that_was_created_later_gets_all_that_it_missed_since_a_moment_and_nothing_from_before_it()
+ {
+    let (server, receiver) = (start().await, Receiver::start().await);
+    let before = server.emit(event("agent.offline")).await;
+    let since = eventually("the clock has moved on", async || {
+        let emitted = server.emit(event("agent.offline")).await;
+        Some(emitted).filter(|emitted| emitted.accept_time != before.accept_time)
+    })
+    .await;
+    let last = server.emit(event("agent.offline")).await;
+    let late = server.create(observer(&receiver, "/late")).await;
+    let missed = v1::MissedEvents { start_time: since.accept_time, ..v1::MissedEvents::default() };
+    let selection = Selection::Missed(missed);
+    let replay = server.replay_to(&late.destination_id, selection, (None, false)).await.unwrap();
+    let done = server.completed(&replay.replay_id).await;
+    assert_eq!((done.total_count, done.succeeded_count), (2, 2));
+    let mut expected = [since.event_id, last.event_id];
+    expected.sort();
+    assert_eq!(arrivals(&receiver, "/late", 0), once(&expected));
+}
+
+#[tokio::test]
 async fn a_succeeded_range_is_sent_once_more_by_each_call() {
     let (server, receiver) = (start().await, Receiver::start().await);
     let hook = server.create(observer(&receiver, "/hook")).await;

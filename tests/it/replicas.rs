@@ -1,240 +1,15 @@
 //! Several replicas on one database, each a process of its own: who has which lane, and what bad days can't take away.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use signalpost::domain::contract::Contract;
 use signalpost::grpc::proto::v1;
 use signalpost::grpc::proto::v1::event_ingest_client::EventIngestClient;
 use tokio::task::JoinSet;
-use tonic::transport::Channel;
 use tonic_types::StatusExt;
 
-use crate::binary::{Home, Process};
-use crate::harness::{
-    DestinationDraft, FAST, ORGANIZATION, PATIENCE, Receiver, TestServer, destination, event, eventually,
-    header, millis,
-};
-
-/// The lease of most tests: short, so that a take-over is soon.
-const LEASE: Duration = Duration::from_secs(2);
-
-/// Replicas of one installation.
-struct Fleet {
-    database: Arc<TestServer>,
-    url: String,
-    replicas: Vec<(Home, Option<Process>)>,
-}
-
-impl Fleet {
-    async fn start(size: usize) -> Self {
-        let database = Arc::new(TestServer::start(FAST));
-        let url = format!("{:?}", database.database());
-        let mut fleet = Self { database, url, replicas: Vec::new() };
-        for _ in 0..size {
-            fleet.add().await;
-        }
-        fleet.balanced().await;
-        fleet
-    }
-
-    async fn add(&mut self) {
-        let lease = format!("\"{}ms\"", LEASE.as_millis());
-        let name = format!("\"replica-{}\"", self.replicas.len());
-        let settings: [(&str, &str); 4] = [
-            ("store.url", &self.url),
-            ("store.lease", &lease),
-            ("store.replica", &name),
-            ("store.statement_timeout", r#""2s""#),
-        ];
-        let home = Home::with(&settings);
-        let process = home.start().await;
-        self.replicas.push((home, Some(process)));
-    }
-
-    async fn start_again(&mut self, number: usize) {
-        let process = self.replicas[number].0.start().await;
-        self.replicas[number].1 = Some(process);
-    }
-
-    fn process(&self, number: usize) -> &Process {
-        self.replicas[number].1.as_ref().unwrap()
-    }
-
-    fn take(&mut self, number: usize) -> Process {
-        self.replicas[number].1.take().unwrap()
-    }
-
-    fn channels(&self) -> Vec<Channel> {
-        let running = self.replicas.iter().filter_map(|(_, process)| process.as_ref());
-        running.map(|process| process.channel.clone()).collect()
-    }
-
-    async fn sql(&self, sql: &'static str) -> String {
-        self.database(move |database| database.sql("t0", sql)).await
-    }
-
-    /// Does something with the database's server; the receiver goes on meanwhile.
-    async fn database<T: Send + 'static>(&self, work: impl FnOnce(&TestServer) -> T + Send + 'static) -> T {
-        let database = Arc::clone(&self.database);
-        tokio::task::spawn_blocking(move || work(&database)).await.unwrap()
-    }
-
-    /// How many buckets each member has.
-    async fn shares(&self) -> Vec<usize> {
-        let rows = self
-            .sql("SELECT count(b.bucket) FROM members m LEFT JOIN buckets b ON b.owner = m.id GROUP BY m.id")
-            .await;
-        rows.lines().map(|line| line.parse().unwrap()).collect()
-    }
-
-    /// Waits until each running replica has its share.
-    async fn balanced(&self) {
-        let running = self.channels().len();
-        let least = 256 / running - 1;
-        let is_fair = async || {
-            let shares = self.shares().await;
-            (shares.len() == running
-                && shares.iter().sum::<usize>() == 256
-                && shares.iter().all(|one| *one >= least))
-            .then_some(())
-        };
-        eventually("lanes are spread over the replicas", is_fair).await;
-    }
-
-    async fn create(&self, number: usize, draft: DestinationDraft) -> v1::Destination {
-        self.process(number).create(draft).await
-    }
-
-    fn logs(&self) -> String {
-        let logs =
-            self.replicas.iter().map(|(home, _)| std::fs::read_to_string(home.log()).unwrap_or_default());
-        logs.collect::<Vec<_>>().join("\n-----\n")
-    }
-}
-
-/// An ordered destination: one event a request, in order of acceptance, for as long as it takes.
-fn ordered(receiver: &Receiver, path: &str) -> DestinationDraft {
-    destination(Contract::Stalwart).url(receiver.url(path)).include(&[&event_type(path)]).settings(
-        |settings| {
-            settings.max_batch_events = Some(1);
-            settings.throttle = Some(millis(0));
-            settings.timeout = Some(millis(2000));
-        },
-    )
-}
-
-fn event_type(path: &str) -> String {
-    format!("order{}.made", path.replace('/', "-"))
-}
-
-/// What callers were told, and when.
-#[derive(Default)]
-struct Load {
-    /// By path: the ids that were acknowledged, in their order, and when.
-    acknowledged: Mutex<BTreeMap<String, Vec<(String, Instant)>>>,
-    refused: AtomicUsize,
-    stop: AtomicBool,
-    /// Where calls go; changes when replicas come and go.
-    channels: Mutex<Vec<Channel>>,
-}
-
-impl Load {
-    fn new(fleet: &Fleet) -> Arc<Self> {
-        Arc::new(Self { channels: Mutex::new(fleet.channels()), ..Self::default() })
-    }
-
-    fn follow(&self, fleet: &Fleet) {
-        *self.channels.lock().unwrap() = fleet.channels();
-    }
-
-    /// Emits to a path, one event after the other, each through another replica, until it is told to stop. An event
-    /// that is refused is sent again with the same id, so that there is an order.
-    async fn emit(self: Arc<Self>, path: String) {
-        let mut number = 0;
-        while !self.stop.load(Ordering::Relaxed) {
-            let id = format!("evt{}-{number:05}", path.replace('/', "-"));
-            number += 1;
-            while !self.emit_once(&path, &id).await {
-                self.refused.fetch_add(1, Ordering::Relaxed);
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-            let now = Instant::now();
-            self.acknowledged.lock().unwrap().entry(path.clone()).or_default().push((id, now));
-        }
-    }
-
-    async fn emit_once(&self, path: &str, id: &str) -> bool {
-        let channels = self.channels.lock().unwrap().clone();
-        let channel = channels[fastrand::usize(..channels.len())].clone();
-        let event = event(&event_type(path)).id(id).data(format!("{{\"id\":\"{id}\"}}"));
-        let mut request = tonic::Request::new(v1::EmitRequest {
-            organization_id: ORGANIZATION.into(),
-            event: Some(event.0),
-        });
-        request.set_timeout(Duration::from_secs(3));
-        let call = async move { EventIngestClient::new(channel).emit(request).await };
-        matches!(tokio::time::timeout(Duration::from_secs(4), call).await, Ok(Ok(_)))
-    }
-
-    fn count(&self) -> usize {
-        self.acknowledged.lock().unwrap().values().map(Vec::len).sum()
-    }
-}
-
-/// What came of it.
-#[derive(Debug, PartialEq, Eq)]
-struct Account {
-    acknowledged: usize,
-    lost: usize,
-    doubled: usize,
-    out_of_order: usize,
-}
-
-/// Waits until everything that was acknowledged has arrived, and counts.
-async fn account(load: &Load, receiver: &Receiver) -> Account {
-    let acknowledged = load.acknowledged.lock().unwrap().clone();
-    let wanted: BTreeSet<String> = acknowledged.values().flatten().map(|(id, _)| id.clone()).collect();
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        let arrived: BTreeSet<String> = arrivals(receiver).into_values().flatten().collect();
-        if wanted.is_subset(&arrived) || Instant::now() > deadline {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    let arrived = arrivals(receiver);
-    let (mut lost, mut doubled, mut out_of_order) = (0, 0, 0);
-    for (path, ids) in &acknowledged {
-        let came = arrived.get(path).cloned().unwrap_or_default();
-        let mut counts: HashMap<&String, usize> = HashMap::new();
-        let mut first = Vec::new();
-        for id in &came {
-            let count = counts.entry(id).or_default();
-            *count += 1;
-            if *count == 1 {
-                first.push(id);
-            }
-        }
-        lost += ids.iter().filter(|(id, _)| !counts.contains_key(id)).count();
-        doubled += counts.values().map(|count| count - 1).sum::<usize>();
-        out_of_order += first.windows(2).filter(|pair| pair[0] > pair[1]).count();
-    }
-    assert!(!wanted.is_empty());
-    Account { acknowledged: wanted.len(), lost, doubled, out_of_order }
-}
-
-/// The ids that came to each path, in order of arrival.
-fn arrivals(receiver: &Receiver) -> BTreeMap<String, Vec<String>> {
-    let mut arrivals: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    for request in receiver.all() {
-        let id = header(&request, "signalpost-event-id").to_owned();
-        arrivals.entry(request.path.clone()).or_default().push(id);
-    }
-    arrivals
-}
+use crate::fleet::{Fleet, LEASE, ORDERED, accounted, event_type, ordered, ordered_load};
+use crate::harness::{FAST, ORGANIZATION, Receiver, TestServer, event, eventually};
+use crate::relay::{Passage, Relay};
 
 #[tokio::test]
 async fn an_event_accepted_by_any_replica_arrives_once_whoever_has_the_lane() {
@@ -270,19 +45,35 @@ async fn an_event_accepted_by_any_replica_arrives_once_whoever_has_the_lane() {
 }
 
 #[tokio::test]
+async fn an_organization_that_all_replicas_use_first_at_once_is_made_once() {
+    let fleet = Fleet::start(3).await;
+    for round in 0..20 {
+        let organization_id = format!("new-{round}");
+        let calls: JoinSet<_> = fleet
+            .channels()
+            .into_iter()
+            .map(|channel| {
+                let request = v1::EmitRequest {
+                    organization_id: organization_id.clone(),
+                    event: Some(event("order.made").0),
+                };
+                async move { EventIngestClient::new(channel).emit(request).await }
+            })
+            .collect();
+        for answer in calls.join_all().await {
+            answer.unwrap();
+        }
+    }
+}
+
+#[tokio::test]
 async fn killing_replicas_under_load_loses_nothing_and_keeps_the_order() {
     let (mut fleet, receiver) = (Fleet::start(3).await, Receiver::start().await);
-    let paths: Vec<String> = (0..8).map(|number| format!("/hook-{number}")).collect();
-    for path in &paths {
-        fleet.create(0, ordered(&receiver, path)).await;
-    }
-    let load = Load::new(&fleet);
-    let emitters: JoinSet<()> = paths.iter().map(|path| Arc::clone(&load).emit(path.clone())).collect();
+    let (load, emitters) = ordered_load(&fleet, &receiver).await;
     let mut longest = Duration::ZERO;
     for round in 0..6 {
         let victim = round % 3;
-        let before = load.count();
-        eventually("events are accepted", async || (load.count() > before + 100).then_some(())).await;
+        load.goes_on(100).await;
         let killed_at = Instant::now();
         fleet.take(victim).kill();
         load.follow(&fleet);
@@ -297,60 +88,38 @@ async fn killing_replicas_under_load_loses_nothing_and_keeps_the_order() {
         load.follow(&fleet);
         fleet.balanced().await;
     }
-    load.stop.store(true, Ordering::Relaxed);
-    emitters.join_all().await;
-    let account = account(&load, &receiver).await;
-    println!("{account:?}, longest take-over {longest:?}, refused {}", load.refused.load(Ordering::Relaxed));
-    assert_eq!((account.lost, account.out_of_order), (0, 0), "{account:?}\n{}", fleet.logs());
+    let account = accounted(&fleet, &receiver, (&load, emitters)).await;
+    println!("longest take-over {longest:?}");
     // What was under way, and what had come to its end and was not stored yet.
-    assert!(account.doubled <= 6 * 4 * paths.len(), "{account:?}");
+    assert!(account.doubled <= 6 * 4 * ORDERED, "{account:?}");
     assert!(longest < LEASE * 3, "{longest:?}");
 }
 
 #[tokio::test]
 async fn a_replica_that_stood_still_for_longer_than_its_lease_settles_nothing_and_comes_back() {
     let (fleet, receiver) = (Fleet::start(2).await, Receiver::start().await);
-    let paths: Vec<String> = (0..8).map(|number| format!("/hook-{number}")).collect();
-    for path in &paths {
-        fleet.create(0, ordered(&receiver, path)).await;
-    }
-    let load = Load::new(&fleet);
-    let emitters: JoinSet<()> = paths.iter().map(|path| Arc::clone(&load).emit(path.clone())).collect();
-    eventually("events are accepted", async || (load.count() > 200).then_some(())).await;
+    let (load, emitters) = ordered_load(&fleet, &receiver).await;
+    load.goes_on(200).await;
     for _ in 0..3 {
         fleet.process(1).send("-STOP");
         *load.channels.lock().unwrap() = vec![fleet.process(0).channel.clone()];
         eventually("the other has all lanes", async || (fleet.shares().await == [256]).then_some(())).await;
-        let before = load.count();
-        eventually("ingest goes on", async || (load.count() > before + 100).then_some(())).await;
+        load.goes_on(100).await;
         fleet.process(1).send("-CONT");
         load.follow(&fleet);
         fleet.balanced().await;
     }
-    load.stop.store(true, Ordering::Relaxed);
-    emitters.join_all().await;
-    let account = account(&load, &receiver).await;
-    println!("{account:?}");
-    assert_eq!((account.lost, account.out_of_order), (0, 0), "{account:?}\n{}", fleet.logs());
+    let account = accounted(&fleet, &receiver, (&load, emitters)).await;
     // What was under way, and what had come to its end and was not stored yet.
-    assert!(account.doubled <= 3 * 4 * paths.len(), "{account:?}");
+    assert!(account.doubled <= 3 * 4 * ORDERED, "{account:?}");
     assert!(fleet.logs().contains("the leases of this replica have lapsed and were taken over"));
 }
 
 #[tokio::test]
 async fn a_database_that_goes_away_is_an_error_for_callers_and_a_pause_for_lanes() {
     let (fleet, receiver) = (Fleet::start(2).await, Receiver::start().await);
-    let paths: Vec<String> = (0..8).map(|number| format!("/hook-{number}")).collect();
-    for path in &paths {
-        fleet.create(0, ordered(&receiver, path)).await;
-    }
-    let load = Load::new(&fleet);
-    let emitters: JoinSet<()> = paths.iter().map(|path| Arc::clone(&load).emit(path.clone())).collect();
-    let go_on = async || {
-        let before = load.count();
-        eventually("events are accepted", async || (load.count() > before + 100).then_some(())).await;
-    };
-    go_on().await;
+    let (load, emitters) = ordered_load(&fleet, &receiver).await;
+    load.goes_on(100).await;
     // A crash and a recovery.
     fleet.database(TestServer::crash).await;
     let mut client = EventIngestClient::new(fleet.process(0).channel.clone());
@@ -360,7 +129,7 @@ async fn a_database_that_goes_away_is_an_error_for_callers_and_a_pause_for_lanes
     assert_eq!(refused.code(), tonic::Code::Unavailable);
     assert!(refused.get_error_details().retry_info().is_some(), "the answer says when to come back");
     fleet.database(TestServer::start_again).await;
-    go_on().await;
+    load.goes_on(100).await;
     // Like a fail-over of a proxy: every connection ends at once.
     for _ in 0..3 {
         fleet
@@ -371,18 +140,115 @@ async fn a_database_that_goes_away_is_an_error_for_callers_and_a_pause_for_lanes
                 )
             })
             .await;
-        go_on().await;
+        load.goes_on(100).await;
     }
     // Somebody holds locks for longer than a statement may take.
     let held = "BEGIN; LOCK TABLE waiting IN ACCESS EXCLUSIVE MODE; SELECT pg_sleep(3); COMMIT";
     fleet.sql(held).await;
-    go_on().await;
-    load.stop.store(true, Ordering::Relaxed);
-    emitters.join_all().await;
-    let account = account(&load, &receiver).await;
-    println!("{account:?}, refused {}", load.refused.load(Ordering::Relaxed));
-    assert_eq!((account.lost, account.out_of_order), (0, 0), "{account:?}\n{}", fleet.logs());
+    load.goes_on(100).await;
+    accounted(&fleet, &receiver, (&load, emitters)).await;
     for (_, process) in fleet.replicas {
         assert_eq!(process.unwrap().terminate().await, Some(0));
     }
+}
+
+/// How late everything is on the way to a slow database, each way.
+const SLOW: Duration = Duration::from_millis(40);
+
+#[tokio::test]
+async fn a_replica_that_is_cut_off_from_the_database_loses_its_lanes_and_comes_back() {
+    let (mut fleet, receiver) = (Fleet::start(1).await, Receiver::start().await);
+    let relay = Relay::start(&fleet.url).await;
+    fleet.add_on(relay.url(), &[]).await;
+    fleet.balanced().await;
+    let (load, emitters) = ordered_load(&fleet, &receiver).await;
+    load.goes_on(100).await;
+    for _ in 0..2 {
+        // Nothing comes through in either direction, and nothing says so: connections stay open.
+        relay.set(Passage::Shut);
+        eventually("the other has all lanes", async || (fleet.shares().await == [256]).then_some(())).await;
+        // A call to the one that is cut off takes until its deadline, and goes to the other then.
+        load.goes_on(10).await;
+        relay.set(Passage::Open);
+        fleet.balanced().await;
+    }
+    let account = accounted(&fleet, &receiver, (&load, emitters)).await;
+    // What was under way, and what had come to its end and was not stored yet.
+    assert!(account.doubled <= 2 * 4 * ORDERED, "{account:?}");
+}
+
+#[tokio::test]
+async fn a_slow_database_makes_everything_slower_and_nothing_wrong() {
+    let (mut fleet, receiver) = (Fleet::empty(TestServer::start(FAST)), Receiver::start().await);
+    let relay = Relay::start(&fleet.url).await;
+    for _ in 0..2 {
+        fleet.add_on(relay.url(), &[]).await;
+    }
+    fleet.balanced().await;
+    let (load, emitters) = ordered_load(&fleet, &receiver).await;
+    load.goes_on(100).await;
+    relay.set(Passage::Late(SLOW));
+    load.goes_on(100).await;
+    assert_eq!(fleet.shares().await.len(), 2, "a database that is slow takes no lease away");
+    relay.set(Passage::Open);
+    load.goes_on(100).await;
+    let account = accounted(&fleet, &receiver, (&load, emitters)).await;
+    assert_eq!(account.doubled, 0, "{account:?}");
+}
+
+#[tokio::test]
+async fn a_full_disk_of_the_database_is_said_to_callers_and_over_when_there_is_room() {
+    let (mut fleet, receiver) = (Fleet::empty(TestServer::on_small_disk()), Receiver::start().await);
+    for _ in 0..2 {
+        fleet.add(&[]).await;
+    }
+    fleet.balanced().await;
+    let (load, emitters) = ordered_load(&fleet, &receiver).await;
+    load.goes_on(100).await;
+    fleet.database(TestServer::fill_disk).await;
+    let mut client = EventIngestClient::new(fleet.process(0).channel.clone());
+    let data = format!("{{\"fill\":\"{}\"}}", "x".repeat(100_000));
+    let refused = eventually("the full disk is said", async || {
+        let event = event("filler.made").data(&data).0;
+        let request = v1::EmitRequest { organization_id: ORGANIZATION.into(), event: Some(event) };
+        client.emit(request).await.err().filter(|status| status.code() == tonic::Code::ResourceExhausted)
+    })
+    .await;
+    assert_eq!(refused.get_error_details().error_info().unwrap().reason, "STORE_FULL");
+    fleet.database(TestServer::empty_disk).await;
+    load.goes_on(100).await;
+    let account = accounted(&fleet, &receiver, (&load, emitters)).await;
+    assert_eq!(account.doubled, 0, "{account:?}");
+}
+
+#[tokio::test]
+async fn a_replica_whose_clock_is_wrong_by_an_hour_works_like_the_others() {
+    let (mut fleet, receiver) = (Fleet::start(1).await, Receiver::start().await);
+    let library = faketime();
+    for wrong in ["+1h", "-1h"] {
+        let variables =
+            [("LD_PRELOAD", library.as_str()), ("FAKETIME", wrong), ("FAKETIME_DONT_FAKE_MONOTONIC", "1")];
+        fleet.add(&variables).await;
+    }
+    fleet.balanced().await;
+    let (load, emitters) = ordered_load(&fleet, &receiver).await;
+    load.goes_on(1000).await;
+    // Lanes go from right clocks to wrong ones and back.
+    assert_eq!(fleet.take(0).terminate().await, Some(0));
+    load.follow(&fleet);
+    fleet.balanced().await;
+    load.goes_on(200).await;
+    let account = accounted(&fleet, &receiver, (&load, emitters)).await;
+    assert_eq!(account.doubled, 0, "{account:?}");
+    for number in [1, 2] {
+        assert!(fleet.log(number).contains("clock"), "replica {number} says that its clock is wrong");
+    }
+}
+
+/// The library that gives a process another time.
+fn faketime() -> String {
+    let known =
+        ["x86_64", "aarch64"].map(|cpu| format!("/usr/lib/{cpu}-linux-gnu/faketime/libfaketime.so.1"));
+    let found = known.into_iter().find(|path| std::path::Path::new(path).exists());
+    found.expect("this test needs libfaketime (Debian: apt-get install libfaketime)")
 }

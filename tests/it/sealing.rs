@@ -6,9 +6,10 @@ use std::process::Output;
 use signalpost::domain::contract::Contract;
 use signalpost::grpc::proto::v1;
 use signalpost::grpc::proto::v1::organization_admin_client::OrganizationAdminClient;
+use tempfile::TempDir;
 
 use crate::binary::{Home, Process, said};
-use crate::harness::{Receiver, destination, event, genuine};
+use crate::harness::{Receiver, database, destination, event, genuine};
 
 const SECRET: &str = "planted-signing-secret";
 
@@ -105,17 +106,116 @@ async fn keys_come_from_a_file_or_a_variable_and_not_from_both() {
     assert!(said(&wrong).contains("SIGNALPOST_SEALING_KEYS") && !said(&wrong).contains("planted"));
 }
 
+/// Replicas of a shared store, whose keys are in one file.
+struct Replicas {
+    url: String,
+    folder: TempDir,
+}
+
+impl Replicas {
+    fn new() -> Self {
+        Self { url: database(), folder: TempDir::new().unwrap() }
+    }
+
+    fn give(&self, keys: &[&str]) {
+        fs::write(self.folder.path().join("keys"), keys.concat()).unwrap();
+    }
+
+    fn home(&self, name: &str) -> Home {
+        let (url, file) = (format!("{:?}", self.url), format!("{:?}", self.folder.path().join("keys")));
+        let name = format!("{name:?}");
+        Home::with(&[("store.url", &url), ("store.replica", &name), ("secrets.key_file", &file)])
+    }
+
+    /// What the audit log has of sealing, the oldest first.
+    async fn trail(&self, process: &Process) -> Vec<String> {
+        let filter = v1::AuditFilter { principal: "signalpost".into(), ..Default::default() };
+        let request = v1::ListAuditEntriesRequest { filter: Some(filter), ..Default::default() };
+        let mut client = OrganizationAdminClient::new(process.channel.clone());
+        let entries = client.list_audit_entries(request).await.unwrap().into_inner().audit_entries;
+        let told = entries.into_iter().rev().map(|entry| entry.description);
+        told.filter(|words| words.contains("seal")).collect()
+    }
+}
+
+async fn rekeyed(home: &Home) -> Output {
+    home.call(&["rekey", "--config", &config_of(home)], &[]).await
+}
+
+#[tokio::test]
+async fn keys_of_a_shared_store_go_round_replica_by_replica_and_all_is_sealed_anew_while_they_run() {
+    let (replicas, receiver) = (Replicas::new(), Receiver::start().await);
+    let (one, other) = (replicas.home("one"), replicas.home("other"));
+    let new_key = || printed(&one.run(&["key", "new"], &[]));
+    let (old, new) = (new_key(), new_key());
+    let id_of = |key: &str| key.lines().next().unwrap().rsplit(' ').next().unwrap().to_owned();
+    replicas.give(&[&old]);
+    let (first, second) = (one.start().await, other.start().await);
+    signed_destination(&first, &receiver).await;
+    one_arrives_signed(&second, &receiver).await;
+
+    // In one step it is refused, and nothing has changed.
+    replicas.give(&[&new, &old]);
+    let hasty = replicas.home("hasty").fails();
+    assert_eq!(hasty.status.code(), Some(1));
+    assert!(said(&hasty).contains("has not got") && said(&hasty).contains(&id_of(&new)), "{}", said(&hasty));
+    let early = rekeyed(&one).await;
+    assert_eq!(early.status.code(), Some(1));
+    assert!(
+        said(&early).contains("seals under the key") && said(&early).contains(&id_of(&old)),
+        "{}",
+        said(&early)
+    );
+    one_arrives_signed(&first, &receiver).await;
+
+    // All get it, all seal under it, and then everything is sealed under it.
+    let mut running = [first, second];
+    for keys in [[&old, &new], [&new, &old]] {
+        replicas.give(&[keys[0], keys[1]]);
+        let [first, second] = running;
+        assert_eq!(first.terminate().await, Some(0));
+        let first = one.start().await;
+        one_arrives_signed(&second, &receiver).await;
+        assert_eq!(second.terminate().await, Some(0));
+        running = [first, other.start().await];
+    }
+    let done = rekeyed(&one).await;
+    assert!(done.status.success(), "{}", said(&done));
+    assert!(printed(&done).contains("Sealed 2 secrets of 1 destinations anew"), "{}", printed(&done));
+    assert!(printed(&done).contains(&format!("No secret needs the key {} any more.", id_of(&old))));
+    replicas.give(&[&new]);
+    let [first, second] = running;
+    assert_eq!(first.terminate().await, Some(0));
+    let first = one.start().await;
+    one_arrives_signed(&first, &receiver).await;
+    one_arrives_signed(&second, &receiver).await;
+    let [begun, ended] = replicas.trail(&first).await.try_into().unwrap();
+    assert!(begun.contains("has begun") && ended.contains("secrets of 1 destinations have been sealed anew"));
+
+    // The old key alone opens nothing any more.
+    replicas.give(&[&old]);
+    let behind = replicas.home("behind").fails();
+    for part in ["2 of its secrets", &id_of(&new), "is not configured"] {
+        assert!(said(&behind).contains(part), "{part}: {}", said(&behind));
+    }
+    for process in [first, second] {
+        assert_eq!(process.terminate().await, Some(0));
+    }
+}
+
 #[test]
-fn keys_of_a_shared_store_are_not_changed_by_the_command_for_the_embedded_one() {
+fn the_password_of_a_shared_store_is_not_repeated_when_the_database_is_away() {
     let home = Home::new();
     let variables = [("SIGNALPOST_STORE_URL", "postgres://signalpost:planted@127.0.0.1:1/none")];
     let refused = home.run(&["rekey"], &variables);
     assert_eq!(refused.status.code(), Some(1));
     assert!(
-        said(&refused).contains("store.url") && !said(&refused).contains("planted"),
+        said(&refused).contains("the database") && !said(&refused).contains("planted"),
         "{}",
         said(&refused)
     );
+    let shown = home.run(&["config", "print"], &variables);
+    assert!(printed(&shown).contains("url") && !printed(&shown).contains("planted"), "{}", printed(&shown));
     assert!(!home.path("signalpost-data").exists());
 }
 

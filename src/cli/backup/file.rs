@@ -12,9 +12,12 @@ use ring::digest::{Context, SHA256, SHA256_OUTPUT_LEN};
 
 use crate::grpc::proto::v1;
 use crate::grpc::proto::v1::back_up_store_response::Part;
+use crate::store::unfinished::{Held, sweep};
 
 /// What every backup of this form begins with.
 const FIRST_LINE: &[u8] = b"signalpost backup 1\n";
+/// What the name of a file ends with that is not whole yet.
+const SUFFIX: &str = ".partial";
 /// No frame is larger: the server sends parts of about 256 KiB, and what changes meanwhile in smaller ones.
 const FRAME_MAX: usize = 128 * 1024 * 1024;
 
@@ -41,16 +44,20 @@ pub(super) struct Writing {
     file: BufWriter<tempfile::NamedTempFile>,
     digest: Context,
     pub(super) bytes: u64,
+    _held: Held,
 }
 
 impl Writing {
+    /// Begins, and removes what a backup to the same place left that was killed.
     pub(super) fn begin(path: &Path) -> io::Result<Self> {
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let file =
-            tempfile::Builder::new().prefix(&format!(".{name}.")).suffix(".partial").tempfile_in(folder)?;
+        let prefix = format!(".{name}.");
+        sweep(folder, &prefix, SUFFIX);
+        let file = tempfile::Builder::new().prefix(&prefix).suffix(SUFFIX).tempfile_in(folder)?;
         let mut writing = Self {
             path: path.to_owned(),
+            _held: Held::at(file.path())?,
             file: BufWriter::new(file),
             digest: Context::new(&SHA256),
             bytes: 0,
@@ -240,5 +247,18 @@ mod tests {
         writing.frame(&part(entries())).unwrap();
         drop(writing);
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn what_a_killed_backup_left_is_removed_by_the_next_one_and_a_running_one_is_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("backup");
+        std::fs::write(folder.path().join(".backup.killed.partial"), "some of it").unwrap();
+        let running = Writing::begin(&path).unwrap();
+        let second = Writing::begin(&path).unwrap();
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2, "the two that run");
+        running.finish().unwrap();
+        assert!(second.finish().is_err(), "the place is taken");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
     }
 }

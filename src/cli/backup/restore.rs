@@ -8,6 +8,9 @@ use crate::cli::client::Failure;
 use crate::cli::exit::Exit;
 use crate::cli::output::{complain, print};
 use crate::cli::show::moment;
+use crate::clock::{Clock, SystemClock};
+use crate::domain::audit::AuditEntry;
+use crate::domain::id::AuditEntryId;
 use crate::domain::time::Timestamp;
 use crate::grpc::proto::v1;
 use crate::grpc::proto::v1::back_up_store_response::Part;
@@ -86,12 +89,24 @@ fn restore(file: &Path, folder: Option<&Path>) -> Result<(v1::BackupHeader, i64)
                 }
             }
             Part::Summary(summary) => {
-                restore.map(Restore::finish).transpose()?;
+                if let Some(mut restore) = restore {
+                    restore.record_audit(&noted(&header, summary.entry_count))?;
+                    restore.finish()?;
+                }
                 return Ok((header, summary.entry_count));
             }
             Part::Header(_) => {}
         }
     }
+}
+
+/// What the restored store's audit log says of it: from here on it may lack what another store has.
+fn noted(header: &v1::BackupHeader, entries: i64) -> AuditEntry {
+    let (at, taken) = (SystemClock.now(), of(header).begun_at.to_rfc3339_seconds());
+    let id = AuditEntryId::make(at, std::array::from_fn(|_| fastrand::u8(..)));
+    let text =
+        format!("the store was restored from a backup of {taken}, by version {}", header.server_version);
+    AuditEntry::of_server(id, at, text, u64::try_from(entries).unwrap_or(0))
 }
 
 fn of(header: &v1::BackupHeader) -> BackupHeader {

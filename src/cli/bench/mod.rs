@@ -8,12 +8,15 @@
 mod append;
 mod backlog;
 mod backlog_report;
+mod crash;
 mod disk;
 mod figures;
+mod idle;
 mod isolation;
 mod isolation_report;
 mod load;
 mod neighbours;
+pub(super) mod paths;
 mod process;
 mod raw_post;
 mod replay;
@@ -26,6 +29,7 @@ pub(super) mod sink;
 mod sinks;
 mod soak;
 mod steady;
+mod sweep;
 mod table;
 mod wire;
 
@@ -97,8 +101,14 @@ enum Only {
     Backlog(backlog::BacklogArguments),
     /// What one, two and three replicas on one PostgreSQL database take and deliver.
     Replicas(replicas::ReplicasArguments),
+    /// What destinations cost for which nothing waits, in memory and at a start.
+    Idle(idle::IdleArguments),
+    /// How fast events are taken while the retention removes many.
+    Sweep(sweep::SweepArguments),
     /// Whether everything comes through while receivers fail and the server is killed, for minutes or hours.
     Soak(soak::SoakArguments),
+    /// Whether anything is lost or comes twice when the server is killed again and again at any moment.
+    Crash(crash::CrashArguments),
 }
 
 /// Measures, and prints what was measured. A signal ends it early, with all that it started.
@@ -120,7 +130,10 @@ async fn measure_and_print(arguments: &BenchArguments) -> anyhow::Result<Exit> {
         Some(Only::Isolation(arguments)) => return isolation::run(arguments).await,
         Some(Only::Backlog(arguments)) => return backlog::run(arguments).await,
         Some(Only::Replicas(arguments)) => return replicas::run(arguments).await,
+        Some(Only::Idle(arguments)) => return idle::run(arguments).await,
+        Some(Only::Sweep(arguments)) => return sweep::run(arguments).await,
         Some(Only::Soak(arguments)) => return soak::run(arguments).await,
+        Some(Only::Crash(arguments)) => return crash::run(arguments).await,
         None => {}
     }
     let report = measure(arguments).await?;

@@ -46,15 +46,7 @@ impl Process {
     /// # Errors
     /// The child ended, or said nothing or something else.
     pub async fn start<A: AsRef<OsStr>>(arguments: &[A]) -> anyhow::Result<(Self, String)> {
-        let program = std::env::current_exe().context("the path of this program")?;
-        let mut child = Command::new(program)
-            .args(arguments)
-            // Settings in the environment of the caller must not change what is measured.
-            .env_clear()
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .context("starting a child process")?;
+        let mut child = spawn(arguments)?;
         let output = child.stdout.take();
         let mut process = Self { child, _output: None };
         let output = output.context("the output of a child process")?;
@@ -66,6 +58,16 @@ impl Process {
         process._output = Some(output);
         let ready = line.strip_prefix("ready ").with_context(|| format!("a child process said {line:?}"))?;
         Ok((process, ready.trim().to_owned()))
+    }
+
+    /// Starts this very program with other arguments, and kills it so long after.
+    ///
+    /// # Errors
+    /// It can't be started, or had ended by itself, which it must not.
+    pub async fn start_and_kill<A: AsRef<OsStr>>(arguments: &[A], after: Duration) -> anyhow::Result<()> {
+        let mut process = Self { child: spawn(arguments)?, _output: None };
+        tokio::time::sleep(after).await;
+        process.kill()
     }
 
     /// What the child has used until now.
@@ -100,10 +102,8 @@ impl Process {
     /// # Errors
     /// It had ended before, does not end in time, or ends with another exit code than 0.
     pub async fn terminate(&mut self, limit: Duration) -> anyhow::Result<Duration> {
-        self.ensure_runs()?;
         let began = Instant::now();
-        let id = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).context("a process id")?;
-        kill_process(id, Signal::TERM).context("sending SIGTERM")?;
+        self.signal(Signal::TERM)?;
         while began.elapsed() < limit {
             if let Some(status) = self.child.try_wait().context("waiting for a child process")? {
                 anyhow::ensure!(status.success(), "a child process ended with {status} after SIGTERM");
@@ -112,6 +112,20 @@ impl Process {
             tokio::time::sleep(POLL).await;
         }
         anyhow::bail!("a child process did not end within {limit:?} of SIGTERM")
+    }
+
+    /// Stops it where it is.
+    ///
+    /// # Errors
+    /// It had ended before.
+    pub fn freeze(&mut self) -> anyhow::Result<()> {
+        self.signal(Signal::STOP)
+    }
+
+    fn signal(&mut self, signal: Signal) -> anyhow::Result<()> {
+        self.ensure_runs()?;
+        let id = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).context("a process id")?;
+        kill_process(id, signal).with_context(|| format!("sending {signal:?}"))
     }
 
     fn ensure_runs(&mut self) -> anyhow::Result<()> {
@@ -127,6 +141,14 @@ impl Drop for Process {
         self.child.kill().ok();
         self.child.wait().ok();
     }
+}
+
+fn spawn<A: AsRef<OsStr>>(arguments: &[A]) -> anyhow::Result<Child> {
+    let program = std::env::current_exe().context("the path of this program")?;
+    let mut command = Command::new(program);
+    // Settings in the environment of the caller must not change what is measured.
+    command.args(arguments).env_clear().stdin(Stdio::piped()).stdout(Stdio::piped());
+    command.spawn().context("starting a child process")
 }
 
 fn first_line(output: ChildStdout) -> std::io::Result<(String, BufReader<ChildStdout>)> {

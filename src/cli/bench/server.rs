@@ -53,9 +53,16 @@ pub struct Server {
     // Before the folder: the process must have ended when its store is removed.
     process: Process,
     channels: Vec<Channel>,
-    address: SocketAddr,
+    addresses: Addresses,
     setup: Setup,
     folder: TempDir,
+}
+
+/// Where a server listens.
+#[derive(Debug, Clone, Copy)]
+struct Addresses {
+    grpc: SocketAddr,
+    metrics: SocketAddr,
 }
 
 impl Server {
@@ -66,13 +73,13 @@ impl Server {
     pub async fn start(folder: &Path, setup: Setup) -> anyhow::Result<Self> {
         let folder = tempfile::Builder::new().prefix("server-").tempdir_in(folder)?;
         let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let (process, address) = spawn(folder.path(), &setup, any).await?;
+        let (process, addresses) = spawn(folder.path(), &setup, any).await?;
         let mut channels = Vec::with_capacity(CHANNELS);
         for _ in 0..CHANNELS {
-            let endpoint = Channel::from_shared(format!("http://{address}"))?;
+            let endpoint = Channel::from_shared(format!("http://{}", addresses.grpc))?;
             channels.push(endpoint.connect().await.context("connecting to the server")?);
         }
-        Ok(Self { process, channels, address, setup, folder })
+        Ok(Self { process, channels, addresses, setup, folder })
     }
 
     /// Asks the server to end and waits for that; says how long it took.
@@ -81,6 +88,14 @@ impl Server {
     /// It had ended by itself, or does not end in order.
     pub async fn stop(&mut self) -> anyhow::Result<Duration> {
         self.process.terminate(STOP_LIMIT).await.context("stopping the server")
+    }
+
+    /// Ends it for good and leaves its folder, store and configuration, where it is; says where that is.
+    #[must_use]
+    pub fn keep(self) -> PathBuf {
+        let Self { process, folder, .. } = self;
+        drop(process);
+        folder.keep()
     }
 
     /// `kill -9`.
@@ -98,10 +113,34 @@ impl Server {
     /// It does not start.
     pub async fn start_again(&mut self) -> anyhow::Result<Duration> {
         let began = Instant::now();
-        let (process, address) = spawn(self.folder.path(), &self.setup, self.address).await?;
+        let (process, addresses) = spawn(self.folder.path(), &self.setup, self.addresses.grpc).await?;
         let took = began.elapsed();
-        (self.process, self.address) = (process, address);
+        (self.process, self.addresses) = (process, addresses);
         Ok(took)
+    }
+
+    /// It does nothing more, and keeps what it has (SIGSTOP).
+    ///
+    /// # Errors
+    /// It had ended by itself.
+    pub fn freeze(&mut self) -> anyhow::Result<()> {
+        self.process.freeze().context("freezing the server")
+    }
+
+    /// Starts it again and kills it so long after, ready or not.
+    ///
+    /// # Errors
+    /// It can't be started, or ended by itself before.
+    pub async fn kill_while_starting(&mut self, after: Duration) -> anyhow::Result<()> {
+        let config = configure(self.folder.path(), &self.setup, self.addresses.grpc)?;
+        let arguments = ["serve".as_ref(), "--config".as_ref(), config.as_os_str()];
+        Process::start_and_kill(&arguments, after).await.context("killing the server while it starts")
+    }
+
+    /// The store's folder.
+    #[must_use]
+    pub fn store(&self) -> PathBuf {
+        self.folder.path().join(STORE)
     }
 
     /// After a start, connections that broke with the process before come back with the next calls;
@@ -121,6 +160,12 @@ impl Server {
             anyhow::ensure!(began.elapsed() < REACH_LIMIT, "the server can't be reached");
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
+    }
+
+    /// Where it shows its metrics.
+    #[must_use]
+    pub fn metrics_address(&self) -> SocketAddr {
+        self.addresses.metrics
     }
 
     /// What the store takes on the disk.
@@ -195,13 +240,22 @@ impl Server {
     }
 }
 
-async fn spawn(folder: &Path, setup: &Setup, address: SocketAddr) -> anyhow::Result<(Process, SocketAddr)> {
-    let config = folder.join("signalpost.toml");
-    std::fs::write(&config, settings(&folder.join(STORE), setup, address))?;
+async fn spawn(folder: &Path, setup: &Setup, grpc: SocketAddr) -> anyhow::Result<(Process, Addresses)> {
+    let config = configure(folder, setup, grpc)?;
     let arguments = ["serve".as_ref(), "--config".as_ref(), config.as_os_str()];
     let (process, ready) = Process::start(&arguments).await.context("the server")?;
-    let address = ready.split_whitespace().find_map(|word| word.strip_prefix("grpc="));
-    Ok((process, address.context("the server's address")?.parse()?))
+    let address = |name: &str| {
+        let text = ready.split_whitespace().find_map(|word| word.strip_prefix(name));
+        text.context("an address of the server")?.parse().context("an address of the server")
+    };
+    let addresses = Addresses { grpc: address("grpc=")?, metrics: address("metrics=")? };
+    Ok((process, addresses))
+}
+
+fn configure(folder: &Path, setup: &Setup, address: SocketAddr) -> anyhow::Result<PathBuf> {
+    let config = folder.join("signalpost.toml");
+    std::fs::write(&config, settings(&folder.join(STORE), setup, address))?;
+    Ok(config)
 }
 
 /// What the files below a folder take, in blocks that are really there.
@@ -301,7 +355,7 @@ fn settings(store: &Path, setup: &Setup, grpc: SocketAddr) -> String {
         [retention]
         {history}
         [log]
-        level = "warn"
+        level = "warn,signalpost::store::sled::seals=error"
         "#
     )
 }

@@ -5,7 +5,7 @@ use clap::Args;
 use crate::grpc::proto::v1;
 use crate::grpc::proto::v1::delete_dead_letters_request::Selection;
 
-use super::{Chosen, Common};
+use super::{Call, Chosen};
 use crate::cli::client::Failure;
 use crate::cli::exit::Exit;
 use crate::cli::output::print;
@@ -22,12 +22,12 @@ pub(in crate::cli) struct DeleteArguments {
     #[arg(long, conflicts_with = "dry_run")]
     yes: bool,
     #[command(flatten)]
-    common: Common,
+    call: Call,
 }
 
 pub(super) async fn run(arguments: DeleteArguments) -> anyhow::Result<Exit> {
     arguments.chosen.check()?;
-    let connection = arguments.common.server.connect().await?;
+    let connection = arguments.call.connect().await?;
     let chosen = &arguments.chosen;
     let selection = match (chosen.ids.is_empty(), chosen.all) {
         (false, _) => Selection::Ids(v1::DeliveryIds { delivery_ids: chosen.ids.clone() }),
@@ -35,13 +35,13 @@ pub(super) async fn run(arguments: DeleteArguments) -> anyhow::Result<Exit> {
         (true, false) => Selection::Filter(chosen.selection.filter()),
     };
     let request = v1::DeleteDeadLettersRequest {
-        organization_id: arguments.common.organization.id(),
+        organization_id: arguments.call.organization_id(),
         validate_only: !arguments.yes,
         selection: Some(selection),
     };
     let answer = connection.answer(connection.deliveries().delete_dead_letters(request).await)?;
     let (count, done) = (answer.deleted_count, arguments.yes);
-    print(&match (arguments.common.output.is_json(), done) {
+    print(&match (arguments.call.output.is_json(), done) {
         (true, _) => format!("{}\n", serde_json::json!({"count": count, "deleted": done})),
         (false, true) => format!("Deleted {count} dead letters.\n"),
         (false, false) => format!("Would delete {count} dead letters.\n"),

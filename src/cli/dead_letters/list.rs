@@ -6,7 +6,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::domain::time::Timestamp;
 use crate::grpc::proto::v1;
 
-use super::Common;
+use super::Call;
 use crate::cli::client::Pages;
 use crate::cli::exit::Exit;
 use crate::cli::output::{print, remark};
@@ -23,18 +23,18 @@ pub(in crate::cli) struct ListArguments {
     #[arg(long, value_name = "COUNT", default_value = "100")]
     limit: usize,
     #[command(flatten)]
-    common: Common,
+    call: Call,
 }
 
 pub(super) async fn run(arguments: ListArguments) -> anyhow::Result<Exit> {
-    let connection = arguments.common.server.connect().await?;
+    let connection = arguments.call.connect().await?;
     let (mut client, mut pages) = (connection.deliveries(), Pages::new());
     let limit = if arguments.limit == 0 { usize::MAX } else { arguments.limit };
     let mut found: Vec<v1::Delivery> = Vec::new();
     while found.len() <= limit {
         let next = pages.next(async |page_size, page_token| {
             let request = v1::ListDeadLettersRequest {
-                organization_id: arguments.common.organization.id(),
+                organization_id: arguments.call.organization_id(),
                 filter: Some(arguments.selection.filter()),
                 page_size,
                 page_token,
@@ -55,7 +55,7 @@ pub(super) async fn run(arguments: ListArguments) -> anyhow::Result<Exit> {
 }
 
 fn text(arguments: &ListArguments, found: &[v1::Delivery]) -> anyhow::Result<String> {
-    if arguments.common.output.is_json() {
+    if arguments.call.output.is_json() {
         let lines: anyhow::Result<Vec<String>> =
             found.iter().map(|one| Ok(format!("{}\n", as_json(one)?))).collect();
         return Ok(lines?.concat());
@@ -69,7 +69,7 @@ fn text(arguments: &ListArguments, found: &[v1::Delivery]) -> anyhow::Result<Str
     for one in found {
         table.row(row(one, now), &[(6, Colour::Bad)]);
     }
-    Ok(table.text(arguments.common.output.paint()))
+    Ok(table.text(arguments.call.output.paint()))
 }
 
 fn row(one: &v1::Delivery, now: Timestamp) -> [String; 8] {

@@ -6,10 +6,10 @@ mod replay;
 
 use clap::{Args, Subcommand};
 
-use super::client::{Failure, OrganizationArguments, ServerArguments};
+use super::call::Call;
+use super::client::Failure;
 use super::exit::Exit;
 use super::selection::Selection;
-use super::show::OutputArguments;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -26,17 +26,6 @@ pub(super) enum Command {
     Cancel(replay::OneArguments),
     /// Delete dead letters for good.
     Delete(delete::DeleteArguments),
-}
-
-/// What all of them have.
-#[derive(Debug, Args)]
-struct Common {
-    #[command(flatten)]
-    organization: OrganizationArguments,
-    #[command(flatten)]
-    server: ServerArguments,
-    #[command(flatten)]
-    output: OutputArguments,
 }
 
 /// Which dead letters, where something is done with them.

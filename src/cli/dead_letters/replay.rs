@@ -10,7 +10,7 @@ use crate::grpc::proto::v1;
 use crate::grpc::proto::v1::replay_dead_letters_request::Selection;
 use crate::shutdown::Signals;
 
-use super::{Chosen, Common};
+use super::{Call, Chosen};
 use crate::cli::client::{Connection, Failure};
 use crate::cli::exit::Exit;
 use crate::cli::output::{complain, print, remark};
@@ -38,7 +38,7 @@ pub(in crate::cli) struct ReplayArguments {
     #[arg(long, conflicts_with_all = ["dry_run", "detach"])]
     wait: bool,
     #[command(flatten)]
-    common: Common,
+    call: Call,
 }
 
 /// `signalpost dead-letters follow` and `cancel`.
@@ -48,21 +48,21 @@ pub(in crate::cli) struct OneArguments {
     #[arg(value_name = "REPLAY")]
     replay: String,
     #[command(flatten)]
-    common: Common,
+    call: Call,
 }
 
 pub(super) async fn run(arguments: ReplayArguments) -> anyhow::Result<Exit> {
     arguments.chosen.check()?;
     // Before anything is started: from here on Ctrl-C has a meaning.
     let mut signals = Signals::of_process()?;
-    let connection = arguments.common.server.connect().await?;
+    let connection = arguments.call.connect().await?;
     if !arguments.chosen.ids.is_empty() {
         return one_by_one(&connection, &arguments).await;
     }
     let replay = start(&connection, &arguments).await?;
     if arguments.dry_run {
         return show(
-            &arguments.common,
+            &arguments.call,
             &replay,
             &format!("Would replay {} dead letters.\n", replay.total_count),
         );
@@ -72,21 +72,21 @@ pub(super) async fn run(arguments: ReplayArguments) -> anyhow::Result<Exit> {
             "{} is running; `signalpost dead-letters follow {}` shows how far it is\n",
             replay.replay_id, replay.replay_id
         );
-        return show(&arguments.common, &replay, &text);
+        return show(&arguments.call, &replay, &text);
     }
-    let watch = Watch { connection: &connection, common: &arguments.common, outcomes: arguments.wait };
+    let watch = Watch { connection: &connection, call: &arguments.call, outcomes: arguments.wait };
     tokio::select! {
-        ended = watch.to_the_end(&replay.replay_id) => finish(&arguments.common, &ended?),
-        _ = signals.next() => interrupt(&connection, &arguments.common, &replay.replay_id).await,
+        ended = watch.to_the_end(&replay.replay_id) => finish(&arguments.call, &ended?),
+        _ = signals.next() => interrupt(&connection, &arguments.call, &replay.replay_id).await,
     }
 }
 
 pub(super) async fn follow(arguments: OneArguments) -> anyhow::Result<Exit> {
     let mut signals = Signals::of_process()?;
-    let connection = arguments.common.server.connect().await?;
-    let watch = Watch { connection: &connection, common: &arguments.common, outcomes: false };
+    let connection = arguments.call.connect().await?;
+    let watch = Watch { connection: &connection, call: &arguments.call, outcomes: false };
     tokio::select! {
-        ended = watch.to_the_end(&arguments.replay) => finish(&arguments.common, &ended?),
+        ended = watch.to_the_end(&arguments.replay) => finish(&arguments.call, &ended?),
         _ = signals.next() => {
             remark("The replay goes on by itself.");
             Ok(Exit::Interrupted)
@@ -95,9 +95,9 @@ pub(super) async fn follow(arguments: OneArguments) -> anyhow::Result<Exit> {
 }
 
 pub(super) async fn cancel(arguments: OneArguments) -> anyhow::Result<Exit> {
-    let connection = arguments.common.server.connect().await?;
-    let replay = end(&connection, &arguments.common, &arguments.replay).await?;
-    show(&arguments.common, &replay, &summary(&replay))
+    let connection = arguments.call.connect().await?;
+    let replay = end(&connection, &arguments.call, &arguments.replay).await?;
+    show(&arguments.call, &replay, &summary(&replay))
 }
 
 async fn start(connection: &Connection, arguments: &ReplayArguments) -> anyhow::Result<v1::Replay> {
@@ -106,7 +106,7 @@ async fn start(connection: &Connection, arguments: &ReplayArguments) -> anyhow::
         false => Selection::Filter(arguments.chosen.selection.filter()),
     };
     let request = v1::ReplayDeadLettersRequest {
-        organization_id: arguments.common.organization.id(),
+        organization_id: arguments.call.organization_id(),
         selection: Some(selection),
         deliveries_per_second: arguments.rate,
         validate_only: arguments.dry_run,
@@ -123,13 +123,13 @@ async fn one_by_one(connection: &Connection, arguments: &ReplayArguments) -> any
     let mut exit = Exit::Success;
     for delivery_id in &arguments.chosen.ids {
         let request = v1::ReplayDeadLetterRequest {
-            organization_id: arguments.common.organization.id(),
+            organization_id: arguments.call.organization_id(),
             delivery_id: delivery_id.clone(),
         };
         match connection.answer(connection.deliveries().replay_dead_letter(request).await) {
             Ok(answer) => {
                 let delivery = answer.delivery.unwrap_or_default();
-                print(&match arguments.common.output.is_json() {
+                print(&match arguments.call.output.is_json() {
                     true => format!("{}\n", as_json(&delivery)?),
                     false => format!("{delivery_id} waits again\n"),
                 });
@@ -145,7 +145,7 @@ async fn one_by_one(connection: &Connection, arguments: &ReplayArguments) -> any
 
 struct Watch<'a> {
     connection: &'a Connection,
-    common: &'a Common,
+    call: &'a Call,
     outcomes: bool,
 }
 
@@ -183,7 +183,7 @@ impl Watch<'_> {
 
     async fn ask(&self, replay_id: &str) -> Result<v1::Replay, Failure> {
         let request = v1::GetReplayRequest {
-            organization_id: self.common.organization.id(),
+            organization_id: self.call.organization_id(),
             replay_id: replay_id.to_owned(),
         };
         let answer = self.connection.answer(self.connection.deliveries().get_replay(request).await)?;
@@ -191,10 +191,10 @@ impl Watch<'_> {
     }
 }
 
-async fn interrupt(connection: &Connection, common: &Common, replay_id: &str) -> anyhow::Result<Exit> {
-    match end(connection, common, replay_id).await {
+async fn interrupt(connection: &Connection, call: &Call, replay_id: &str) -> anyhow::Result<Exit> {
+    match end(connection, call, replay_id).await {
         Ok(replay) => {
-            show(common, &replay, &summary(&replay))?;
+            show(call, &replay, &summary(&replay))?;
             Ok(Exit::Interrupted)
         }
         // It was faster.
@@ -209,17 +209,15 @@ async fn interrupt(connection: &Connection, common: &Common, replay_id: &str) ->
     }
 }
 
-async fn end(connection: &Connection, common: &Common, replay_id: &str) -> Result<v1::Replay, Failure> {
-    let request = v1::CancelReplayRequest {
-        organization_id: common.organization.id(),
-        replay_id: replay_id.to_owned(),
-    };
+async fn end(connection: &Connection, call: &Call, replay_id: &str) -> Result<v1::Replay, Failure> {
+    let request =
+        v1::CancelReplayRequest { organization_id: call.organization_id(), replay_id: replay_id.to_owned() };
     let answer = connection.answer(connection.deliveries().cancel_replay(request).await)?;
     Ok(answer.replay.unwrap_or_default())
 }
 
-fn finish(common: &Common, replay: &v1::Replay) -> anyhow::Result<Exit> {
-    show(common, replay, &summary(replay))?;
+fn finish(call: &Call, replay: &v1::Replay) -> anyhow::Result<Exit> {
+    show(call, replay, &summary(replay))?;
     Ok(match replay.state() {
         v1::ReplayState::Completed => Exit::Success,
         _ => Exit::Failure,
@@ -242,8 +240,8 @@ fn summary(replay: &v1::Replay) -> String {
     text
 }
 
-fn show(common: &Common, replay: &v1::Replay, text: &str) -> anyhow::Result<Exit> {
-    Ok(print(&match common.output.is_json() {
+fn show(call: &Call, replay: &v1::Replay, text: &str) -> anyhow::Result<Exit> {
+    Ok(print(&match call.output.is_json() {
         true => format!("{}\n", as_json(replay)?),
         false => text.to_owned(),
     }))

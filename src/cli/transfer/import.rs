@@ -6,12 +6,14 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::cli::client::{Connection, Failure, OrganizationArguments, ServerArguments};
+use crate::cli::call::Call;
+use crate::cli::client::{Connection, Failure};
 use crate::cli::exit::Exit;
 use crate::cli::output::{complain, print};
-use crate::cli::show::{OutputArguments, from_json};
+use crate::cli::show::from_json;
 use crate::grpc::proto::v1;
 
+use super::ask;
 use super::holes::{Secrets, fill};
 
 /// `signalpost import`.
@@ -21,19 +23,19 @@ pub(in crate::cli) struct ImportArguments {
     #[arg(value_name = "FILE")]
     file: PathBuf,
     /// A JSON file with the secrets that the export has no values for, by destination and field:
-    /// {"dst_…": {"signing_secret": "…", "headers.x-key": "…"}}.
+    /// {"dst_…": {"signing_secret": "…", "headers.x-key": "…"}}. What is missing there, too, is asked for at the terminal.
     #[arg(long, value_name = "FILE")]
     secrets: Option<PathBuf>,
     /// Check everything, and create nothing.
     #[arg(long)]
     dry_run: bool,
     #[command(flatten)]
-    organization: OrganizationArguments,
-    #[command(flatten)]
-    server: ServerArguments,
-    #[command(flatten)]
-    output: OutputArguments,
+    call: Call,
 }
+
+/// What is said of a secret that nobody gave.
+const NO_VALUE: &str =
+    "has no value; write it there, give a file with --secrets, or run this at a terminal, which asks for it";
 
 /// A destination of the file.
 struct Line {
@@ -44,7 +46,7 @@ struct Line {
 /// Runs the command.
 pub(in crate::cli) async fn run(arguments: ImportArguments) -> anyhow::Result<Exit> {
     let lines = read(&arguments)?;
-    let connection = arguments.server.connect().await?;
+    let connection = arguments.call.connect().await?;
     check(&connection, &arguments, &lines).await?;
     if arguments.dry_run {
         let count = lines.len();
@@ -66,35 +68,40 @@ pub(in crate::cli) async fn run(arguments: ImportArguments) -> anyhow::Result<Ex
     Ok(exit)
 }
 
-/// All lines, or all that is wrong with them.
+/// All lines with their secrets, or all that is wrong with them.
 fn read(arguments: &ImportArguments) -> Result<Vec<Line>, Failure> {
     let secrets = secrets(arguments)?;
+    let (mut lines, mut mistakes) = parsed(&text(&arguments.file)?);
+    // Nobody types secrets for a file that is refused anyway.
+    let asks = mistakes.is_empty() && ask::is_possible(&arguments.file);
+    for line in &mut lines {
+        let of = called(line);
+        let mut known = secrets.get(&line.destination.destination_id).cloned().unwrap_or_default();
+        let mut open = fill(&mut line.destination, &known);
+        if asks {
+            ask::for_secrets(&of, &open, &mut known)?;
+            open = fill(&mut line.destination, &known);
+        }
+        mistakes.extend(open.iter().map(|path| format!("{of}: {path} {NO_VALUE}")));
+    }
+    if mistakes.is_empty() { Ok(lines) } else { Err(Failure::Usage(mistakes)) }
+}
+
+/// The lines that are destinations, and what is wrong with the others.
+fn parsed(text: &str) -> (Vec<Line>, Vec<String>) {
     let (mut lines, mut mistakes) = (Vec::new(), Vec::new());
-    let text = text(&arguments.file)?;
     for (position, text) in text.lines().enumerate().filter(|(_, text)| !text.trim().is_empty()) {
         let number = position + 1;
         match from_json::<v1::Destination>(text) {
+            Ok(destination) => lines.push(Line { number, destination }),
             Err(error) => {
                 let why = error.to_string();
                 // The JSON reader sees one line and calls it the first.
                 mistakes.push(format!("line {number}: {}", why.replace(" at line 1 column", " at column")));
             }
-            Ok(mut destination) => {
-                let none = Secrets::new();
-                let known = secrets.get(&destination.destination_id).unwrap_or(&none);
-                let open = fill(&mut destination, known);
-                let line = Line { number, destination };
-                mistakes.extend(open.iter().map(|path| {
-                    format!(
-                        "{}: {path} has no value; write it there, or give it with --secrets",
-                        called(&line)
-                    )
-                }));
-                lines.push(line);
-            }
         }
     }
-    if mistakes.is_empty() { Ok(lines) } else { Err(Failure::Usage(mistakes)) }
+    (lines, mistakes)
 }
 
 fn text(file: &std::path::Path) -> Result<String, Failure> {
@@ -142,7 +149,7 @@ async fn create(
     // The id is the server's to give.
     let destination = v1::Destination { destination_id: String::new(), ..line.destination.clone() };
     let request = v1::CreateDestinationRequest {
-        organization_id: arguments.organization.id(),
+        organization_id: arguments.call.organization_id(),
         destination: Some(destination),
         validate_only,
     };
@@ -156,7 +163,7 @@ fn called(line: &Line) -> String {
 
 fn report(arguments: &ImportArguments, line: &Line, made: &v1::Destination) -> String {
     let (id, name) = (&made.destination_id, &made.display_name);
-    match arguments.output.is_json() {
+    match arguments.call.output.is_json() {
         true => format!(
             "{}\n",
             serde_json::json!({"line": line.number, "destinationId": id, "displayName": name})

@@ -138,7 +138,7 @@ impl Lane {
     }
 
     fn wait_for_due(&self, passage: Passage) -> Step {
-        let due = self.window.first_due().filter(|_| self.hold == Hold::Open);
+        let due = self.window.first_due(self.policy.ordered).filter(|_| self.hold == Hold::Open);
         let probe = self.gate.probe_at().filter(|_| passage != Passage::Everything);
         due.into_iter()
             .chain(probe)

@@ -186,9 +186,9 @@ impl Lane {
             None => self.gate.take_back(),
         }
         let first = items.first().map(|(item, _)| item.key);
-        let success = request.is_some_and(|ended| ended.success);
+        let succeeded_at = request.filter(|ended| ended.success).map(|ended| ended.at);
         for (item, again) in items {
-            self.window.end(item, again, success);
+            self.window.end(item, again, succeeded_at);
         }
         self.gate.choose_scout(first, &self.window);
         self.let_go_of_idle_data();
@@ -223,3 +223,6 @@ mod tests;
 
 #[cfg(test)]
 mod circuit_tests;
+
+#[cfg(test)]
+mod unsettled_tests;

@@ -355,7 +355,8 @@ fn a_resend_that_comes_during_an_attempt_counts_if_the_attempt_fails_and_only_th
         lane.requeued(entry(key, after(11)));
         let again = (!success).then(|| after(60_000));
         let ended = items.into_iter().map(|item| (item, again)).collect();
-        lane.finished(ended, if success { OK } else { FAILED });
+        let request = if success { OK } else { FAILED };
+        lane.finished(ended, request.map(|request| Ended { at: after(11), ..request }));
         match lane.step(after(12)) {
             Step::Attempt(items) => assert!(!success && items[0].cycle.cause == CycleCause::Resend),
             Step::Idle => assert!(success),

@@ -235,6 +235,8 @@ impl Shard {
     fn reconfigure(&mut self, id: DestinationId) {
         let Some(slot) = self.lanes.get_mut(&id) else { return };
         let (entry, policy, hold) = self.rules.look_up(id);
+        // What is under way to a destination that was deleted is judged as it was until then.
+        let policy = if entry.is_some() { policy } else { Arc::clone(slot.lane.policy()) };
         slot.lane.resize(self.rules.options.window_of(&policy));
         slot.lane.configure(policy, hold, self.clock.now());
         slot.entry = entry;
@@ -311,4 +313,7 @@ mod stop_tests;
 mod telling_tests;
 
 #[cfg(test)]
-mod storm_tests;
+mod clock_tests;
+
+#[cfg(test)]
+mod storm;

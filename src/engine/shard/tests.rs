@@ -93,6 +93,16 @@ impl Stage {
         Self::with_courier((store, clock), courier, change)
     }
 
+    /// A stage with a clock of its own.
+    pub(super) fn on_clock(transport: Arc<ScriptedTransport>, clock: SharedClock) -> Self {
+        let store = Arc::new(MemoryStore::new(Arc::clone(&clock)));
+        let secrets = Arc::new(SecretReader::new(Vec::new(), Vec::new()));
+        let (account, rates) = (Account::default(), None);
+        let shared: Arc<dyn Transport> = Arc::<ScriptedTransport>::clone(&transport);
+        let courier = Courier { transport: shared, secrets, clock: Arc::clone(&clock), account, rates };
+        Self { transport, ..Self::with_courier((store, clock), courier, |_| {}) }
+    }
+
     /// A stage whose organizations send so many requests a second to one host.
     pub(super) fn with_host_rate(transport: Arc<dyn Transport>, per_second: u32) -> Self {
         let clock: SharedClock = Arc::new(TokioClock::starting_at(START));

@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::{Position, Tail};
+use crate::domain::delivery::CycleCause;
 use crate::domain::id::EventKey;
 use crate::domain::time::Timestamp;
 use crate::engine::item::Item;
@@ -17,8 +18,15 @@ use crate::store::{DueEntry, Page, Stage};
 struct Unsettled {
     /// How many: a retry may end before the outcome before it is stored.
     outcomes: u32,
+    /// Attempts in all, those among them that the store does not know of yet.
+    attempt_count: u32,
     /// The delivery, where it waits beyond the horizon.
     item: Option<Item>,
+}
+
+/// Whether a place is behind the last one that is in memory, for sure.
+fn is_beyond(tail: Tail<Position>, place: Position) -> bool {
+    tail.is_some_and(|horizon| horizon.is_none_or(|horizon| place > horizon))
 }
 
 /// The due deliveries that are in memory, and where in the store they go on.
@@ -102,7 +110,7 @@ impl DueLine {
     }
 
     fn is_beyond(&self, due: Timestamp, key: EventKey) -> bool {
-        self.tail.is_some_and(|horizon| horizon.is_none_or(|horizon| (due, key) > horizon))
+        is_beyond(self.tail, (due, key))
     }
 
     fn offer(&mut self, item: Item) {
@@ -129,8 +137,17 @@ impl DueLine {
     // === Outcomes ===
 
     /// The outcome of a delivery is on its way to the store.
-    pub(super) fn note_unsettled(&mut self, key: EventKey) {
-        self.unsettled.entry(key).or_default().outcomes += 1;
+    pub(super) fn note_unsettled(&mut self, item: &Item) {
+        let unsettled = self.unsettled.entry(item.key).or_default();
+        unsettled.outcomes += 1;
+        unsettled.attempt_count = unsettled.attempt_count.max(item.attempt_count);
+    }
+
+    /// A delivery as the store has it, with the attempts that it does not know of yet.
+    pub(super) fn counted(&self, entry: DueEntry) -> DueEntry {
+        let unsettled =
+            self.unsettled.get(&entry.id.event_key).map_or(0, |unsettled| unsettled.attempt_count);
+        DueEntry { attempt_count: entry.attempt_count.max(unsettled), ..entry }
     }
 
     /// The outcomes of these deliveries are stored. A retry beyond the horizon is in the store from here
@@ -187,6 +204,22 @@ impl DueLine {
                 self.offer(item);
             }
         }
+        self.unpark();
+    }
+
+    /// The horizon has moved on: what was beyond it, and no longer is, waits here, also while its outcome is not
+    /// stored yet. An ordered lane would send what comes behind it otherwise.
+    fn unpark(&mut self) {
+        let tail = self.tail;
+        let is_here =
+            |item: &mut Item| matches!(item.stage, Stage::Due(due) if !is_beyond(tail, (due, item.key)));
+        let parked: Vec<Item> =
+            self.unsettled.values_mut().filter_map(|unsettled| unsettled.item.take_if(is_here)).collect();
+        for item in parked {
+            if let Stage::Due(due) = item.stage {
+                self.wait(due, item);
+            }
+        }
     }
 
     /// No page comes; it may be asked for again.
@@ -221,6 +254,16 @@ impl DueLine {
         found.map(|(position, item)| (*position, item))
     }
 
+    /// The first one where order matters: the oldest, whenever it is due, unless a caller has moved one before it. A
+    /// batch that fails may be smaller than the one before, and what was left out is due earlier then.
+    pub(super) fn find_in_order(&self, fits: impl Fn(&Item) -> bool) -> Option<(Position, &Item)> {
+        let in_line = |item: &&Item| item.cycle.cause == CycleCause::Routed && fits(item);
+        let oldest = self.items.values().filter(in_line).map(|item| item.key).min();
+        self.find(|_, item| {
+            fits(item) && (item.cycle.cause != CycleCause::Routed || Some(item.key) == oldest)
+        })
+    }
+
     pub(super) fn take(&mut self, position: Position) -> Option<Item> {
         self.index.remove(&position.1);
         self.items.remove(&position)
@@ -233,9 +276,10 @@ impl DueLine {
         positions.into_iter().filter_map(|position| self.take(position)).collect()
     }
 
-    /// The first due time.
-    pub(super) fn first(&self) -> Option<Timestamp> {
-        self.items.keys().next().map(|(due, _)| *due)
+    /// When the first one is due; where order matters, the first in order.
+    pub(super) fn first(&self, ordered: bool) -> Option<Timestamp> {
+        let first = if ordered { self.find_in_order(|_| true) } else { self.find(|_, _| true) };
+        first.map(|((due, _), _)| due)
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Item> {

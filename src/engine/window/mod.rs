@@ -95,7 +95,7 @@ impl Window {
             return;
         }
         self.forget(key);
-        self.due.insert(entry.due, Item::due(entry));
+        self.due.insert(entry.due, Item::due(self.due.counted(entry)));
     }
 
     /// Takes a delivery out of memory that a caller has ended; an attempt under way goes on, but is the last.
@@ -113,18 +113,20 @@ impl Window {
     }
 
     /// The attempt of a delivery has ended; its outcome is on its way to the store. `again` is when it
-    /// waits for, if it does.
-    pub fn end(&mut self, item: Item, again: Option<Timestamp>, success: bool) {
+    /// waits for, if it does, and `succeeded_at` when the receiver took it.
+    pub fn end(&mut self, item: Item, again: Option<Timestamp>, succeeded_at: Option<Timestamp>) {
         let meanwhile = self.flights.end(item.key);
         self.note_unsettled(&item);
-        match (meanwhile.requeued, again) {
+        // As the store sees it: who asks for it again after it succeeded, gets it again.
+        let counts = |entry: &DueEntry| succeeded_at.is_none_or(|at| entry.cycle.started_at > at);
+        match (meanwhile.requeued.filter(counts), again) {
             // What a caller asked for meanwhile comes before what policy says of a failure.
-            (Some(entry), _) if !success => {
+            (Some(entry), _) => {
                 let attempt_count = item.attempt_count.max(entry.attempt_count);
                 self.wait(Item::due(DueEntry { attempt_count, ..entry }), entry.due);
             }
-            (_, Some(due)) if !meanwhile.ended => self.wait(item, due),
-            (_, _) => {}
+            (None, Some(due)) if !meanwhile.ended => self.wait(item, due),
+            (None, _) => {}
         }
     }
 
@@ -156,9 +158,7 @@ impl Window {
 
     /// The outcome of a delivery that was taken out is on its way to the store.
     pub fn note_unsettled(&mut self, item: &Item) {
-        if item.stage != Stage::InMemory {
-            self.due.note_unsettled(item.key);
-        }
+        self.due.note_unsettled(item);
     }
 
     /// The outcomes of these deliveries are stored.
@@ -225,6 +225,12 @@ impl Window {
         self.due.find(fits)
     }
 
+    /// The first due delivery that fits, where order matters.
+    #[must_use]
+    pub fn find_due_in_order(&self, fits: impl Fn(&Item) -> bool) -> Option<(Position, &Item)> {
+        self.due.find_in_order(fits)
+    }
+
     /// Takes a fresh delivery out.
     pub fn take_fresh(&mut self, place: usize) -> Option<Item> {
         self.fresh.take(place)
@@ -263,10 +269,10 @@ impl Window {
         fresh.into_iter().chain(self.due.iter()).map(|item| item.key).min()
     }
 
-    /// The first due time in memory.
+    /// When the first in memory is due; where order matters, the first in order.
     #[must_use]
-    pub fn first_due(&self) -> Option<Timestamp> {
-        self.due.first()
+    pub fn first_due(&self, ordered: bool) -> Option<Timestamp> {
+        self.due.first(ordered)
     }
 
     /// When this delivery is due; `None` unless it waits for a due time in memory.

@@ -153,6 +153,19 @@ pub async fn a_resend_survives_the_failure_of_an_attempt_under_way(bench: &Bench
     }
 }
 
+pub async fn a_success_that_is_settled_again_takes_nothing_from_a_resend_begun_since(bench: &Bench) {
+    let event = bench.accept(new_event("a", &[durable(1)])).await;
+    let id = id_of(&event, 1);
+    let success = settlement(&event, 1, Stage::Fresh, succeeded(40));
+    bench.settle(success.clone()).await;
+    bench.store.requeue(vec![id], CycleCause::Resend, at(50)).await.unwrap();
+    // Nobody heard that it was stored.
+    bench.settle(success).await;
+    assert_eq!(bench.state(id).await, waiting(50));
+    let due = bench.due(1).await;
+    assert_eq!(due.iter().map(|row| (row.id, row.attempt_count)).collect::<Vec<_>>(), [(id, 1)]);
+}
+
 pub async fn a_best_effort_delivery_has_a_record_only_from_its_first_settlement_on(bench: &Bench) {
     let event = bench.accept(new_event("a", &[best_effort(1)])).await;
     let id = id_of(&event, 1);

@@ -22,7 +22,7 @@ use crate::domain::event::{Acceptance, Event, EventType, Level, NewEvent, Route}
 use crate::domain::id::{DeliveryId, DestinationId, EventId, EventKey, OrganizationId};
 use crate::domain::organization::Organization;
 use crate::domain::payload::Payload;
-use crate::domain::secret::{HttpAuth, Secret, SecretSource, SigningSecrets};
+use crate::domain::secret::{HttpAuth, RetiringSecret, Secret, SecretSource, SigningSecrets};
 use crate::domain::settings::{DeliverySettings, Guarantee};
 use crate::domain::subscription::Subscription;
 use crate::domain::time::Timestamp;
@@ -119,6 +119,17 @@ pub fn destination(number: u8) -> Destination {
         updated_at: at(0),
         revision: 1,
     }
+}
+
+/// A destination with five secrets of every kind, its URL counted; each but the URL has `planted` in it.
+pub fn full_of_secrets(number: u8) -> Destination {
+    let planted = |what: &str| SecretSource::Value(Secret::new(format!("planted-{what}")));
+    let retiring = Some(RetiringSecret { source: planted("retiring"), until: at(9) });
+    let signing = SigningSecrets { current: Some(planted("signing")), retiring };
+    let http_auth = HttpAuth::Basic { username: "user".into(), secret: planted("password") };
+    let mut full = Destination { signing, http_auth, ..destination(number) };
+    full.headers[0].value = Secret::new("planted-header");
+    full
 }
 
 pub fn organization() -> Organization {
@@ -312,6 +323,7 @@ macro_rules! conformance {
             deliveries: a_due_delivery_moves_with_each_failure_until_it_is_finished
             deliveries: a_cancelled_delivery_stays_cancelled_unless_it_succeeds
             deliveries: a_resend_survives_the_failure_of_an_attempt_under_way
+            deliveries: a_success_that_is_settled_again_takes_nothing_from_a_resend_begun_since
             deliveries: a_best_effort_delivery_has_a_record_only_from_its_first_settlement_on
             deliveries: requeueing_begins_a_new_cycle_whatever_the_state
             deliveries: requeueing_leaves_out_what_is_unknown

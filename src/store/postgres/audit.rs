@@ -86,7 +86,7 @@ impl Core {
     }
 }
 
-async fn put(tx: &Tx, entries: &[AuditEntry]) -> Result<(), Fault> {
+pub(super) async fn put(tx: &Tx, entries: &[AuditEntry]) -> Result<(), Fault> {
     for entry in entries {
         let record = encode_audit(entry);
         tx.query(PUT, &[&of_id(entry.id), &entry.organization_id, &record]).await?;
@@ -136,7 +136,7 @@ impl AuditStore for PostgresStore {
     }
 }
 
-const PUT: &str = "INSERT INTO audit (id, organization_id, record) VALUES ($1, $2, $3)
+pub(super) const PUT: &str = "INSERT INTO audit (id, organization_id, record) VALUES ($1, $2, $3)
     ON CONFLICT (id) DO UPDATE SET record = excluded.record";
 const LIST: &str =
     "SELECT id, record FROM audit WHERE id < coalesce($1, 'ffffffff-ffff-ffff-ffff-ffffffffffff'::uuid)

@@ -25,11 +25,15 @@ pub(super) struct ConfigTx {
 }
 
 impl Core {
-    /// Begins a change: nobody accepts an event or changes another thing meanwhile.
+    /// Begins a change: nobody accepts an event or changes another thing meanwhile. What others have changed is in the
+    /// directory by then, so a caller who is refused for it finds it there.
     pub(super) async fn change_config(&self) -> Result<ConfigTx, Fault> {
         let tx = Tx::begun(&self.writes).await?;
         let rows = tx.query("SELECT config_version FROM sequencer FOR UPDATE", &[]).await?;
-        let version = rows.first().map_or(0, |row| row.get(0));
+        let version: i64 = rows.first().map_or(0, |row| row.get(0));
+        if u64::try_from(version).is_ok_and(|version| version > self.directory.version()) {
+            self.refresh().await?;
+        }
         Ok(ConfigTx { tx, version })
     }
 

@@ -18,6 +18,7 @@ use tokio_postgres::config::{Host, SslMode};
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{AsyncMessage, Client, Config, Notification, Row, Statement};
 use tokio_postgres_rustls::MakeRustlsConnect;
+use zeroize::Zeroizing;
 
 use super::fault::Fault;
 use crate::store::StoreError;
@@ -35,6 +36,8 @@ const KEEPALIVE: Duration = Duration::from_secs(10);
 /// are made once on each connection: with partitions, planning costs more than most of the statements.
 const PLANNING: &str = "-c plan_cache_mode=force_generic_plan -c enable_seqscan=off -c enable_hashjoin=off \
     -c enable_mergejoin=off -c jit=off";
+/// TLS, or nothing.
+const REQUIRE: &str = "sslmode=require";
 /// How many notifications may wait to be read; where there are more, the replica looks for itself.
 const NOTIFICATIONS: usize = 4096;
 
@@ -132,9 +135,13 @@ impl Connect for Connector {
     }
 }
 
-/// Reads a connection string, and says what TLS it means: required, but for a database on this machine.
+/// Reads a connection string, and says what TLS it means: required, but for a database on this machine. Where there is
+/// TLS, the chain and the name of the certificate are always checked, so `require`, `verify-ca` and `verify-full` mean
+/// the same here.
 pub(super) fn parse(url: &str) -> Result<Config, String> {
-    let mut config: Config = url
+    let known =
+        Zeroizing::new(url.replace("sslmode=verify-full", REQUIRE).replace("sslmode=verify-ca", REQUIRE));
+    let mut config: Config = known
         .parse()
         .map_err(|_| "is no connection string; write postgres://user:password@host/database".to_owned())?;
     if config.get_hosts().is_empty() {
@@ -267,6 +274,8 @@ mod tests {
         assert_eq!(mode("postgres://u@db.example/x?sslmode=disable"), SslMode::Disable);
         assert_eq!(mode("postgres://u@127.0.0.1:5433/x"), SslMode::Disable);
         assert_eq!(mode("postgres://u@localhost/x?sslmode=require"), SslMode::Require);
+        assert_eq!(mode("postgres://u@localhost/x?sslmode=verify-full"), SslMode::Require);
+        assert_eq!(mode("postgres://u@db.example/x?sslmode=verify-ca&user=a"), SslMode::Require);
         assert_eq!(mode("postgres://u@%2Ftmp%2Fpg/x"), SslMode::Disable);
     }
 

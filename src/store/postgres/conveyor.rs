@@ -80,7 +80,7 @@ impl Core {
         if *seen < before
             && let Err(fault) = self.read_up_to(&mut seen, before).await
         {
-            tracing::warn!(?fault, "what others accepted could not be read; it is read again soon");
+            tracing::warn!(%fault, "what others accepted could not be read; it is read again soon");
             self.lease_call.notify_one();
             return;
         }

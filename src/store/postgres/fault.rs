@@ -1,5 +1,7 @@
 //! What goes wrong between here and the database, and what it means for the caller.
 
+use std::fmt;
+
 use deadpool_postgres::PoolError;
 use tokio_postgres::error::SqlState;
 
@@ -9,7 +11,6 @@ use crate::store::StoreError;
 pub(super) const TRIES: usize = 6;
 
 /// Why a piece of work with the database was not done.
-#[derive(Debug)]
 pub(super) enum Fault {
     /// What the store has to say to its caller.
     Store(StoreError),
@@ -19,6 +20,25 @@ pub(super) enum Fault {
     Silent,
     /// There is no connection.
     NoConnection(String),
+}
+
+/// For logs: what the database says of the rows concerned (its *detail*) may be anybody's data, and is left out.
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Store(error) => error.fmt(f),
+            Self::Database(error) => f.write_str(&explain(error)),
+            Self::Silent => f.write_str("the database does not answer"),
+            Self::NoConnection(problem) => write!(f, "the database: {problem}"),
+        }
+    }
+}
+
+/// The same: what is written with `?` by mistake shows no more.
+impl fmt::Debug for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
 }
 
 impl From<StoreError> for Fault {
@@ -66,9 +86,7 @@ impl From<Fault> for StoreError {
             Fault::Database(error) if error.code() == Some(&SqlState::DISK_FULL) => {
                 StoreError::Full { free_bytes: 0, needed_bytes: 1 }
             }
-            Fault::Database(error) => StoreError::Unavailable(explain(&error)),
-            Fault::Silent => StoreError::Unavailable("the database does not answer".into()),
-            Fault::NoConnection(problem) => StoreError::Unavailable(format!("the database: {problem}")),
+            other => StoreError::Unavailable(other.to_string()),
         }
     }
 }

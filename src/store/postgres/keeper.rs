@@ -12,7 +12,7 @@ use super::connect::{Tx, query};
 use super::fault::Fault;
 use super::lease::share;
 use super::rows::{bucket_of, limit};
-use super::{Core, LeaseOptions, listen};
+use super::{Core, LeaseOptions, keys, listen};
 use crate::domain::id::DestinationId;
 use crate::domain::time::Timestamp;
 use crate::store::LostLanes;
@@ -49,7 +49,7 @@ pub(super) async fn run(core: Arc<Core>, clock: Option<Arc<FollowingClock>>) {
         let pause = match looked {
             Ok(pause) => pause,
             Err(fault) => {
-                tracing::warn!(?fault, "the database could not be asked about leases");
+                tracing::warn!(%fault, "the database could not be asked about leases");
                 core.metrics.is_up(false);
                 RETRY
             }
@@ -112,10 +112,11 @@ impl Core {
             return Ok(());
         }
         let asked_at = Instant::now();
-        let client = self.writes.get().await?;
-        let seconds = options.duration.as_secs_f64();
-        query(&client, JOIN, &[&self.leases.holder(), &options.name, &seconds]).await?;
-        drop(client);
+        let (me, seconds) = (self.leases.holder(), options.duration.as_secs_f64());
+        let tx = Tx::begun(&self.writes).await?;
+        keys::check_joining(&tx, &self.keyring, me).await?;
+        tx.query(JOIN, &[&me, &options.name, &seconds, &keys::ids(&self.keyring)]).await?;
+        tx.commit().await?;
         self.skip_to_end().await?;
         self.leases.renewed(asked_at, options.duration);
         state.joined = true;
@@ -326,8 +327,8 @@ impl Core {
 
 const COUNT: &str = "SELECT (SELECT count(*) FROM waiting) + (SELECT count(*) FROM due),
     (SELECT count(*) FROM deliveries WHERE state = 3)";
-const JOIN: &str = "INSERT INTO members (id, name, expires_at)
-    VALUES ($1, $2, clock_timestamp() + make_interval(secs => $3))
+const JOIN: &str = "INSERT INTO members (id, name, expires_at, keys)
+    VALUES ($1, $2, clock_timestamp() + make_interval(secs => $3), $4)
     ON CONFLICT (id) DO UPDATE SET expires_at = excluded.expires_at";
 const RENEW: &str =
     "UPDATE members SET expires_at = clock_timestamp() + make_interval(secs => $2) WHERE id = $1

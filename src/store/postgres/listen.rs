@@ -104,7 +104,7 @@ pub(super) async fn run(core: Arc<Core>) {
             listened = core.listen(deaf_since) => match listened {
                 Ok(()) => deaf_since = Some(core.now()),
                 Err(fault) => {
-                    tracing::warn!(?fault, "notifications of the database can't be heard");
+                    tracing::warn!(%fault, "notifications of the database can't be heard");
                     deaf_since = deaf_since.or(Some(core.now()));
                 }
             }
@@ -126,7 +126,7 @@ impl Core {
         while let Some(first) = notifications.recv().await {
             let heard = all(first, &mut notifications);
             if let Err(fault) = self.hear(heard).await {
-                tracing::warn!(?fault, "news of other replicas could not be followed");
+                tracing::warn!(%fault, "news of other replicas could not be followed");
                 self.lease_call.notify_one();
             }
         }

@@ -26,6 +26,7 @@ mod erase;
 mod fault;
 mod heads;
 mod keeper;
+mod keys;
 mod lease;
 mod listen;
 mod listing;
@@ -38,6 +39,9 @@ mod replay;
 mod retention;
 mod rows;
 mod schema;
+mod seals;
+#[cfg(test)]
+mod seals_tests;
 mod settle;
 mod size;
 mod start;
@@ -62,6 +66,7 @@ use super::keyring::Keyring;
 use super::riders::Riders;
 use super::{CommitListener, StoreError};
 use crate::clock::SharedClock;
+use crate::domain::secret::Secret;
 use crate::metrics::{StoreErrorKind, StoreMetrics};
 use connect::Connector;
 use conveyor::Conveyor;
@@ -69,13 +74,14 @@ use fault::Fault;
 use heads::Heads;
 use lease::Leases;
 use partitions::Partitions;
+pub use seals::Sealer;
 use size::Size;
 
 /// How the shared store is run.
 #[derive(Clone)]
 pub struct PostgresOptions {
-    /// The connection string.
-    pub url: String,
+    /// The connection string; there may be a password in it.
+    pub url: Secret,
     /// Authorities that are trusted besides Mozilla's.
     pub roots: Vec<CertificateDer<'static>>,
     /// The most connections for reads; there are a handful more for the rest.

@@ -14,8 +14,10 @@ use super::fault::Fault;
 use super::rows::{destination, of_destination};
 use crate::domain::destination::DestinationHealth;
 use crate::domain::id::{DestinationId, OrganizationId};
-use crate::store::StoreError;
-use crate::store::record::{Place, decode_destination, decode_health, decode_organization};
+use crate::store::record::{
+    Place, decode_destination, decode_health, decode_organization, seals_of_destination,
+};
+use crate::store::{StoreError, seals};
 
 /// What an entry of the log is about.
 pub(super) const DESTINATION: i16 = 1;
@@ -129,6 +131,9 @@ impl Core {
     fn put_destination(&self, row: &Row) -> Result<DestinationId, StoreError> {
         let id = destination(row.get(0));
         let stored: Vec<Vec<u8>> = row.get(1);
+        // A missing key is no damage; it is told like at the start.
+        let missing = seals::check(&seals_of_destination(id, &stored)?, &self.keyring);
+        missing.map_err(StoreError::Unavailable)?;
         let health: Option<&[u8]> = row.get(2);
         let health = health.map(|stored| decode_health(id, stored)).transpose()?;
         let destination = decode_destination(id, &stored, &self.keyring)?;

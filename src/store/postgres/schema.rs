@@ -9,10 +9,14 @@ use deadpool_postgres::Object;
 
 use super::connect::query;
 use super::fault::Fault;
+use crate::clock::{Clock, SystemClock};
+use crate::domain::audit::AuditEntry;
+use crate::domain::id::AuditEntryId;
 use crate::store::StoreError;
+use crate::store::record::encode_audit;
 
 /// The migrations in order; the number of one is its place, from 1.
-const MIGRATIONS: &[&str] = &[include_str!("migrations/0001.sql")];
+const MIGRATIONS: &[&str] = &[include_str!("migrations/0001.sql"), include_str!("migrations/0002.sql")];
 /// The oldest version that can work on the newest schema.
 const OLDEST_READER: i32 = 1;
 /// Whose lock it is: "signalpost" as bytes, cut to a number.
@@ -46,11 +50,26 @@ async fn migrate_locked(client: &Object) -> Result<i32, Fault> {
             let note = format!(
                 "DELETE FROM signalpost_schema; INSERT INTO signalpost_schema VALUES ({number}, {OLDEST_READER})"
             );
-            client.batch_execute(&format!("BEGIN; {migration}; {note}; COMMIT")).await?;
+            client.batch_execute(&format!("BEGIN; {migration}; {note}")).await?;
+            // That a database came into being is no change of anything.
+            if found > 0 {
+                record(client, number).await?;
+            }
+            client.batch_execute("COMMIT").await?;
             tracing::info!(version = number, "the database's schema was migrated");
         }
     }
     Ok(found)
+}
+
+/// Who reads the audit log sees when the schema was changed. A failure ends the transaction with the connection.
+async fn record(client: &Object, number: i32) -> Result<(), Fault> {
+    let at = SystemClock.now();
+    let id = AuditEntryId::make(at, std::array::from_fn(|_| fastrand::u8(..)));
+    let text = format!("the database's schema was brought to version {number}");
+    let entry = AuditEntry::of_server(id, at, text, 1);
+    let (id, record) = (uuid::Uuid::from_bytes(*id.as_bytes()), encode_audit(&entry));
+    query(client, super::audit::PUT, &[&id, &entry.organization_id, &record]).await.map(drop)
 }
 
 /// The version that is there, if this program can work on it.

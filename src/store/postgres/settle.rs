@@ -113,7 +113,7 @@ impl Core {
             if !is_passing(&fault) || tries_at_close > TRIES_AT_CLOSE {
                 return Err(fault);
             }
-            tracing::warn!(?fault, "outcomes wait for the database");
+            tracing::warn!(%fault, "outcomes wait for the database");
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(RETRY.1);
         }

@@ -7,7 +7,6 @@ use deadpool_postgres::Object;
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::{Mutex, Notify, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
-use zeroize::Zeroizing;
 
 use super::clock::FollowingClock;
 use super::connect::{Connector, query};
@@ -15,12 +14,11 @@ use super::conveyor::Conveyor;
 use super::fault::Fault;
 use super::lease::Leases;
 use super::size::Size;
-use super::{Core, PostgresOptions, PostgresStore, accept, keeper, listen, rows, schema, settle};
+use super::{Core, PostgresOptions, PostgresStore, accept, keeper, keys, listen, rows, schema, settle};
 use crate::clock::{SharedClock, SystemClock};
 use crate::domain::time::Timestamp;
 use crate::store::StoreError;
 use crate::store::directory::Directory;
-use crate::store::keyring::{Keyring, SealingKey};
 use crate::store::riders::Riders;
 
 /// Connections for what writes: groups of events, groups of outcomes, leases, and a few calls beside them.
@@ -41,9 +39,9 @@ impl Drop for Thread {
 }
 
 /// What the store needs before anything else of it can be made.
-struct Ground {
+pub(super) struct Ground {
     connector: Connector,
-    writes: deadpool_postgres::Pool,
+    pub(super) writes: deadpool_postgres::Pool,
     reads: deadpool_postgres::Pool,
 }
 
@@ -124,19 +122,19 @@ pub(super) fn closed() -> StoreError {
     StoreError::Unavailable("it is closed".into())
 }
 
-fn cannot(problem: &str) -> StoreError {
+pub(super) fn cannot(problem: &str) -> StoreError {
     StoreError::CannotOpen(format!("the database can't be used: {problem}"))
 }
 
 /// A fault while opening is for the operator.
-fn explain(fault: Fault) -> StoreError {
+pub(super) fn explain(fault: Fault) -> StoreError {
     match StoreError::from(fault) {
         StoreError::Unavailable(problem) => cannot(&problem),
         other => other,
     }
 }
 
-fn start_thread() -> Result<(Thread, Handle), StoreError> {
+pub(super) fn start_thread() -> Result<(Thread, Handle), StoreError> {
     let runtime =
         Builder::new_current_thread().enable_all().build().map_err(|error| cannot(&error.to_string()))?;
     let handle = runtime.handle().clone();
@@ -148,8 +146,8 @@ fn start_thread() -> Result<(Thread, Handle), StoreError> {
     Ok((Thread { closed, handle: Some(thread) }, handle))
 }
 
-fn ground(options: &PostgresOptions, runtime: Handle) -> Result<Ground, StoreError> {
-    let connector = Connector::new(&options.url, &options.roots, options.statement_timeout, runtime)?;
+pub(super) fn ground(options: &PostgresOptions, runtime: Handle) -> Result<Ground, StoreError> {
+    let connector = Connector::new(options.url.expose(), &options.roots, options.statement_timeout, runtime)?;
     Ok(Ground { writes: connector.pool(WRITERS)?, reads: connector.pool(options.connections)?, connector })
 }
 
@@ -159,7 +157,10 @@ async fn open(options: PostgresOptions, runtime: Handle) -> Result<Opened, Store
     let ground = ground(&options, runtime.clone())?;
     let client = ground.writes.get().await.map_err(|error| explain(error.into()))?;
     schema::migrate(&client).await.map_err(explain)?;
-    let keyring = keyring(&client, options.keyring.clone()).await?;
+    let keyring = keys::complete(&client, options.keyring.clone()).await?.ring;
+    if options.lease.is_some() {
+        keys::check_company(&client, &keyring).await?;
+    }
     let (channel, last_key) = installation(&client).await.map_err(explain)?;
     let following = options.clock.is_none().then(|| Arc::new(FollowingClock::new(Arc::new(SystemClock))));
     let clock: SharedClock = match (&options.clock, &following) {
@@ -221,47 +222,6 @@ async fn installation(client: &Object) -> Result<(String, crate::domain::id::Eve
     let row = rows.first().ok_or_else(|| StoreError::Corrupt("the installation's row is missing".into()))?;
     let id: uuid::Uuid = row.get(0);
     Ok((format!("signalpost_{}", id.simple()), rows::key(row.get(1))))
-}
-
-/// The operator's keys, and the store's own where there is one. Where there is neither, the store makes one.
-async fn keyring(client: &Object, configured: Option<Keyring>) -> Result<Keyring, StoreError> {
-    let own = own_key(client).await?;
-    let own = own.map(|text| Keyring::parse(&text)).transpose();
-    let own = own.map_err(|problem| cannot(&format!("its own sealing key is unreadable: {problem}")))?;
-    match (configured, own) {
-        (Some(mut configured), own) => {
-            own.iter().for_each(|own| configured.add_all(own));
-            Ok(configured)
-        }
-        (None, Some(own)) => Ok(own),
-        (None, None) if has_sealed(client).await? => Err(cannot(
-            "it holds destinations that are sealed under a key which was not given; set secrets.key_file to the file \
-             with that key. No new key was made",
-        )),
-        (None, None) => {
-            let key = SealingKey::generate().map_err(|error| cannot(&error.to_string()))?;
-            let sql = "UPDATE installation SET own_key = coalesce(own_key, $1)";
-            let text: &str = &key.to_text();
-            query(client, sql, &[&text]).await.map_err(explain)?;
-            tracing::warn!(
-                "secrets are sealed under a key that lies in the database beside them; set secrets.key_file for one that does not"
-            );
-            // Another replica may have been faster.
-            let text = own_key(client).await?.ok_or_else(|| cannot("its sealing key was not kept"))?;
-            Keyring::parse(&text).map_err(|problem| cannot(&problem))
-        }
-    }
-}
-
-/// Whether anything is sealed: every destination has at least its URL sealed.
-async fn has_sealed(client: &Object) -> Result<bool, StoreError> {
-    let rows = query(client, "SELECT EXISTS (SELECT FROM destinations)", &[]).await.map_err(explain)?;
-    Ok(rows.first().is_some_and(|row| row.get(0)))
-}
-
-async fn own_key(client: &Object) -> Result<Option<Zeroizing<String>>, StoreError> {
-    let rows = query(client, "SELECT own_key FROM installation", &[]).await.map_err(explain)?;
-    Ok(rows.first().and_then(|row| row.get::<_, Option<String>>(0)).map(Zeroizing::new))
 }
 
 impl Core {

@@ -9,13 +9,17 @@ use crate::clock::SharedClock;
 use crate::domain::delivery::{DeliveryState, StateKind};
 use crate::domain::event::{Acceptance, Event, NewEvent};
 use crate::domain::id::EventId;
+use crate::domain::secret::Secret;
 use crate::metrics::StoreMetrics;
 use crate::store::conformance::{
     self, Bench, at, destination_id, durable, id_of, manual_clock, new_event, settlement,
 };
 use crate::store::keyring::{Keyring, SealingKey};
 use crate::store::retention::{Cuts, SweepFrom};
-use crate::store::{CommitListener, DeliveryStore, DestinationStore, EventStore, Stage, Store, StoreError};
+use crate::store::{
+    AuditQuery, AuditStore, CommitListener, DeliveryStore, DestinationStore, EventStore, Stage, Store,
+    StoreError,
+};
 
 /// One server for all tests of the process.
 pub(super) fn server() -> &'static TestServer {
@@ -25,7 +29,7 @@ pub(super) fn server() -> &'static TestServer {
 
 pub(super) fn options(url: String, clock: Option<SharedClock>) -> PostgresOptions {
     PostgresOptions {
-        url,
+        url: Secret::new(url),
         roots: Vec::new(),
         connections: 4,
         statement_timeout: Duration::from_secs(10),
@@ -56,18 +60,21 @@ async fn a_store_whose_key_is_missing_is_refused_and_no_new_key_is_made() {
     let url = server().database();
     let opened = |keyring| PostgresStore::open(PostgresOptions { keyring, ..options(url.clone(), None) });
     let operators = Keyring::parse(&SealingKey::generate().unwrap().to_text()).unwrap();
+    let id = operators.active().to_string();
     let store = opened(Some(operators.clone())).unwrap();
     store.create_destination(conformance::destination(1), None).await.unwrap();
     store.close().await.unwrap();
     for _ in 0..2 {
         let refused = opened(None).err().unwrap().to_string();
-        assert!(refused.contains("secrets.key_file") && refused.contains("No new key"), "{refused}");
+        for part in ["3 of its secrets are sealed", "no key is configured", "secrets.key_file", &id] {
+            assert!(refused.contains(part), "{part}: {refused}");
+        }
     }
     opened(Some(operators)).unwrap().close().await.unwrap();
 }
 
 /// How a database is called in its connection string.
-fn name_of(url: &str) -> &str {
+pub(super) fn name_of(url: &str) -> &str {
     url.rsplit_once('/').unwrap().1
 }
 
@@ -97,6 +104,22 @@ async fn outcomes_wait_for_a_database_that_is_away_and_callers_are_told() {
 }
 
 #[tokio::test]
+async fn a_full_disk_of_the_database_is_said_and_no_event_is_half_accepted() {
+    let server = TestServer::on_small_disk();
+    let (clock, shared) = manual_clock();
+    let store = Arc::new(PostgresStore::open(options(server.database(), Some(shared))).unwrap());
+    let bench = Bench { store: Arc::clone(&store) as Arc<dyn Store>, clock };
+    let first = bench.accept(new_event("a", &[durable(1)])).await;
+    server.fill_disk();
+    let refused = store.accept(vec![conformance::big_event(200_000)]).await;
+    assert!(matches!(refused, Err(StoreError::Full { .. })), "{refused:?}");
+    server.empty_disk();
+    let second = bench.accept(conformance::big_event(200_000)).await;
+    assert!(second.key > first.key);
+    assert_eq!(server.sql("t0", "SELECT count(*) FROM events"), "2");
+}
+
+#[tokio::test]
 async fn a_newer_schema_is_refused_unless_it_says_that_this_version_can_work_on_it() {
     let url = server().database();
     drop(PostgresStore::open(options(url.clone(), None)).unwrap());
@@ -120,6 +143,21 @@ async fn replicas_that_start_at_once_migrate_once() {
         opened.join().unwrap().unwrap();
     }
     assert_eq!(server().sql(name_of(&url), "SELECT count(*) FROM buckets"), "256");
+}
+
+#[tokio::test]
+async fn a_database_of_an_earlier_version_is_brought_to_this_one_once_and_that_is_on_the_record() {
+    let url = server().database();
+    drop(PostgresStore::open(options(url.clone(), None)).unwrap());
+    let back = "ALTER TABLE members DROP COLUMN keys; ALTER TABLE installation DROP COLUMN sealed_under;
+        UPDATE signalpost_schema SET version = 1";
+    server().sql(name_of(&url), back);
+    for _ in 0..2 {
+        let store = PostgresStore::open(options(url.clone(), None)).unwrap();
+        let audited = store.audit(AuditQuery { limit: 10, ..AuditQuery::default() }).await.unwrap().rows;
+        let told: Vec<&str> = audited.iter().map(|entry| entry.description.as_str()).collect();
+        assert_eq!(told, ["the database's schema was brought to version 2"]);
+    }
 }
 
 /// Everything that ended so many milliseconds after the start is too old.
@@ -170,7 +208,7 @@ async fn stored(bench: &Bench, events: &[Arc<Event>]) -> Vec<bool> {
 }
 
 /// Hears nothing.
-struct Deaf;
+pub(super) struct Deaf;
 
 impl CommitListener for Deaf {
     fn accepted(&self, _events: &[Arc<Event>]) {}

@@ -168,6 +168,15 @@ impl Group {
         self.pending.insert(key, Some(value.into()));
     }
 
+    /// For keys of orders that are mostly there already, and are not to be counted twice.
+    pub(super) fn rewrite(&mut self, key: Vec<u8>, value: Vec<u8>) -> Result<(), StoreError> {
+        if self.contains(&key)? {
+            self.pending_tally.add(&key, -1);
+        }
+        self.put(key, value);
+        Ok(())
+    }
+
     pub(super) fn remove(&mut self, key: Vec<u8>) {
         self.pending_tally.add(&key, -1);
         self.pending.insert(key, None);

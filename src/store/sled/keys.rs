@@ -18,7 +18,7 @@
 //! | `Aa` | audit entry, chunk number | entry of the audit log |
 //! | `Ao` | organization, audit entry | empty: for lists |
 //! | `Z` | organization | empty: it is being erased |
-//! | `M` | name | schema version, clean shutdown, how much is stored and waits, what was removed early, up to which event `W` is complete |
+//! | `M` | name | schema version, clean shutdown, number of the last commit, how much is stored and waits, what was removed early, up to which event `W` is complete |
 //!
 //! What costs in this tree is keys written, so an event is one of them (`E`), however many destinations it goes
 //! to, and an outcome another one (`D`). Only what lingers is indexed one by one.
@@ -41,7 +41,9 @@ pub(super) const DUE: u8 = b'R';
 pub(super) const SCHEMA_KEY: &[u8] = b"Mschema";
 /// Present while no process has the store open after an orderly close.
 pub(super) const CLEAN_KEY: &[u8] = b"Mclean";
-/// How many bytes are stored, big-endian.
+/// The number of the last commit, and how many bytes are stored since then; both big-endian.
+pub(super) const COMMIT_KEY: &[u8] = b"Mcommit";
+/// How many bytes are stored, big-endian; for stores whose last commit has no number.
 pub(super) const SIZE_KEY: &[u8] = b"Msize";
 /// The event up to which all fresh deliveries are in `W`.
 pub(super) const INDEXED_KEY: &[u8] = b"Mindexed";

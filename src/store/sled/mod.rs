@@ -16,15 +16,21 @@ mod audit;
 mod backup;
 mod config;
 mod cover;
+#[cfg(test)]
+mod damage_tests;
 mod disk;
 mod erase;
 mod fresh;
 mod group;
 mod held;
+mod inspection;
 mod keys;
 mod listing;
+mod mark;
 mod observer;
 mod open;
+#[cfg(test)]
+mod power_cut_tests;
 mod reader;
 mod replay;
 mod restore;
@@ -37,6 +43,8 @@ mod tests;
 mod traits;
 #[cfg(test)]
 mod upkeep_tests;
+#[cfg(test)]
+mod wreck;
 mod writer;
 mod young;
 
@@ -44,7 +52,6 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, mpsc};
 use std::thread::JoinHandle;
-use std::time::Instant;
 
 use tokio::sync::{Semaphore, oneshot, watch};
 
@@ -59,11 +66,11 @@ use crate::domain::id::{DestinationId, EventKey};
 use crate::metrics::StoreMetrics;
 use backup::Journal;
 use disk::Watermark;
+pub use inspection::Inspection;
 use observer::Observer;
 use reader::Reader;
 use replay::Running;
 pub use restore::Restore;
-pub use seals::Resealed;
 use writer::{Command, Heads, Queued, Reply, Writer};
 use young::Young;
 
@@ -251,7 +258,7 @@ impl SledStore {
     /// # Errors
     /// [`StoreError::CannotOpen`], with what the operator can do.
     pub fn open(folder: &Path, options: SledOptions) -> Result<Self, StoreError> {
-        let open::Opened { db, sync, lock, contents, keyring } = open::open(folder, &options)?;
+        let open::Opened { db, sync, lock, contents, keyring, mark } = open::open(folder, &options)?;
         let keyring = Arc::new(keyring);
         options.metrics.moved(contents.tally.waiting, contents.tally.dead_letters);
         options.metrics.is_up(true);
@@ -271,6 +278,7 @@ impl SledStore {
         let mut writer = Writer {
             db,
             sync,
+            mark,
             shared: Arc::clone(&shared),
             clock: Arc::clone(&options.clock),
             metrics: options.metrics,
@@ -288,7 +296,6 @@ impl SledStore {
             keyring: Arc::clone(&keyring),
             unsynced_since: None,
             stored_bytes: contents.stored_bytes,
-            size_noted_at: Instant::now(),
             removed_early: contents.removed_early,
             opening: fastrand::u64(..),
         };

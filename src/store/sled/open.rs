@@ -13,6 +13,7 @@ use sled::{Db, IVec};
 
 use super::disk::{SyncHandle, sync_folder};
 use super::group::Tally;
+use super::mark::{self, Mark};
 use super::retention::decode_early;
 use super::writer::panic_text;
 use super::young::{self, Nursery};
@@ -31,9 +32,9 @@ pub(super) const SCHEMA: u32 = 2;
 const ALL_INDEXED: u32 = 1;
 /// Locked while the store is open; not empty once a store was created here.
 const LOCK_FILE: &str = "signalpost.lock";
-/// There while the store is closed in an orderly way, with the key of its last event: sled recovers from a
-/// damaged log by forgetting what it can't read, and only somebody outside of it can tell.
-pub(super) const CLOSED_FILE: &str = "signalpost.closed";
+/// There while the store is closed in an orderly way, with what it ended with: sled recovers from a damaged log by
+/// forgetting what it can't read, and only somebody outside of it can tell.
+const CLOSED_FILE: &str = "signalpost.closed";
 /// sled's own background flush. It does not make anything durable, but only its thread cleans segments.
 const FLUSH_EVERY_MS: u64 = 500;
 
@@ -47,6 +48,7 @@ pub(super) struct Opened {
     pub(super) lock: File,
     pub(super) contents: Contents,
     pub(super) keyring: Keyring,
+    pub(super) mark: Mark,
 }
 
 /// What is kept in memory besides.
@@ -86,12 +88,7 @@ impl Contents {
 pub(super) fn open(folder: &Path, options: &SledOptions) -> Result<Opened, StoreError> {
     let cannot = |what: &str, error: &io::Error| cannot_open(folder, &explain(what, error));
     fs::create_dir_all(folder).map_err(|error| cannot("the folder can't be created", &error))?;
-    let mut lock = lock(folder)?;
-    let mut marker = String::new();
-    lock.read_to_string(&mut marker).map_err(|error| cannot("its lock file can't be read", &error))?;
-    remove_unfinished_snapshots(folder)
-        .map_err(|error| cannot("an unfinished snapshot can't be removed", &error))?;
-    let db = guarded(folder, || open_sled(folder, options.cache_bytes))?;
+    let (db, mut lock, marker) = recover(folder, options.cache_bytes)?;
     let sync = SyncHandle::open(folder).map_err(|error| cannot("its file can't be opened", &error))?;
     sync_folder(folder).map_err(|error| cannot("the folder can't be synced", &error))?;
     let destinations = guarded(folder, || {
@@ -103,9 +100,43 @@ pub(super) fn open(folder: &Path, options: &SledOptions) -> Result<Opened, Store
     let contents = guarded(folder, || {
         load(&db, &destinations, &keyring, options.young_deliveries).map_err(|error| error.to_string())
     })?;
-    check_closed(folder, contents.last_key).map_err(|problem| cannot_open(folder, &problem))?;
+    check_end(folder, &db).map_err(|problem| cannot_open(folder, &problem))?;
+    reopen(folder).map_err(|problem| cannot_open(folder, &problem))?;
     finish(&db, &sync, &mut lock, marker.is_empty()).map_err(|problem| cannot_open(folder, &problem))?;
-    Ok(Opened { db, sync, lock, contents, keyring })
+    let mark = Mark::open(folder, &db)
+        .map_err(|error| cannot("the mark of how far it has come can't be written", &error))?;
+    Ok(Opened { db, sync, lock, contents, keyring, mark })
+}
+
+/// Opens a store that is there, for `look`, and leaves what it says of itself as it is.
+pub(super) fn existing<T>(
+    folder: &Path,
+    cache_bytes: u64,
+    look: impl FnOnce(&Db) -> Result<T, StoreError>,
+) -> Result<T, StoreError> {
+    if !folder.join(LOCK_FILE).exists() {
+        return Err(cannot_open(folder, "there is no store; give the folder that store.path names"));
+    }
+    let (db, lock, marker) = recover(folder, cache_bytes)?;
+    let looked = guarded(folder, || {
+        prepare(&db, !marker.is_empty())?;
+        check_end(folder, &db)?;
+        look(&db).map_err(|error| error.to_string())
+    });
+    drop((db, lock));
+    looked
+}
+
+/// Locks the folder and has sled recover what is there; answers the text of the lock file, too.
+fn recover(folder: &Path, cache_bytes: u64) -> Result<(Db, File, String), StoreError> {
+    let cannot = |what: &str, error: &io::Error| cannot_open(folder, &explain(what, error));
+    let mut lock = lock(folder)?;
+    let mut marker = String::new();
+    lock.read_to_string(&mut marker).map_err(|error| cannot("its lock file can't be read", &error))?;
+    remove_unfinished_snapshots(folder)
+        .map_err(|error| cannot("an unfinished snapshot can't be removed", &error))?;
+    let db = guarded(folder, || open_sled(folder, cache_bytes))?;
+    Ok((db, lock, marker))
 }
 
 /// Our own lock is held, so if sled's is taken, its holder is a store of this process that is on its way
@@ -173,8 +204,10 @@ fn prepare(db: &Db, existed: bool) -> Result<(), String> {
         let is_empty = db.first().map_err(|error| explain_sled(&error))?.is_none();
         return match (existed, is_empty) {
             (false, true) => {
-                let written = db.insert(keys::SCHEMA_KEY, &SCHEMA.to_be_bytes());
-                written.map(drop).map_err(|error| explain_sled(&error))
+                let mut first = sled::Batch::default();
+                first.insert(keys::SCHEMA_KEY, &SCHEMA.to_be_bytes());
+                first.insert(keys::COMMIT_KEY, mark::commit(0, 0));
+                db.apply_batch(first).map_err(|error| explain_sled(&error))
             }
             (true, true) => Err(damaged("it was used before and is empty now")),
             (_, false) => Err("it holds a sled database that is not a store of Signalpost".into()),
@@ -230,9 +263,12 @@ fn load(db: &Db, destinations: &Rows, keyring: &Keyring, young_max: usize) -> Re
             contents.health.insert(id, decode_health(id, &stored)?);
         }
     }
-    contents.stored_bytes = match db.get(keys::SIZE_KEY).map_err(sled_error)? {
-        Some(stored) => u64::from_be_bytes(stored.as_ref().try_into().unwrap_or_default()),
-        None => size::measure(db)?,
+    contents.stored_bytes = match mark::stored_bytes(db).map_err(sled_error)? {
+        Some(bytes) => bytes,
+        None => match db.get(keys::SIZE_KEY).map_err(sled_error)? {
+            Some(stored) => u64::from_be_bytes(stored.as_ref().try_into().unwrap_or_default()),
+            None => size::measure(db)?,
+        },
     };
     let early = db.get(keys::EARLY_KEY).map_err(sled_error)?;
     contents.removed_early = early.and_then(|stored| decode_early(&stored));
@@ -301,24 +337,59 @@ fn finish(db: &Db, sync: &SyncHandle, lock: &mut File, is_new: bool) -> Result<(
     Ok(())
 }
 
-/// Refuses a store that was closed with another last event than it has now.
-fn check_closed(folder: &Path, last_key: Option<EventKey>) -> Result<(), String> {
-    let path = folder.join(CLOSED_FILE);
-    let noted = match fs::read_to_string(&path) {
+/// Refuses a store that has lost what was at its end.
+fn check_end(folder: &Path, db: &Db) -> Result<(), String> {
+    let missing = mark::missing(folder, db)
+        .map_err(|error| explain("the mark of how far it has come can't be read", &error))?;
+    if missing > 0 {
+        return Err(damaged(&format!("{missing} commits that it had are missing at its end")));
+    }
+    check_closed(folder, db)
+}
+
+/// Refuses a store that was closed with another last event or another last commit than it has now.
+fn check_closed(folder: &Path, db: &Db) -> Result<(), String> {
+    let noted = match fs::read_to_string(folder.join(CLOSED_FILE)) {
         Ok(noted) => noted,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(explain("its mark of an orderly end can't be read", &error)),
     };
-    if noted.trim() != closed_note(last_key) {
-        return Err(damaged("events that it had when it was closed are missing"));
+    if noted.trim() == closed_note(db).map_err(|error| explain_sled(&error))? {
+        return Ok(());
     }
-    let removed = fs::remove_file(&path).and_then(|()| sync_folder(folder));
-    removed.map_err(|error| explain("its mark of an orderly end can't be removed", &error))
+    Err(damaged("what it had when it was closed is not all there"))
 }
 
-/// What the mark of an orderly end says.
-pub(super) fn closed_note(last_key: Option<EventKey>) -> String {
-    format!("last event {}", last_key.unwrap_or(EventKey::MIN))
+/// From here on it is open.
+fn reopen(folder: &Path) -> Result<(), String> {
+    match fs::remove_file(folder.join(CLOSED_FILE)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed.and_then(|()| sync_folder(folder)),
+    }
+    .map_err(|error| explain("its mark of an orderly end can't be removed", &error))
+}
+
+/// Writes the mark of an orderly end. It is there as a whole or not at all, also after a power cut right behind
+/// it: a mark that is cut off would keep the store from being opened.
+pub(super) fn note_closed(folder: &Path, db: &Db) -> io::Result<()> {
+    let (path, half) = (folder.join(CLOSED_FILE), folder.join(CLOSED_FILE).with_extension("closing"));
+    let note = closed_note(db).map_err(io::Error::other)?;
+    let mut file = File::create(&half)?;
+    file.write_all(note.as_bytes())?;
+    file.sync_all()?;
+    fs::rename(&half, &path)?;
+    sync_folder(folder)
+}
+
+/// What the mark of an orderly end says: the last event, and which end it was. The last commit of that end has it,
+/// too ([`keys::CLEAN_KEY`]; stores of earlier versions have nothing there), so whatever is missing from the end of
+/// sled's log is missed, be it an event or not.
+fn closed_note(db: &Db) -> Result<String, sled::Error> {
+    let last = db.scan_prefix(keys::EVENTS).next_back().transpose()?;
+    let last = last.and_then(|(key, _)| keys::event_of(&key)).unwrap_or(EventKey::MIN);
+    let end = db.get(keys::CLEAN_KEY)?.filter(|end| !end.is_empty());
+    let end = end.map(|end| format!("\nend {}", hex::encode(end))).unwrap_or_default();
+    Ok(format!("last event {last}{end}"))
 }
 
 fn cannot_open(folder: &Path, problem: &str) -> StoreError {

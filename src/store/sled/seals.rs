@@ -12,20 +12,7 @@ use crate::store::StoreError;
 use crate::store::key_file::{OWN_KEY_FILE, create, read_if_there};
 use crate::store::keyring::{KeyId, Keyring, SealingKey};
 use crate::store::record::{Seals, encode_destination, seals_of_destination};
-
-/// How many destinations are sealed anew in one commit.
-const RESEALED_AT_ONCE: usize = 32;
-
-/// How far sealing anew has come.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Resealed {
-    /// Destinations that have been sealed anew so far.
-    pub destinations: usize,
-    /// Their secrets, by what they were sealed under before.
-    pub secrets: Seals,
-    /// How many destinations are still to be sealed anew.
-    pub remaining: usize,
-}
+use crate::store::seals::{self, RESEALED_AT_ONCE, Resealed};
 
 /// All keys that the store needs: the operator's and, where there is one, the store's own. Where neither
 /// is there, and nothing was sealed yet, the store makes one.
@@ -44,13 +31,9 @@ pub(super) fn complete(
         }
         (None, Some(own)) => own,
         (None, None) if seals.by_key.is_empty() => make_own(folder)?,
-        (None, None) => return Err(no_key(&seals)),
+        (None, None) => return Err(seals::no_key(&seals)),
     };
-    let missing: Vec<KeyId> =
-        seals.by_key.keys().filter(|needed| keyring.ids().all(|id| id != **needed)).copied().collect();
-    if !missing.is_empty() {
-        return Err(missing_keys(&seals, &missing, &keyring));
-    }
+    seals::check(&seals, &keyring)?;
     if is_own {
         tracing::warn!(
             file = %folder.join(OWN_KEY_FILE).display(),
@@ -72,33 +55,6 @@ fn make_own(folder: &Path) -> Result<Keyring, String> {
     let made = create(&folder.join(OWN_KEY_FILE), &key);
     made.map_err(|error| super::open::explain("a sealing key can't be written there", &error))?;
     Ok(Keyring::new(key))
-}
-
-fn no_key(seals: &Seals) -> String {
-    let sealed: usize = seals.by_key.values().sum();
-    format!(
-        "{sealed} of its secrets are sealed, and no key is configured; give the key {} in the file that \
-         secrets.key_file names or in SIGNALPOST_SEALING_KEYS",
-        list(seals.by_key.keys())
-    )
-}
-
-fn missing_keys(seals: &Seals, missing: &[KeyId], keyring: &Keyring) -> String {
-    let count: usize = missing.iter().filter_map(|id| seals.by_key.get(id)).sum();
-    let plural = if missing.len() == 1 { "the key" } else { "the keys" };
-    let there: Vec<KeyId> = keyring.ids().collect();
-    format!(
-        "{count} of its secrets are sealed under {plural} {}, which {} not configured (there is {}); add {} to the \
-         key file below the key that seals",
-        list(missing),
-        if missing.len() == 1 { "is" } else { "are" },
-        list(&there),
-        if missing.len() == 1 { "it" } else { "them" },
-    )
-}
-
-fn list<'a>(ids: impl IntoIterator<Item = &'a KeyId>) -> String {
-    ids.into_iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 fn count(destinations: &Rows) -> Result<Seals, StoreError> {
@@ -194,8 +150,8 @@ mod tests {
     use super::*;
     use crate::domain::destination::Destination;
     use crate::domain::id::OrganizationId;
-    use crate::domain::secret::{HttpAuth, Secret, SecretSource, SigningSecrets};
-    use crate::store::conformance::{destination, destination_id, manual_clock};
+    use crate::domain::secret::{HttpAuth, Secret, SecretSource};
+    use crate::store::conformance::{destination_id, full_of_secrets, manual_clock};
     use crate::store::sled::SledOptions;
     use crate::store::{DestinationStore, Store};
 
@@ -243,22 +199,11 @@ mod tests {
         bytes.windows(planted.len()).any(|part| part == planted.as_bytes())
     }
 
-    fn full(number: u8) -> Destination {
-        let planted = |what: &str| SecretSource::Value(Secret::new(format!("planted-{what}")));
-        let until = crate::store::conformance::at(9);
-        let retiring = Some(crate::domain::secret::RetiringSecret { source: planted("retiring"), until });
-        let signing = SigningSecrets { current: Some(planted("signing")), retiring };
-        let http_auth = HttpAuth::Basic { username: "user".into(), secret: planted("password") };
-        let mut full = Destination { signing, http_auth, ..destination(number) };
-        full.headers[0].value = Secret::new("planted-header");
-        full
-    }
-
     #[tokio::test]
     async fn without_a_key_the_store_makes_one_that_only_its_user_may_read() {
         let folder = TempDir::new().unwrap();
         let store = open(&folder, None).unwrap();
-        let created = store.create_destination(full(1), None).await.unwrap();
+        let created = store.create_destination(full_of_secrets(1), None).await.unwrap();
         let seals = store.seals().await.unwrap();
         assert_eq!((seals.total(), seals.are_under(store.sealing_key())), (5, true));
         store.close().await.unwrap();
@@ -287,7 +232,7 @@ mod tests {
         let store = open(&folder, Some(ring(&[&old]))).unwrap();
         assert!(!folder.path().join(OWN_KEY_FILE).exists());
         for number in 1..=100 {
-            store.create_destination(full(number), None).await.unwrap();
+            store.create_destination(full_of_secrets(number), None).await.unwrap();
         }
         drop(store);
         let refused = problem(open(&folder, Some(ring(&[&new]))));
@@ -296,7 +241,7 @@ mod tests {
             assert!(refused.contains(part), "{refused}");
         }
         let store = open(&folder, Some(ring(&[&new, &old]))).unwrap();
-        store.update_destination(full(1), 1).await.unwrap();
+        store.update_destination(full_of_secrets(1), 1).await.unwrap();
         assert_eq!(store.seals().await.unwrap().by_key, [(new.id(), 5), (old.id(), 495)].into());
         let mut steps = 0;
         let stopped = store
@@ -318,7 +263,7 @@ mod tests {
         let store = open(&folder, Some(ring(&[&new]))).unwrap();
         for number in 2..=100 {
             let entry = store.directory().destination(destination_id(number)).unwrap();
-            assert_eq!(*entry.destination, full(number), "nothing else of it changed");
+            assert_eq!(*entry.destination, full_of_secrets(number), "nothing else of it changed");
         }
     }
 
@@ -326,7 +271,7 @@ mod tests {
     async fn the_stores_own_key_goes_on_opening_when_the_operator_gives_another() {
         let folder = TempDir::new().unwrap();
         let store = open(&folder, None).unwrap();
-        store.create_destination(full(1), None).await.unwrap();
+        store.create_destination(full_of_secrets(1), None).await.unwrap();
         let own = store.sealing_key();
         drop(store);
         let given = key();
@@ -370,7 +315,7 @@ mod tests {
     #[test]
     fn a_secret_that_was_moved_to_another_destination_does_not_open_there() {
         let keyring = ring(&[&key()]);
-        let chunks = encode_destination(&full(1), &keyring).unwrap();
+        let chunks = encode_destination(&full_of_secrets(1), &keyring).unwrap();
         let moved = crate::store::record::decode_destination(destination_id(2), &chunks, &keyring);
         let problem = moved.unwrap_err().to_string();
         assert!(problem.contains("another place") && !problem.contains("planted"), "{problem}");

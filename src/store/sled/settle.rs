@@ -80,7 +80,7 @@ impl Writer {
         } else {
             // A caller's cycle goes on counting where this attempt has ended.
             if let DeliveryState::Waiting { due } = &delivery.state {
-                group.put(keys::due(id, *due), encode_due(delivery.attempt_count, &delivery.cycle));
+                group.rewrite(keys::due(id, *due), encode_due(delivery.attempt_count, &delivery.cycle))?;
             }
             group.put(keys::by_destination(DELIVERY, id), encode_delivery(&delivery));
             Ok(false)

@@ -1,8 +1,8 @@
 //! How much is stored: the bytes of keys and values of events, deliveries and ids.
 //!
 //! sled's file is a high-water mark: space that becomes free is used again, and only its end is ever handed
-//! back. So what is compared with a limit is what is stored, counted with each commit. The count is written
-//! along once a second; after a crash it may lack what the last second changed.
+//! back. So what is compared with a limit is what is stored, counted with each commit and written along
+//! with it (`mark`).
 
 use sled::{Db, IVec};
 

@@ -59,12 +59,24 @@ fn raw(folder: &Path) -> sled::Db {
     sled::Config::new().path(folder).cache_capacity(1 << 20).open().unwrap()
 }
 
+/// A store that is looked through when its test has ended: whatever was done, all must fit together.
+struct Inspected(TempDir);
+
+impl Drop for Inspected {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            let found = SledStore::inspect(self.0.path()).unwrap();
+            assert_eq!((found.problems, &found.examples), (0, &Vec::new()));
+        }
+    }
+}
+
 mod promises {
     use super::*;
 
-    fn open(clock: SharedClock) -> (Arc<dyn Store>, TempDir) {
+    fn open(clock: SharedClock) -> (Arc<dyn Store>, Inspected) {
         let folder = TempDir::new().unwrap();
-        (Arc::new(SledStore::open(folder.path(), options(clock)).unwrap()), folder)
+        (Arc::new(SledStore::open(folder.path(), options(clock)).unwrap()), Inspected(folder))
     }
 
     conformance!(open);
@@ -74,10 +86,10 @@ mod promises {
 mod promises_of_what_lingers {
     use super::*;
 
-    fn open(clock: SharedClock) -> (Arc<dyn Store>, TempDir) {
+    fn open(clock: SharedClock) -> (Arc<dyn Store>, Inspected) {
         let folder = TempDir::new().unwrap();
         let options = SledOptions { young_deliveries: 0, ..options(clock) };
-        (Arc::new(SledStore::open(folder.path(), options).unwrap()), folder)
+        (Arc::new(SledStore::open(folder.path(), options).unwrap()), Inspected(folder))
     }
 
     conformance!(open);

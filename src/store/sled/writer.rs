@@ -20,14 +20,14 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use super::accept::Submission;
 use super::audit::AuditCommand;
 use super::backup::Writes;
-use super::disk::{SyncHandle, Watermark, sync_folder};
+use super::disk::{SyncHandle, Watermark};
 use super::erase::Doomed;
 use super::group::{Effect, Finished, Group, Tally};
-use super::open::{CLOSED_FILE, closed_note};
+use super::mark::Mark;
 use super::replay::{ReplayCommand, Running};
 use super::retention::Found;
 use super::young::{Nursery, begun_by};
-use super::{Shared, keys, unavailable};
+use super::{Shared, keys, open, unavailable};
 use crate::clock::SharedClock;
 use crate::domain::delivery::{CycleCause, Delivery, DeliveryState, StateKind};
 use crate::domain::destination::{Destination, DestinationHealth};
@@ -52,8 +52,6 @@ const GROUP_BYTES: usize = 1024 * 1024;
 const GROUP_KEYS: usize = 512;
 /// How many deliveries that linger get keys in one commit, where it brings no more new ones.
 const INDEXED_AT_ONCE: usize = 256;
-/// How often the size of what is stored is written along.
-const NOTE_SIZE_EVERY: Duration = Duration::from_secs(1);
 /// How many heads of events are remembered, so that settling reads no events. They are small.
 const HEADS_KEPT: usize = 4096;
 
@@ -102,6 +100,8 @@ impl Queued {
 pub(super) struct Writer {
     pub(super) db: Db,
     pub(super) sync: SyncHandle,
+    /// Numbers commits.
+    pub(super) mark: Mark,
     pub(super) shared: Arc<Shared>,
     pub(super) clock: SharedClock,
     pub(super) metrics: StoreMetrics,
@@ -125,8 +125,6 @@ pub(super) struct Writer {
     pub(super) unsynced_since: Option<Instant>,
     /// How many bytes are stored, as of the last commit.
     pub(super) stored_bytes: u64,
-    /// When that was written last.
-    pub(super) size_noted_at: Instant,
     /// As of the group that is being built.
     pub(super) removed_early: Option<RemovedEarly>,
     /// Tells what this process holds in memory from what an earlier one did.
@@ -290,7 +288,9 @@ impl Writer {
         let Finished { writes, grows_by, durable, events, born, gone, tally, effects, answers } = finished;
         let (began, changes) = (Instant::now(), writes.is_some());
         if let Some(mut writes) = writes {
-            self.note_size(grows_by, &mut writes);
+            self.stored_bytes = self.stored_bytes.saturating_add_signed(grows_by);
+            self.shared.stored_bytes.store(self.stored_bytes, Ordering::Relaxed);
+            self.mark.number(&mut writes, self.stored_bytes);
             let old = self.index_what_lingers(&mut writes, &gone, born.len());
             // Whoever reads meanwhile finds a delivery in both orders rather than in neither.
             self.shared.young.add(&born);
@@ -349,22 +349,14 @@ impl Writer {
         Ok(())
     }
 
-    fn note_size(&mut self, grows_by: i64, batch: &mut Writes) {
-        self.stored_bytes = self.stored_bytes.saturating_add_signed(grows_by);
-        if grows_by != 0 && self.size_noted_at.elapsed() >= NOTE_SIZE_EVERY {
-            self.size_noted_at = Instant::now();
-            batch.insert(keys::SIZE_KEY, &self.stored_bytes.to_be_bytes());
-        }
-        self.shared.stored_bytes.store(self.stored_bytes, Ordering::Relaxed);
-    }
-
     fn make_durable(&mut self) -> Result<(), StoreError> {
         let began = Instant::now();
         let whole = began;
         self.db.flush().map_err(|error| unavailable(&error))?;
         note_slow("flushing", began);
         let began = Instant::now();
-        self.sync.sync().map_err(|error| StoreError::Unavailable(format!("fsync failed: {error}")))?;
+        let synced = self.sync.sync().and_then(|()| self.mark.note());
+        synced.map_err(|error| StoreError::Unavailable(format!("fsync failed: {error}")))?;
         note_slow("syncing", began);
         self.metrics.fsynced(whole.elapsed());
         self.unsynced_since = None;
@@ -422,15 +414,13 @@ impl Writer {
     /// Leaves a mark that nothing was under way.
     fn close(&mut self) -> Result<(), StoreError> {
         let mut batch = sled::Batch::default();
-        batch.insert(keys::CLEAN_KEY, &[]);
+        // Another value with each end; see `open::note_closed`.
+        batch.insert(keys::CLEAN_KEY, &self.opening.to_be_bytes());
         batch.insert(keys::SIZE_KEY, &self.stored_bytes.to_be_bytes());
         batch.insert(keys::TALLY_KEY, self.tally.encode());
         self.db.apply_batch(batch).map_err(|error| unavailable(&error))?;
         self.make_durable()?;
-        let last = self.db.scan_prefix(keys::EVENTS).next_back().transpose();
-        let last = last.map_err(|error| unavailable(&error))?.and_then(|(key, _)| keys::event_of(&key));
-        let noted = std::fs::write(self.folder.join(CLOSED_FILE), closed_note(last));
-        let noted = noted.and_then(|()| sync_folder(&self.folder));
+        let noted = open::note_closed(&self.folder, &self.db);
         noted.map_err(|error| StoreError::Unavailable(format!("its end can't be noted: {error}")))
     }
 }

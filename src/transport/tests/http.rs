@@ -234,6 +234,15 @@ async fn a_port_outside_the_policy_is_refused() {
 }
 
 #[tokio::test]
+async fn no_response_body_is_kept_unless_the_operator_says_so() {
+    let public = Some("93.184.215.14:443".parse().unwrap());
+    assert!(!transport(HttpOptions::default()).keeps_body(public));
+    for response_bodies in [ResponseBodies::Public, ResponseBodies::Always] {
+        assert!(transport(HttpOptions { response_bodies, ..HttpOptions::default() }).keeps_body(public));
+    }
+}
+
+#[tokio::test]
 async fn bodies_out_of_an_opened_network_are_not_kept_unless_the_operator_says_so() {
     for (response_bodies, kept) in
         [(ResponseBodies::Public, 0), (ResponseBodies::Never, 0), (ResponseBodies::Always, 2)]

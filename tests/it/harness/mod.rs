@@ -16,7 +16,7 @@ pub use callers::{Raw, TokenFile, call_any, naming, swap, with_token};
 pub use certificates::{Authority, Pair, TlsFolder, secure_endpoint};
 pub use collector::Collector;
 pub use drafts::{DestinationDraft, EventDraft, destination, event, millis, number_of};
-pub use postgres::{database, is_store_shared};
+pub use postgres::{database, dump, is_store_shared};
 pub use postgres_server::{FAST, TestServer};
 pub use receiver::{Receiver, TestIdentity, event_ids, genuine, header};
 pub use refusal::Refusal;

@@ -22,3 +22,8 @@ fn database_server() -> &'static TestServer {
 pub fn database() -> String {
     database_server().database()
 }
+
+/// Everything that is stored in a database that [`database`] has made.
+pub fn dump(url: &str) -> Vec<u8> {
+    database_server().dump(url.rsplit_once('/').unwrap().1)
+}

@@ -48,9 +48,14 @@ impl Server {
 
     /// A server on the embedded store, whatever the run is about: for tests of what only that store has.
     pub async fn embedded() -> Self {
+        Self::embedded_with(&[]).await
+    }
+
+    /// The same with other settings.
+    pub async fn embedded_with(changes: &[(&str, &str)]) -> Self {
         let folder = tempfile::Builder::new().prefix("signalpost-it-").tempdir().unwrap();
         let store = format!("{:?}", folder.path().join("store"));
-        let mut server = Self::with(&[("store.path", &store)]).await;
+        let mut server = Self::with(&[&[("store.path", store.as_str())], changes].concat()).await;
         // Both go when the server does.
         server.stores = Some(folder);
         server

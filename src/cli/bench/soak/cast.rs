@@ -31,6 +31,7 @@ pub struct Player {
     pub organization: usize,
     /// Where it receives.
     pub receiver: Receiver,
+    timeout: Span,
     kind: Kind,
     destination_id: String,
     changes: u32,
@@ -50,18 +51,23 @@ pub fn organization_id(organization: usize) -> String {
     format!("soak-{organization}")
 }
 
-/// Starts the receivers and creates the destinations.
+/// Starts the receivers and creates the destinations, whose requests may take so long.
 ///
 /// # Errors
 /// No free port, or the server refuses one of them.
-pub async fn assemble(server: &Server, book: &Book, acceptor: &TlsAcceptor) -> anyhow::Result<Vec<Player>> {
+pub async fn assemble(
+    server: &Server,
+    book: &Book,
+    acceptor: &TlsAcceptor,
+    timeout: Span,
+) -> anyhow::Result<Vec<Player>> {
     let mut players = Vec::new();
     for organization in 0..ORGANIZATIONS {
         for kind in KINDS {
             let acceptor = (kind == Kind::Https).then(|| acceptor.clone());
             let receiver = Receiver::start(players.len(), book.clone(), acceptor).await?;
-            let mut player =
-                Player { organization, receiver, kind, destination_id: String::new(), changes: 0 };
+            let destination_id = String::new();
+            let mut player = Player { organization, receiver, timeout, kind, destination_id, changes: 0 };
             let created = server.create_destination(&organization_id(organization), player.draft()).await?;
             player.destination_id = created.destination_id;
             players.push(player);
@@ -86,7 +92,7 @@ impl Player {
     }
 
     fn set(&self, settings: &mut v1::DeliverySettings) {
-        settings.timeout = Some(Span { seconds: 3, nanos: 0 });
+        settings.timeout = Some(self.timeout);
         settings.retry_policy = Some(self.retry());
         // What a change changes besides the URL.
         settings.max_concurrency = Some(if self.changes.is_multiple_of(2) { 8 } else { 4 });

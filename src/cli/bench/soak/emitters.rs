@@ -82,7 +82,7 @@ impl Emitter {
 }
 
 /// Whether the same call may be answered differently in a moment.
-fn is_passing(code: Code) -> bool {
+pub fn is_passing(code: Code) -> bool {
     // A connection that breaks in the middle of a call shows as Unknown, Cancelled or Internal.
     matches!(
         code,

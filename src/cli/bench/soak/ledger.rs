@@ -50,6 +50,8 @@ pub struct Outcome {
     pub doubled_examples: Vec<(usize, Number, Vec<u128>)>,
     /// Deliveries that an ordered destination took after a later one.
     pub out_of_order: u64,
+    /// Deliveries that arrived only after a kill, whose event had been acknowledged before it.
+    pub late: u64,
 }
 
 impl Ledger {
@@ -113,8 +115,11 @@ impl Ledger {
             ..Outcome::default()
         };
         for (place, ((organization, _), taken)) in self.destinations.iter().zip(&self.taken).enumerate() {
-            for number in self.acknowledged.get(*organization).into_iter().flat_map(HashMap::keys) {
-                if taken.contains_key(number) {
+            for (number, acknowledged) in self.acknowledged.get(*organization).into_iter().flatten() {
+                if let Some(times) = taken.get(number) {
+                    let came = times.first().unwrap_or(acknowledged);
+                    let is_between = |kill: &Duration| acknowledged <= kill && kill < came;
+                    outcome.late += u64::from(kills.iter().any(is_between));
                     outcome.delivered += 1;
                     continue;
                 }
@@ -180,6 +185,17 @@ mod tests {
         assert_eq!((outcome.missing_examples.as_slice(), outcome.duplicates), (&[(1, 1)][..], 1));
         ledger.take(1, &[1], at(3));
         assert!(ledger.is_complete() && ledger.judge(&[]).holds());
+    }
+
+    #[test]
+    fn what_was_acknowledged_before_a_kill_and_came_after_it_is_late_and_not_missing() {
+        let mut ledger = Ledger::new(1, vec![(0, false)]);
+        for (number, acknowledged, taken) in [(1, 10, 11), (2, 10, 13), (3, 13, 14)] {
+            ledger.acknowledge(0, number, false, at(acknowledged));
+            ledger.take(0, &[number], at(taken));
+        }
+        let outcome = ledger.judge(&[at(12)]);
+        assert_eq!((outcome.late, outcome.delivered, outcome.missing), (1, 3, 0));
     }
 
     #[test]

@@ -6,11 +6,11 @@
 //! left alone, so that its memory can be judged. Then all receivers are healthy, and everything that
 //! was acknowledged must arrive.
 
-mod cast;
-mod emitters;
-mod ledger;
-mod plan;
-mod receivers;
+pub(super) mod cast;
+pub(super) mod emitters;
+pub(super) mod ledger;
+pub(super) mod plan;
+pub(super) mod receivers;
 mod report;
 
 use std::path::PathBuf;
@@ -36,6 +36,8 @@ use crate::receiver::TlsIdentity;
 
 /// How long is waited at the end for what has not arrived.
 const ARRIVAL_LIMIT: Duration = Duration::from_secs(180);
+/// How long a request may take; longer than a slow receiver does.
+const TIMEOUT: prost_types::Duration = prost_types::Duration { seconds: 3, nanos: 0 };
 /// How often is looked, and dead letters are replayed, at the end.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// What arrives twice at the very end arrives within that.
@@ -83,22 +85,22 @@ pub async fn run(arguments: &SoakArguments) -> anyhow::Result<Exit> {
         Setup { certificate: Some(certificate), history_seconds: Some(history(length)), ..Setup::default() };
     let server = Server::start(folder.path(), setup).await?;
     let book = Book::new(cast::ledger());
-    let players = cast::assemble(&server, &book, &TlsAcceptor::from(identity.config())).await?;
+    let players = cast::assemble(&server, &book, &TlsAcceptor::from(identity.config()), TIMEOUT).await?;
     let report = Report::new(Machine::read(), seed, arguments.minutes, arguments.rate);
     let size = Size { length, organizations: ORGANIZATIONS, destinations: players.len() };
     let mut soak = Soak { server, book, players, report, size, kills: Vec::new() };
     let failed = soak.go(arguments.rate, seed).await;
     let Soak { report, server, .. } = soak;
-    if let Err(error) = failed {
+    if failed.is_err() || !report.passed() {
         // The store is what tells why.
-        let kept = folder.keep();
-        return Err(error.context(format!("seed {seed}; the store is kept in {}", kept.display())));
-    }
-    drop(server);
-    if report.passed() {
-        folder.close().context("removing the temporary folder")?;
+        let kept = server.keep();
+        drop(folder.keep());
+        let kept = format!("the store is kept in {}", kept.display());
+        failed.with_context(|| format!("seed {seed}; {kept}"))?;
+        remark(&kept);
     } else {
-        remark(&format!("the store is kept in {}", folder.keep().display()));
+        drop(server);
+        folder.close().context("removing the temporary folder")?;
     }
     let printed = print(&if arguments.json { report.json()? } else { report.table() });
     Ok(if report.passed() { printed } else { Exit::Failure })

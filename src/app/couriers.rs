@@ -1,0 +1,95 @@
+//! Makes what carries requests out: one courier for each delivery thread and one for callers, which share their settings.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use anyhow::Context;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+
+use crate::clock::SharedClock;
+use crate::config::{Config, Scoped};
+use crate::policy::address::AddressPolicy;
+use crate::policy::host_rate::{HostRates, SharedRates};
+use crate::transport::account::Account;
+use crate::transport::courier::Courier;
+use crate::transport::http::{HttpOptions, HttpTransport};
+use crate::transport::secrets::{Allowed, SecretReader};
+
+/// Makes couriers that share their settings; each has connections of its own.
+pub(super) struct Couriers {
+    pub(super) options: HttpOptions,
+    pub(super) secrets: Arc<SecretReader>,
+    clock: SharedClock,
+    account: Account,
+    rates: Option<SharedRates>,
+}
+
+impl Couriers {
+    pub(super) fn new(config: &Config, clock: &SharedClock, account: Account) -> anyhow::Result<Self> {
+        let ports: Vec<u16> = config.egress.ports.iter().copied().collect();
+        let address_policy = AddressPolicy {
+            allow: config.egress.allow.clone(),
+            deny: config.egress.deny.clone(),
+            deny_hosts: config.egress.deny_hosts.clone(),
+            allowed_ports: (!ports.is_empty()).then_some(ports),
+            own_listeners: Vec::new(),
+        };
+        let options = HttpOptions {
+            address_policy: Arc::new(address_policy),
+            extra_root_certificates: config
+                .egress
+                .ca_file
+                .as_deref()
+                .map_or(Ok(Vec::new()), |path| read_roots("egress.ca_file", path))?,
+            plain_http: !config.delivery.plain_http_contracts.is_empty(),
+            response_bodies: config.egress.response_bodies,
+            proxy: config.egress.proxy.clone(),
+            ..HttpOptions::default()
+        };
+        let secrets =
+            SecretReader::new(allowed(&config.secrets.environment), allowed(&config.secrets.folders));
+        let rates = config.egress.per_host_rate.map(|rate| Arc::new(Mutex::new(HostRates::new(rate))));
+        let (secrets, clock) = (Arc::new(secrets), Arc::clone(clock));
+        let couriers = Self { options, secrets, clock, account, rates };
+        // A mistake in the options shows here, before any thread has started.
+        couriers.make()?;
+        Ok(couriers)
+    }
+
+    /// These are where this process listens, as bound: no request ever goes there.
+    pub(super) fn keep_away_from(&mut self, own_listeners: Vec<SocketAddr>) {
+        let policy = AddressPolicy { own_listeners, ..(*self.options.address_policy).clone() };
+        self.options.address_policy = Arc::new(policy);
+    }
+
+    /// A courier that keeps no connections.
+    pub(super) fn make(&self) -> anyhow::Result<Arc<Courier>> {
+        self.make_keeping(0)
+    }
+
+    pub(super) fn make_keeping(&self, max_kept_connections: usize) -> anyhow::Result<Arc<Courier>> {
+        let options = HttpOptions { max_kept_connections, ..self.options.clone() };
+        let transport = HttpTransport::new(options, Arc::clone(&self.clock))?;
+        Ok(Arc::new(Courier {
+            transport: Arc::new(transport),
+            secrets: Arc::clone(&self.secrets),
+            clock: Arc::clone(&self.clock),
+            account: self.account.clone(),
+            rates: self.rates.clone(),
+        }))
+    }
+}
+
+fn allowed<T: Clone>(scoped: &[Scoped<T>]) -> Vec<Allowed<T>> {
+    scoped.iter().map(|Scoped { what, place }| Allowed { what: what.clone(), place: place.clone() }).collect()
+}
+
+pub(super) fn read_roots(key: &str, path: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {
+    let certificates = CertificateDer::pem_file_iter(path)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .with_context(|| format!("{key}: cannot read certificates from {}", path.display()))?;
+    anyhow::ensure!(!certificates.is_empty(), "{key}: {} holds no certificate", path.display());
+    Ok(certificates)
+}
