@@ -105,20 +105,9 @@ fn reset(stream: TcpStream) {
 /// What the API tells of an attempt: its kind, its status, and words that are in its error.
 type Told = (v1::OutcomeKind, Option<i32>, &'static str);
 
-/// Receivers that break HTTP, or the connection under it.
-fn manners() -> Vec<(&'static str, Manner, Told)> {
-    use v1::OutcomeKind::{Answered, ConnectionReset, InvalidResponse, TimedOut};
-    let broke_off = (ConnectionReset, None, "connection before answering");
-    let slowly = |head: &'static [u8], rest: &'static [u8]| {
-        Manner::of(move |mut stream| async move {
-            read_request(&mut stream).await;
-            stream.write_all(head).await.ok();
-            drip(&mut stream, rest).await;
-        })
-    };
-    let redirect = "HTTP/1.1 307 Again\r\nlocation: /\r\ncontent-length: 0\r\n\r\n";
-    let hints = format!("HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n{OK}");
-    let huge = format!("HTTP/1.1 200 OK\r\nx-huge: {}\r\n\r\n", "x".repeat(1 << 20));
+/// Receivers that break off.
+fn breaking() -> Vec<(&'static str, Manner, Told)> {
+    let broke_off = (v1::OutcomeKind::ConnectionReset, None, "connection before answering");
     vec![
         (
             "resets during the request",
@@ -137,6 +126,23 @@ fn manners() -> Vec<(&'static str, Manner, Told)> {
             broke_off,
         ),
         ("closes within the head of the answer", Manner::answers("HTTP/1.1 200 OK\r\nx-"), broke_off),
+    ]
+}
+
+/// Receivers that take their time, or break HTTP.
+fn manners() -> Vec<(&'static str, Manner, Told)> {
+    use v1::OutcomeKind::{Answered, InvalidResponse, TimedOut};
+    let slowly = |head: &'static [u8], rest: &'static [u8]| {
+        Manner::of(move |mut stream| async move {
+            read_request(&mut stream).await;
+            stream.write_all(head).await.ok();
+            drip(&mut stream, rest).await;
+        })
+    };
+    let redirect = "HTTP/1.1 307 Again\r\nlocation: /\r\ncontent-length: 0\r\n\r\n";
+    let hints = format!("HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n{OK}");
+    let huge = format!("HTTP/1.1 200 OK\r\nx-huge: {}\r\n\r\n", "x".repeat(1 << 20));
+    vec![
         (
             "accepts and never answers",
             Manner::of(|mut stream| async move { drop(stream.read_to_end(&mut Vec::new()).await) }),
@@ -227,7 +233,7 @@ fn assert_told(name: &str, attempt: &v1::Attempt, (kind, status, words): Told) {
 async fn whatever_a_receiver_does_the_record_says_what_and_in_words_that_help() {
     let server = start().await;
     let mut cast = Vec::new();
-    for (name, manner, told) in manners().into_iter().chain(statuses()) {
+    for (name, manner, told) in breaking().into_iter().chain(manners()).chain(statuses()) {
         let receiver = Hostile::serving(manner).await;
         let destination = server.create(stalwart(receiver.address)).await;
         cast.push((name, receiver, destination, told));

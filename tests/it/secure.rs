@@ -1,7 +1,6 @@
 //! TLS and client certificates over real sockets.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::Full;

@@ -180,10 +180,9 @@ impl<'a> Story<'a> {
     fn none_is_early(&self) -> Result<(), String> {
         for request in &self.requests {
             let began = request.began;
-            let before = self.attempts.iter().filter(|(_, one)| one.started_at + one.round_trip <= began.at);
-            let before =
-                before.filter(|(_, one)| one.started_at < began.at || one.round_trip.is_zero()).next_back();
-            let Some((settled, attempt)) = before.filter(|(_, one)| one.started_at != began.at) else {
+            let is_before =
+                |one: &Attempt| one.started_at < began.at && one.started_at + one.round_trip <= began.at;
+            let Some((settled, attempt)) = self.attempts.iter().rfind(|(_, one)| is_before(one)) else {
                 continue;
             };
             let DeliveryState::Waiting { due } = settled.settlement.state else { continue };

@@ -60,7 +60,7 @@ impl Ground {
         let (strain, chronicle) = (Arc::clone(&self.strain), Arc::clone(&self.chronicle));
         let store: Arc<dyn Store> = Arc::new(StrainedStore { inner, strain, chronicle });
         let backlog = self.store.destinations_with_work().await.unwrap();
-        let couriers = vec![Arc::new(self.courier.clone()); self.shards];
+        let couriers = (0..self.shards).map(|_| Arc::new(self.courier.clone())).collect();
         let (stop, others, mut tasks) = (StopSignals::default(), CancellationToken::new(), JoinSet::new());
         for shard in engine.shards((&store, &self.clock), self.options, &backlog, couriers) {
             tasks.spawn(shard.run(stop.clone()));
