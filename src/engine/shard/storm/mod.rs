@@ -181,10 +181,10 @@ async fn play(seed: u64) -> Duration {
     storm.ground.clock.now().since(START)
 }
 
-/// The seeds that `SIGNALPOST_STORMS` asks for, or a few new ones.
+/// The seeds that `SIGNALPOST_STORMS` asks for, or the first few.
 fn seeds() -> std::ops::Range<u64> {
     let given = std::env::vars_os().find(|(name, _)| name == "SIGNALPOST_STORMS");
-    let text = given.map_or_else(|| format!("+{STORMS}"), |(_, text)| text.into_string().unwrap());
+    let text = given.map_or_else(|| format!("1+{STORMS}"), |(_, text)| text.into_string().unwrap());
     let (first, count) = text.split_once('+').unwrap_or((&text, "1"));
     let first = if first.is_empty() { fastrand::u64(..1_000_000_000) } else { first.parse().unwrap() };
     first..first + count.parse::<u64>().unwrap()
