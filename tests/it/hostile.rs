@@ -316,7 +316,7 @@ async fn what_is_wrong_with_a_certificate_or_a_handshake_is_on_the_record() {
             (tls, None, "for another name"),
         ),
         ("expired", with_certificate(&expired).await, (tls, None, "the certificate has expired")),
-        ("issuer of the same name", with_certificate(&stranger).await, (tls, None, "signature is wrong")),
+        ("unknown issuer", with_certificate(&stranger).await, (tls, None, "certificate not trusted")),
         ("cut", Hostile::serving(cut_in_the_handshake()).await, (tls, None, "before TLS was agreed")),
         ("plain", Hostile::serving(plain_http()).await, (tls, None, "plain http")),
     ];
