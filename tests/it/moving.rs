@@ -62,7 +62,7 @@ async fn an_embedded_store_is_moved_to_a_database_under_load_and_nothing_is_lost
     let (from, receiver) = (old.start().await, Receiver::start().await);
     receiver.always_answers("/hook", StatusCode::OK);
     let draft = destination(Contract::Observer).url(receiver.url("/hook")).secret(SECRET);
-    let made = from.create(draft.retry_after(&[300; 40])).await;
+    let made = from.create(draft.retry_after(&[300; 32])).await;
     let caller = Caller { to: Mutex::new(Some(from.channel.clone())), acknowledged: Mutex::new(Vec::new()) };
     let move_over = async {
         caller.goes_on().await;
