@@ -17,11 +17,6 @@ PROBES = {
     "livenessProbe": "signalpost.liveness",
     "readinessProbe": "signalpost.readiness",
 }
-# Kinds that schemas of Kubernetes itself do not know, with the keys that their `spec` may have here.
-CUSTOM = {
-    "PodMonitor": {"jobLabel", "selector", "podMetricsEndpoints"},
-    "PrometheusRule": {"groups"},
-}
 SPACE_FOR_EXIT_S = 20
 README = pathlib.Path(__file__).with_name("README.md").read_text(encoding="utf-8")
 
@@ -174,9 +169,6 @@ def problems(documents):
             yield from problems_of_secrets(pod, where)
         if serves(document):
             yield from problems_of_workload(document, documents, where)
-        known = CUSTOM.get(document["kind"])
-        if known and document["spec"].keys() - known:
-            yield f"{where}: unknown keys {sorted(document['spec'].keys() - known)}"
         if document["kind"] == "Secret":
             yield f"{where}: secrets do not belong into manifests"
     yield from problems_of_selection(documents)
