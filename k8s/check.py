@@ -17,11 +17,6 @@ PROBES = {
     "livenessProbe": "signalpost.liveness",
     "readinessProbe": "signalpost.readiness",
 }
-# Kinds that schemas of Kubernetes itself do not know, with the keys that their `spec` may have here.
-CUSTOM = {
-    "PodMonitor": {"selector", "podMetricsEndpoints"},
-    "PrometheusRule": {"groups"},
-}
 SPACE_FOR_EXIT_S = 20
 README = pathlib.Path(__file__).with_name("README.md").read_text(encoding="utf-8")
 
@@ -143,6 +138,28 @@ def problems_of_secrets(pod, where):
                 yield f"{where}: k8s/README.md has no command that makes the Secret {name}"
 
 
+def jobs_of(monitor, documents):
+    """What Prometheus' operator makes the label `job` of the pods that a PodMonitor selects."""
+    wanted = monitor["spec"]["selector"]["matchLabels"]
+    metadata = monitor["metadata"]
+    for document in documents:
+        labels = document["spec"]["template"]["metadata"].get("labels", {}) if pod_of(document) else {}
+        if wanted.items() <= labels.items():
+            yield labels.get(monitor["spec"].get("jobLabel")) or f"{metadata.get('namespace')}/{metadata['name']}"
+
+
+def problems_of_jobs(documents):
+    """Rules that select another job than the pods have would fire for ever, or never."""
+    found = {job for document in documents if document["kind"] == "PodMonitor" for job in jobs_of(document, documents)}
+    for document in documents:
+        if document["kind"] != "PrometheusRule":
+            continue
+        for rule in (rule for group in document["spec"]["groups"] for rule in group["rules"]):
+            for job in sorted(set(re.findall(r'\bjob="([^"]*)"', rule["expr"]))):
+                if found != {job}:
+                    yield f"{rule['alert']}: selects the job {job}, but the pods' is {', '.join(sorted(found)) or 'none'}"
+
+
 def problems(documents):
     for document in documents:
         where = f"{document['kind']}/{document['metadata']['name']}"
@@ -152,12 +169,10 @@ def problems(documents):
             yield from problems_of_secrets(pod, where)
         if serves(document):
             yield from problems_of_workload(document, documents, where)
-        known = CUSTOM.get(document["kind"])
-        if known and document["spec"].keys() - known:
-            yield f"{where}: unknown keys {sorted(document['spec'].keys() - known)}"
         if document["kind"] == "Secret":
             yield f"{where}: secrets do not belong into manifests"
     yield from problems_of_selection(documents)
+    yield from problems_of_jobs(documents)
 
 
 def main():

@@ -61,6 +61,23 @@ async fn commands_in_documents_work_as_they_stand() {
 const CHECK: &str = include_str!("../../.ci/checks/documents");
 /// The languages of blocks that are commands.
 const SHELLS: [&str; 4] = ["```sh", "```bash", "```shell", "```console"];
+/// What commands begin with. A block without a language that does so has to say that it is one of commands, or of
+/// `text` if it is what a command printed.
+const COMMANDS: [&str; 13] = [
+    "cargo",
+    "signalpost",
+    "bash",
+    "sh",
+    "grpcurl",
+    "kubectl",
+    "docker",
+    "curl",
+    "python3",
+    "node",
+    "npm",
+    "export",
+    "$",
+];
 
 /// All documents, by their paths in the repository.
 fn all_documents() -> Vec<String> {
@@ -75,11 +92,27 @@ fn all_documents() -> Vec<String> {
     found
 }
 
+fn is_command(line: &str) -> bool {
+    let first = line.split_whitespace().next().unwrap_or_default();
+    let variable = first.split_once('=').is_some_and(|(name, _)| name.starts_with("SIGNALPOST_"));
+    variable || COMMANDS.contains(&first)
+}
+
+/// The commands that stand in blocks without a language.
+fn bare(name: &str, text: &str) -> Vec<String> {
+    let lines: Vec<&str> = text.lines().collect();
+    let fences = (0..lines.len()).filter(|place| lines[*place].trim_start().starts_with("```"));
+    // Every second fence closes a block.
+    let bare = fences.step_by(2).filter(|place| lines[*place].trim() == "```");
+    let commands = bare.filter(|place| lines.get(place + 1).is_some_and(|line| is_command(line)));
+    commands.map(|place| format!("{name}:{}: has commands, and no language", place + 1)).collect()
+}
+
 /// What is wrong with the marks of a document.
 fn unmarked(name: &str, text: &str) -> Vec<String> {
     let lines: Vec<&str> = text.lines().collect();
     let is_run = DOCUMENTS.contains(&name) || CHECK.contains(&format!("documents.py {name}"));
-    let mut wrong = Vec::new();
+    let mut wrong = bare(name, text);
     for (place, _) in lines.iter().enumerate().filter(|(_, line)| SHELLS.contains(line)) {
         let mark = place.checked_sub(2).map_or("", |above| lines[above]);
         let mark = mark.strip_prefix("<!-- ").and_then(|mark| mark.strip_suffix(" -->")).unwrap_or_default();
@@ -109,5 +142,16 @@ fn every_block_of_commands_is_run_or_says_why_not() {
         ("Text.", "README.md", 1),
     ] {
         assert_eq!(unmarked(name, &format!("{mark}\n\n{block}\n")).len(), count, "{mark} in {name}");
+    }
+    for (language, first, count) in [
+        ("", "cargo run --release -- bench", 1),
+        ("", "signalpost health", 1),
+        ("", "SIGNALPOST_STORMS=1 make", 1),
+        ("", "OTHER=1 of all", 0),
+        ("", "signalposts are old", 0),
+        ("text", "signalpost bench · seed 11", 0),
+    ] {
+        let text = format!("```toml\na = 1\n```\n\n```{language}\n{first}\n```\n");
+        assert_eq!(unmarked("docs/NOBODY.md", &text).len(), count, "{language}: {first}");
     }
 }
