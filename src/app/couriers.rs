@@ -1,13 +1,10 @@
 //! Makes what carries requests out: one courier for each delivery thread and one for callers, which share their settings.
 
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use anyhow::Context;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
-
+use super::files::read_roots;
+use super::mistake::Mistake;
 use crate::clock::SharedClock;
 use crate::config::{Config, Scoped};
 use crate::policy::address::AddressPolicy;
@@ -27,7 +24,7 @@ pub(super) struct Couriers {
 }
 
 impl Couriers {
-    pub(super) fn new(config: &Config, clock: &SharedClock, account: Account) -> anyhow::Result<Self> {
+    pub(super) fn new(config: &Config, clock: &SharedClock, account: Account) -> Result<Self, Mistake> {
         let ports: Vec<u16> = config.egress.ports.iter().copied().collect();
         let address_policy = AddressPolicy {
             allow: config.egress.allow.clone(),
@@ -65,13 +62,13 @@ impl Couriers {
     }
 
     /// A courier that keeps no connections.
-    pub(super) fn make(&self) -> anyhow::Result<Arc<Courier>> {
+    pub(super) fn make(&self) -> Result<Arc<Courier>, Mistake> {
         self.make_keeping(0)
     }
 
-    pub(super) fn make_keeping(&self, max_kept_connections: usize) -> anyhow::Result<Arc<Courier>> {
+    pub(super) fn make_keeping(&self, max_kept_connections: usize) -> Result<Arc<Courier>, Mistake> {
         let options = HttpOptions { max_kept_connections, ..self.options.clone() };
-        let transport = HttpTransport::new(options, Arc::clone(&self.clock))?;
+        let transport = HttpTransport::new(options, Arc::clone(&self.clock)).map_err(Mistake::of)?;
         Ok(Arc::new(Courier {
             transport: Arc::new(transport),
             secrets: Arc::clone(&self.secrets),
@@ -84,12 +81,4 @@ impl Couriers {
 
 fn allowed<T: Clone>(scoped: &[Scoped<T>]) -> Vec<Allowed<T>> {
     scoped.iter().map(|Scoped { what, place }| Allowed { what: what.clone(), place: place.clone() }).collect()
-}
-
-pub(super) fn read_roots(key: &str, path: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {
-    let certificates = CertificateDer::pem_file_iter(path)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .with_context(|| format!("{key}: cannot read certificates from {}", path.display()))?;
-    anyhow::ensure!(!certificates.is_empty(), "{key}: {} holds no certificate", path.display());
-    Ok(certificates)
 }

@@ -38,7 +38,7 @@ pub(super) async fn start_engine(
     let threads = config.delivery.thread_count();
     let each_keeps = config.delivery.max_kept_connections / threads;
     let couriers = (0..threads).map(|_| couriers.make_keeping(each_keeps));
-    let couriers = couriers.collect::<anyhow::Result<Vec<_>>>()?;
+    let couriers = couriers.collect::<Result<Vec<_>, _>>()?;
     let shards = engine.shards((store, clock), options, &backlog, couriers);
     // Where nothing is delivered replays wait, too.
     if config.delivery.enabled {

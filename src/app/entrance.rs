@@ -2,18 +2,18 @@
 
 use std::sync::Arc;
 
-use super::couriers::read_roots;
+use super::files::{open_keys, open_tls, open_tokens};
+use super::mistake::Mistake;
 use crate::auth::authenticator::{Authenticator, JwtWay, WaysIn};
 use crate::auth::certificate::CertificateRules;
-use crate::auth::jwks::{self, Fetch, FetchedKeys, KeySource};
+use crate::auth::jwks::KeySource;
 use crate::auth::reload::Reloaded;
-use crate::auth::token_file::{self, TokenTable};
+use crate::auth::token_file::TokenTable;
 use crate::clock::SharedClock;
-use crate::config::{Config, KeysConfig, TlsConfig};
-use crate::grpc::tls::{ClientCertificates, ServerTls, TlsFiles};
+use crate::config::Config;
+use crate::grpc::tls::ServerTls;
 use crate::metrics::{CertificateUse, Metrics};
 use crate::shutdown::{OnExit, Tasks};
-use crate::transport::fetch::Fetcher;
 
 /// How callers come in: who they are, and over what.
 pub(super) struct Entrance {
@@ -24,9 +24,9 @@ pub(super) struct Entrance {
 }
 
 impl Entrance {
-    pub(super) fn open(config: &Config, clock: &SharedClock) -> anyhow::Result<Self> {
-        let tls = config.listen.tls.clone().map(|tls| ServerTls::open(tls_files(tls))).transpose()?;
-        let tokens = config.auth.tokens_file.as_deref().map(token_file::open).transpose()?;
+    pub(super) fn open(config: &Config, clock: &SharedClock) -> Result<Self, Mistake> {
+        let tls = config.listen.tls.clone().map(open_tls).transpose()?;
+        let tokens = config.auth.tokens_file.as_deref().map(open_tokens).transpose()?;
         let keys = config.auth.jwt.as_ref().map(|jwt| open_keys(&jwt.keys)).transpose()?;
         let jwt = config.auth.jwt.as_ref().zip(keys.clone());
         let ways = WaysIn {
@@ -76,33 +76,5 @@ impl Entrance {
             }
             None => {}
         }
-    }
-}
-
-fn open_keys(keys: &KeysConfig) -> anyhow::Result<KeySource> {
-    let (url, ca_file, every, at_most_every) = match keys {
-        KeysConfig::File(path) => return Ok(KeySource::File(jwks::open(path)?)),
-        KeysConfig::Url { url, ca_file, every, at_most_every } => (url, ca_file, every, at_most_every),
-    };
-    let roots = ca_file.as_deref().map_or(Ok(Vec::new()), |path| read_roots("auth.jwks_ca_file", path))?;
-    let fetcher = Fetcher::new(url.clone(), &roots)?;
-    let fetch: Fetch = Arc::new(move || {
-        let fetcher = fetcher.clone();
-        Box::pin(async move { fetcher.fetch().await })
-    });
-    Ok(KeySource::Url(FetchedKeys::new(fetch, *every, *at_most_every)))
-}
-
-fn tls_files(tls: TlsConfig) -> TlsFiles {
-    let mode = if tls.client_certificates_required {
-        ClientCertificates::Required
-    } else {
-        ClientCertificates::Optional
-    };
-    TlsFiles {
-        certificate: tls.certificate,
-        key: tls.key,
-        clients: tls.client_ca.map(|path| (path, mode)),
-        revocation_lists: tls.client_revocation_lists,
     }
 }

@@ -7,6 +7,8 @@
 mod couriers;
 mod delivering;
 mod entrance;
+mod files;
+mod mistake;
 mod opened;
 mod sealing;
 mod serving;
@@ -35,6 +37,8 @@ use entrance::Entrance;
 use serving::serve;
 use watch::{Watch, observe, serve_metrics};
 
+pub use files::mistakes_of_files;
+pub use mistake::Mistake;
 pub use opened::{OpenStore, open_embedded, shared_options};
 pub use sealing::StoredSecrets;
 
@@ -55,7 +59,7 @@ impl App {
     ///
     /// # Errors
     /// Whatever keeps the server from starting: a store that can't be opened, a port that is taken, a
-    /// certificate file that can't be read. Nothing keeps running then but what `tasks` stops.
+    /// certificate file that can't be read; a [`Mistake`] where the settings are to blame. Nothing keeps running then but what `tasks` stops.
     pub async fn start(config: &Config, tasks: &Tasks) -> anyhow::Result<Self> {
         let machine: SharedClock = Arc::new(SystemClock);
         // What is wrong with the configuration and its files shows before anything is created.

@@ -4,18 +4,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use zeroize::Zeroizing;
 
-use super::couriers::read_roots;
+use super::files::{check_store_folder, sealing_keys, store_roots, store_url};
+use super::mistake::Mistake;
 use crate::clock::SharedClock;
-use crate::config::{self, Config, SharedStoreConfig, StoreUrl};
-use crate::domain::secret::Secret;
+use crate::config::{Config, SharedStoreConfig};
 use crate::metrics::StoreMetrics;
 use crate::shutdown::{OnExit, Tasks};
-use crate::store::keyring::Keyring;
+use crate::store::Store;
 use crate::store::postgres::{LeaseOptions, PostgresOptions, PostgresStore};
 use crate::store::sled::{SledOptions, SledStore};
-use crate::store::{Store, key_file};
 
 /// Events that are kept for long go with their whole day, and up to so much later. Where they are kept for less than
 /// twice of it, they go one by one.
@@ -104,16 +102,8 @@ pub fn shared_options(
     config: &Config,
     shared: &SharedStoreConfig,
     metrics: StoreMetrics,
-) -> anyhow::Result<PostgresOptions> {
-    let url = match &shared.url {
-        StoreUrl::Given(url) => url.clone(),
-        StoreUrl::File(path) => {
-            let read = std::fs::read_to_string(path).map(Zeroizing::new);
-            let text = read.with_context(|| format!("store.url_file: cannot read {}", path.display()))?;
-            Secret::new(text.trim())
-        }
-    };
-    let roots = shared.ca_file.as_deref().map_or(Ok(Vec::new()), |path| read_roots("store.ca_file", path))?;
+) -> Result<PostgresOptions, Mistake> {
+    let (url, roots) = (store_url(shared)?, store_roots(shared)?);
     let machine = rustix::system::uname().nodename().to_string_lossy().into_owned();
     Ok(PostgresOptions {
         url,
@@ -130,26 +120,6 @@ pub fn shared_options(
     })
 }
 
-/// The sealing keys that the operator gave: in a file, or in the environment.
-///
-/// # Errors
-/// Where there are none in it, or both were given.
-fn sealing_keys(config: &Config) -> anyhow::Result<Option<Keyring>> {
-    let variable = config::sealing_keys().map_err(anyhow::Error::msg)?;
-    match (&config.secrets.key_file, variable) {
-        (None, None) => Ok(None),
-        (Some(path), None) => {
-            key_file::read(path).map(Some).map_err(anyhow::Error::msg).context("secrets.key_file")
-        }
-        (None, Some(keys)) => {
-            Keyring::parse(&keys).map(Some).map_err(anyhow::Error::msg).context("SIGNALPOST_SEALING_KEYS")
-        }
-        (Some(_), Some(_)) => {
-            anyhow::bail!("secrets.key_file and SIGNALPOST_SEALING_KEYS are both set; give one of them")
-        }
-    }
-}
-
 /// Opens the embedded store as the configuration describes it.
 ///
 /// # Errors
@@ -159,11 +129,12 @@ pub async fn open_embedded(
     clock: &SharedClock,
     metrics: StoreMetrics,
 ) -> anyhow::Result<Arc<SledStore>> {
-    anyhow::ensure!(
-        config.store.shared.is_none(),
-        "store.url names a shared store, and this command is for the embedded one only; take store.url away and set \
-         store.path, if that is the store you mean"
-    );
+    if config.store.shared.is_some() {
+        let text = "store.url names a shared store, and this command is for the embedded one only; take store.url away \
+                    and set store.path, if that is the store you mean";
+        return Err(Mistake::new(text).into());
+    }
+    check_store_folder(&config.store.path)?;
     let options = SledOptions {
         cache_bytes: config.store.cache_bytes,
         min_free_bytes: config.store.min_free_bytes,

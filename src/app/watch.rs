@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tokio::net::TcpListener;
 
 use super::StopStages;
+use super::mistake::Mistake;
 use super::opened::OpenStore;
 use crate::clock::SharedClock;
 use crate::config::Config;
@@ -23,8 +24,8 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    pub(super) fn new(config: &Config) -> anyhow::Result<Self> {
-        let export = SpanExport::start(&config.traces)?.map(Arc::new);
+    pub(super) fn new(config: &Config) -> Result<Self, Mistake> {
+        let export = SpanExport::start(&config.traces).map_err(Mistake::of)?.map(Arc::new);
         Ok(Self { metrics: Arc::default(), export })
     }
 

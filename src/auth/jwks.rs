@@ -18,6 +18,8 @@ use tokio_util::sync::CancellationToken;
 use super::jwt::KeySet;
 use super::reload::{ReloadError, Reloaded};
 
+/// What names the file.
+const SETTING: &str = "auth.jwks_file";
 /// How long a call waits for new keys, whose token names an unknown one.
 const WAIT_MAX: Duration = Duration::from_secs(5);
 
@@ -52,7 +54,7 @@ pub struct FetchedKeys {
 /// # Errors
 /// [`ReloadError`]: it can't be read, or holds no key.
 pub fn open(path: &Path) -> Result<Reloaded<KeySet>, ReloadError> {
-    Reloaded::open("auth.jwks_file", vec![path.to_owned()], |contents| {
+    Reloaded::open(SETTING, vec![(SETTING, path.to_owned())], |contents| {
         KeySet::parse(contents.first().map(|content| content.as_slice()).unwrap_or_default())
     })
 }

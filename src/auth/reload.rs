@@ -50,6 +50,9 @@ pub type Contents = [Zeroizing<Vec<u8>>];
 
 type Make<T> = dyn Fn(&Contents) -> Result<T, String> + Send + Sync;
 
+/// A file, and the setting that names it.
+pub type SettingFile = (&'static str, PathBuf);
+
 /// What was made of some files, in its newest valid form. Cheap to clone; all clones are one.
 pub struct Reloaded<T> {
     shared: Arc<Shared<T>>,
@@ -57,7 +60,7 @@ pub struct Reloaded<T> {
 
 struct Shared<T> {
     what: &'static str,
-    paths: Vec<PathBuf>,
+    files: Vec<SettingFile>,
     make: Box<Make<T>>,
     value: ArcSwap<T>,
     /// The digest of the contents that were looked at last, right or wrong.
@@ -77,13 +80,13 @@ impl<T: Send + Sync + 'static> Reloaded<T> {
     /// [`ReloadError`]; at the start nothing old can stay in force.
     pub fn open(
         what: &'static str,
-        paths: Vec<PathBuf>,
+        files: Vec<SettingFile>,
         make: impl Fn(&Contents) -> Result<T, String> + Send + Sync + 'static,
     ) -> Result<Self, ReloadError> {
-        let contents = read_all(what, &paths)?;
-        let value = make(&contents).map_err(|why| wrong(what, &paths, why))?;
+        let contents = read_all(&files)?;
+        let value = make(&contents).map_err(|why| wrong(what, &files, why))?;
         let seen = Mutex::new(Some(digest(&contents)));
-        let shared = Shared { what, paths, make: Box::new(make), value: ArcSwap::from_pointee(value), seen };
+        let shared = Shared { what, files, make: Box::new(make), value: ArcSwap::from_pointee(value), seen };
         Ok(Self { shared: Arc::new(shared) })
     }
 
@@ -98,9 +101,9 @@ impl<T: Send + Sync + 'static> Reloaded<T> {
     /// # Errors
     /// [`ReloadError`], once for each content; what was in force stays so.
     pub fn reload(&self) -> Result<bool, ReloadError> {
-        let Shared { what, paths, make, value, seen } = &*self.shared;
+        let Shared { what, files, make, value, seen } = &*self.shared;
         let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
-        let contents = match read_all(what, paths) {
+        let contents = match read_all(files) {
             Ok(contents) => contents,
             // Told once, until it can be read again.
             Err(error) => return if seen.take().is_some() { Err(error) } else { Ok(false) },
@@ -109,7 +112,7 @@ impl<T: Send + Sync + 'static> Reloaded<T> {
         if seen.replace(digest) == Some(digest) {
             return Ok(false);
         }
-        let made = make(&contents).map_err(|why| wrong(what, paths, why))?;
+        let made = make(&contents).map_err(|why| wrong(what, files, why))?;
         value.store(Arc::new(made));
         Ok(true)
     }
@@ -138,15 +141,16 @@ impl<T: Send + Sync + 'static> Reloaded<T> {
     }
 }
 
-fn wrong(what: &'static str, paths: &[PathBuf], why: String) -> ReloadError {
-    ReloadError::Wrong { what, path: paths.first().cloned().unwrap_or_default(), why }
+fn wrong(what: &'static str, files: &[SettingFile], why: String) -> ReloadError {
+    let path = files.first().map(|(_, path)| path.clone()).unwrap_or_default();
+    ReloadError::Wrong { what, path, why }
 }
 
-fn read_all(what: &'static str, paths: &[PathBuf]) -> Result<Vec<Zeroizing<Vec<u8>>>, ReloadError> {
-    let read = |path: &PathBuf| {
+fn read_all(files: &[SettingFile]) -> Result<Vec<Zeroizing<Vec<u8>>>, ReloadError> {
+    let read = |(what, path): &SettingFile| {
         read_file(path).map_err(|cause| ReloadError::Unreadable { what, path: path.clone(), cause })
     };
-    paths.iter().map(read).collect()
+    files.iter().map(read).collect()
 }
 
 fn read_file(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
@@ -172,7 +176,7 @@ mod tests {
     use super::*;
 
     fn number(path: &Path) -> Result<Reloaded<u32>, ReloadError> {
-        Reloaded::open("test.number", vec![path.to_owned()], |contents| {
+        Reloaded::open("test.number", vec![("test.number", path.to_owned())], |contents| {
             let text = String::from_utf8_lossy(&contents[0]).trim().to_owned();
             text.parse().map_err(|_| format!("`{text}` is no number"))
         })

@@ -20,6 +20,8 @@ use super::reload::{ReloadError, Reloaded};
 use super::token::TokenHash;
 use crate::domain::time::Timestamp;
 
+/// What names the file.
+const SETTING: &str = "auth.tokens_file";
 /// The most tokens of a file.
 pub const TOKENS_MAX: usize = 10_000;
 /// The longest name, in bytes.
@@ -100,7 +102,7 @@ impl TokenTable {
 /// # Errors
 /// [`ReloadError`]: it can't be read, or all that is wrong with it.
 pub fn open(path: &Path) -> Result<Reloaded<TokenTable>, ReloadError> {
-    Reloaded::open("auth.tokens_file", vec![path.to_owned()], |contents| {
+    Reloaded::open(SETTING, vec![(SETTING, path.to_owned())], |contents| {
         let content = contents.first().map(|content| content.as_slice()).unwrap_or_default();
         TokenTable::parse(std::str::from_utf8(content).map_err(|_| "it is not UTF-8".to_owned())?)
     })

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use crate::app::Mistake;
 use crate::config;
 use crate::store::sled::{Inspection, SledStore};
 use crate::telemetry;
@@ -47,6 +48,9 @@ pub(super) fn run(arguments: &CheckArguments) -> Exit {
 
 async fn check(folder: PathBuf) -> anyhow::Result<Exit> {
     let shown = folder.display().to_string();
+    if !folder.is_dir() {
+        return Err(Mistake::new(format!("{shown} is no folder; give the one that store.path names")).into());
+    }
     let found = tokio::task::spawn_blocking(move || SledStore::inspect(&folder)).await??;
     print(&summary(&shown, &found));
     Ok(if found.problems == 0 { Exit::Success } else { Exit::Failure })

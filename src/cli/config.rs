@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 
+use crate::app::mistakes_of_files;
 use crate::config::{self, Config, Effective, Loaded, Origin};
 
 use super::exit::Exit;
@@ -12,8 +13,8 @@ use super::schema::schema;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// Tell every mistake of the file and the environment; exit code 2 if there is any.
-    Check(Source),
+    /// Tell every mistake of the file, of the environment and of the files that they name; exit code 2 if there is any.
+    Check(CheckArguments),
     /// Print every setting in force as a TOML file, and where each was set.
     Print(Source),
     /// Print a configuration file with every setting, its default and what it means.
@@ -30,10 +31,20 @@ pub(super) struct Source {
     config: Option<PathBuf>,
 }
 
+/// `signalpost config check`.
+#[derive(Debug, Args)]
+pub(super) struct CheckArguments {
+    #[command(flatten)]
+    source: Source,
+    /// Leave the files alone that settings name, to check the settings of another machine.
+    #[arg(long)]
+    no_files: bool,
+}
+
 /// Runs the command.
 pub(super) fn run(command: &Command) -> Exit {
     match command {
-        Command::Check(source) => with(source.config.as_deref(), summary),
+        Command::Check(arguments) => check(arguments),
         Command::Print(source) => with(source.config.as_deref(), |loaded| as_toml(&loaded.effective)),
         Command::Schema => match schema() {
             Ok(schema) => print(&format!("{schema:#}\n")),
@@ -47,6 +58,25 @@ fn with(file: Option<&Path>, text: impl Fn(&Loaded) -> String) -> Exit {
     match config::load(file) {
         Ok(loaded) => print(&text(&loaded)),
         Err(error) => complain(&error, Exit::Usage),
+    }
+}
+
+fn check(arguments: &CheckArguments) -> Exit {
+    let loaded = match config::load(arguments.source.config.as_deref()) {
+        Ok(loaded) => loaded,
+        Err(error) => return complain(&error, Exit::Usage),
+    };
+    let summary = summary(&loaded);
+    if arguments.no_files {
+        return print(&format!("{summary}The files that it names were not looked at.\n"));
+    }
+    let mistakes = mistakes_of_files(&loaded.config);
+    for mistake in &mistakes {
+        complain(mistake, Exit::Usage);
+    }
+    match mistakes.is_empty() {
+        true => print(&format!("{summary}The files that it names can be used.\n")),
+        false => Exit::Usage,
     }
 }
 
@@ -106,6 +136,7 @@ mod tests {
     #[test]
     fn a_missing_file_is_a_mistake_of_the_caller() {
         let missing = Source { config: Some("/nowhere/signalpost.toml".into()) };
-        assert_eq!(run(&Command::Check(missing)), Exit::Usage);
+        let arguments = CheckArguments { source: missing, no_files: true };
+        assert_eq!(run(&Command::Check(arguments)), Exit::Usage);
     }
 }

@@ -4,11 +4,13 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 
+use crate::app::Mistake;
 use crate::store::key_file::{as_lines, create};
 use crate::store::keyring::SealingKey;
 
 use super::exit::Exit;
 use super::output::{complain, print, remark};
+use super::runtime::complain_of;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -43,9 +45,12 @@ fn write(path: &Path, key: &SealingKey) -> Exit {
             remark(&format!("The key {} is in {}.", key.id(), path.display()));
             Exit::Success
         }
-        Err(error) => complain(
-            &std::io::Error::other(format!("{} is not written: {error}", path.display())),
-            Exit::Failure,
-        ),
+        Err(error) => {
+            let text = format!(
+                "--file: {} is not written; give a new file in a folder that is there",
+                path.display()
+            );
+            complain_of(&Mistake::of_path(text, error))
+        }
     }
 }

@@ -12,6 +12,7 @@ use http::StatusCode;
 use tokio::signal::unix::{SignalKind, signal};
 use zeroize::Zeroizing;
 
+use crate::app::Mistake;
 use crate::clock::SystemClock;
 use crate::config;
 use crate::contract::check_signing_secret;
@@ -138,22 +139,32 @@ fn options(arguments: &ListenArguments) -> anyhow::Result<ListenOptions> {
 
 fn identity(arguments: &ListenArguments) -> anyhow::Result<Option<TlsIdentity>> {
     if let (Some(certificate), Some(key)) = (&arguments.certificate, &arguments.key) {
-        let identity = TlsIdentity::from_pem(&text(certificate)?, &text(key)?);
-        return identity.map(Some).context("--certificate and --key can't be used");
+        let identity = given_identity(certificate, key).map_err(Mistake::of)?;
+        return Ok(Some(identity));
     }
     if !arguments.tls {
         return Ok(None);
     }
     let identity = TlsIdentity::for_address(arguments.address.ip()).context("can't make a certificate")?;
     if let Some(file) = &arguments.write_certificate {
-        fs::write(file, identity.certificate_pem())
-            .with_context(|| format!("can't write {}", file.display()))?;
+        fs::write(file, identity.certificate_pem()).map_err(|error| {
+            Mistake::of_path(
+                format!("--write-certificate: can't write {}; check the path", file.display()),
+                error,
+            )
+        })?;
     }
     Ok(Some(identity))
 }
 
+fn given_identity(certificate: &Path, key: &Path) -> anyhow::Result<TlsIdentity> {
+    let (certificate, key) = (text(certificate).context("--certificate")?, text(key).context("--key")?);
+    TlsIdentity::from_pem(&certificate, &key)
+        .context("--certificate and --key can't be used; give a certificate and its own key, both in PEM")
+}
+
 fn text(file: &Path) -> anyhow::Result<String> {
-    fs::read_to_string(file).with_context(|| format!("can't read {}", file.display()))
+    fs::read_to_string(file).with_context(|| format!("can't read {}; check the path", file.display()))
 }
 
 /// For people; where the output is for programs, beside it. Nobody may be there to read it.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::app::shared_options;
+use crate::app::{Mistake, shared_options};
 use crate::config::{self, Config};
 use crate::metrics::StoreMetrics;
 use crate::store::postgres::PostgresStore;
@@ -36,7 +36,8 @@ pub(super) fn run(arguments: &MigrateArguments) -> Exit {
 
 async fn migrate(config: &Config) -> anyhow::Result<Exit> {
     let Some(shared) = &config.store.shared else {
-        anyhow::bail!("store.url names no database; the embedded store needs no migration");
+        let text = "store.url names no database; the embedded store needs no migration";
+        return Err(Mistake::new(text).into());
     };
     let options = shared_options(config, shared, StoreMetrics::default())?;
     let (from, to) = tokio::task::spawn_blocking(move || PostgresStore::migrate(&options)).await??;

@@ -7,6 +7,8 @@ use clap_complete::Shell;
 
 use super::exit::Exit;
 use super::output::{complain, print, remark};
+use super::runtime::complain_of;
+use crate::app::Mistake;
 
 /// `signalpost completions`.
 #[derive(Debug, Args)]
@@ -47,8 +49,8 @@ pub(super) fn man(arguments: &ManArguments, command: Command) -> Exit {
             Exit::Success
         }
         Err(error) => {
-            let text = format!("{} can't be written: {error}; check the path", folder.display());
-            complain(&std::io::Error::other(text), Exit::Failure)
+            let text = format!("--folder: {} can't be written; check the path", folder.display());
+            complain_of(&Mistake::of_path(text, error))
         }
     }
 }

@@ -26,6 +26,11 @@ use crate::domain::time::Timestamp;
 
 /// The protocol of gRPC in TLS; no other is spoken.
 const ALPN: &[u8] = b"h2";
+/// The settings that name the files.
+const CERTIFICATE: &str = "listen.tls_certificate";
+const KEY: &str = "listen.tls_key";
+const CLIENTS: &str = "listen.client_ca";
+const REVOCATION_LISTS: &str = "listen.client_revocation_lists";
 /// For so long a certificate that was verified is not verified again.
 const VERIFIED_FOR: Duration = Duration::from_secs(1);
 
@@ -81,10 +86,11 @@ impl ServerTls {
     /// [`ReloadError`], with the file and what is wrong with it.
     pub fn open(files: TlsFiles) -> Result<Self, ReloadError> {
         let mode = files.clients.as_ref().map(|(_, mode)| *mode);
-        let clients = files.clients.map(|(path, _)| path);
-        let paths = [files.certificate, files.key].into_iter().chain(clients).chain(files.revocation_lists);
-        let paths = paths.collect();
-        let files = Reloaded::open("listen.tls_certificate", paths, move |contents| make(contents, mode))?;
+        let own = [(CERTIFICATE, files.certificate), (KEY, files.key)];
+        let clients = files.clients.map(|(path, _)| (CLIENTS, path));
+        let lists = files.revocation_lists.into_iter().map(|path| (REVOCATION_LISTS, path));
+        let files = own.into_iter().chain(clients).chain(lists).collect();
+        let files = Reloaded::open(CERTIFICATE, files, move |contents| make(contents, mode))?;
         Ok(Self { files })
     }
 
@@ -145,14 +151,15 @@ fn make(contents: &Contents, mode: Option<ClientCertificates>) -> Result<InForce
     let (Some(chain), Some(key)) = (contents.first(), contents.get(1)) else {
         return Err("there are no files".into());
     };
-    let chain = certificates(chain, "the certificate file")?;
+    let chain = certificates(chain, "the certificate file (listen.tls_certificate)")?;
     let mut expiry = TlsExpiry { server: expiry::of_certificates(&chain), ..TlsExpiry::default() };
-    let key = PrivateKeyDer::from_pem_slice(key)
-        .map_err(|error| format!("the key file holds no private key in PEM: {error}"))?;
+    let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| {
+        format!("the key file ({KEY}) holds no private key in PEM ({error}); give the certificate's key")
+    })?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let verifier = match (contents.get(2), mode) {
         (Some(clients), Some(mode)) => {
-            let clients = certificates(clients, "the file of client authorities")?;
+            let clients = certificates(clients, "the file of client authorities (listen.client_ca)")?;
             let lists = contents.get(3..).unwrap_or_default().iter().map(|list| revocation_lists(list));
             let lists = lists.collect::<Result<Vec<_>, _>>()?.concat();
             expiry.client_authority = expiry::of_certificates(&clients);
@@ -169,7 +176,7 @@ fn make(contents: &Contents, mode: Option<ClientCertificates>) -> Result<InForce
         None => builder.with_no_client_auth(),
     };
     let mut config = builder.with_single_cert(chain, key).map_err(|error| {
-        format!("the key does not belong to the certificate, or is of no kind that we know: {error}")
+        format!("the key ({KEY}) does not belong to the certificate, or is of no kind that we know: {error}")
     })?;
     config.alpn_protocols = vec![ALPN.to_vec()];
     Ok(InForce { config: Arc::new(config), verifier, expiry })
@@ -197,14 +204,23 @@ fn verifier(
 
 fn revocation_lists(pem: &[u8]) -> Result<Vec<CertificateRevocationListDer<'static>>, String> {
     let lists = CertificateRevocationListDer::pem_slice_iter(pem).collect::<Result<Vec<_>, _>>();
-    let lists = lists.map_err(|error| format!("a file of revocation lists is not PEM: {error}"))?;
-    if lists.is_empty() { Err("a file of revocation lists holds none".into()) } else { Ok(lists) }
+    let lists = lists
+        .map_err(|error| format!("a file of revocation lists ({REVOCATION_LISTS}) is not PEM: {error}"))?;
+    if lists.is_empty() {
+        Err(format!("a file of revocation lists ({REVOCATION_LISTS}) holds none"))
+    } else {
+        Ok(lists)
+    }
 }
 
 fn certificates(pem: &[u8], what: &str) -> Result<Vec<CertificateDer<'static>>, String> {
     let certificates = CertificateDer::pem_slice_iter(pem).collect::<Result<Vec<_>, _>>();
     let certificates = certificates.map_err(|error| format!("{what} is not PEM: {error}"))?;
-    if certificates.is_empty() { Err(format!("{what} holds no certificate")) } else { Ok(certificates) }
+    if certificates.is_empty() {
+        Err(format!("{what} holds no certificate; give one in PEM"))
+    } else {
+        Ok(certificates)
+    }
 }
 
 /// The certificate of a connection.

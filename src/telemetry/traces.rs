@@ -39,7 +39,7 @@ const LAST_WITHIN: Duration = Duration::from_secs(2);
 #[derive(Debug, thiserror::Error)]
 pub enum TracesError {
     /// The certificates can't be read.
-    #[error("traces.ca_file can't be read")]
+    #[error("traces.ca_file can't be read; check the path and the permissions")]
     Certificates(#[source] std::io::Error),
     /// The exporter refuses its settings.
     #[error("traces.endpoint can't be used")]

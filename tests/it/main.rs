@@ -53,6 +53,8 @@ mod matrix;
 #[cfg(test)]
 mod metrics;
 #[cfg(test)]
+mod mistakes;
+#[cfg(test)]
 mod monitoring;
 #[cfg(test)]
 mod moving;

@@ -94,7 +94,7 @@ async fn keys_come_from_a_file_or_a_variable_and_not_from_both() {
     let key = keys.lines().last().unwrap();
     let config = config_of(&home);
     let both = home.run(&["serve", "--config", &config], &[("SIGNALPOST_SEALING_KEYS", key)]);
-    assert_eq!(both.status.code(), Some(1));
+    assert_eq!(both.status.code(), Some(2));
     assert!(said(&both).contains("give one of them") && !said(&both).contains(key), "{}", said(&both));
     let variables = [("SIGNALPOST_SEALING_KEYS", key), ("SIGNALPOST_STORE_PATH", "other")];
     let shown = printed(&home.run(&["config", "print"], &variables));

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use anyhow::Context;
 use clap::Args;
 
+use crate::app::Mistake;
 use crate::cli::client::{Connection, Failure, ServerArguments};
 use crate::cli::exit::Exit;
 use crate::cli::output::print;
@@ -57,7 +58,8 @@ async fn save(connection: &Connection, arguments: &BackupArguments) -> anyhow::R
     let mut client = StoreAdminClient::new(connection.streams()).max_decoding_message_size(usize::MAX);
     let answer = client.back_up_store(v1::BackUpStoreRequest::default()).await;
     let mut parts = connection.answer(answer)?;
-    let mut writing = Writing::begin(file).with_context(unwritten)?;
+    let mut writing = Writing::begin(file)
+        .map_err(|error| Mistake::of_path(format!("{}; check the path", unwritten()), error))?;
     let (mut header, mut progress, mut entries) = (None, Progress::of(0, "entries"), 0);
     loop {
         let part =
