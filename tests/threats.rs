@@ -30,7 +30,7 @@ fn named_tests(page: &str) -> Vec<(usize, Vec<String>)> {
     let rows = page.lines().enumerate().filter(|(_, line)| line.starts_with('|'));
     rows.filter_map(|(number, line)| {
         let cells: Vec<&str> = line.trim_matches('|').split('|').map(str::trim).collect();
-        let [_, _, tests] = cells.as_slice() else { return None };
+        let [_, _, .., tests] = cells.as_slice() else { return None };
         let names = tests.split('`').skip(1).step_by(2).map(str::to_owned).collect();
         (*tests != "tests" && !tests.starts_with("---")).then_some((number + 1, names))
     })
@@ -44,7 +44,7 @@ fn threat_tables(page: &str) -> String {
     for line in page.lines() {
         if !line.starts_with('|') {
             of_threats = false;
-        } else if line.starts_with("| threat |") {
+        } else if line.starts_with("| threat |") || line.starts_with("| abuse |") {
             of_threats = true;
         }
         kept += if of_threats { line } else { "" };

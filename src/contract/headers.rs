@@ -7,6 +7,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, USER_AGENT};
 use http::{HeaderMap, HeaderName, HeaderValue};
+use zeroize::Zeroizing;
 
 use super::standard_webhooks::{ID_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER};
 use super::{Content, RenderContext, RenderProblem, cloudevents, semaphor, signature};
@@ -126,8 +127,7 @@ fn custom(destination: &Destination) -> Result<HeaderMap, RenderProblem> {
         if FRAMING.contains(&name.as_str()) || is_owned(destination.contract, name.as_str()) {
             continue;
         }
-        // HTTP carries no white space around a value (RFC 9110, section 5.5).
-        let value = secret_value(&header.name, header.value.expose().trim_matches([' ', '\t']))?;
+        let value = secret_value(&header.name, header.sent_value())?;
         // A request has one of these; the last one counts. Of any other there may be several.
         if [AUTHORIZATION, CONTENT_TYPE, USER_AGENT].contains(&name) {
             headers.insert(name, value);
@@ -144,14 +144,25 @@ fn authorization(context: RenderContext<'_>) -> Result<Option<HeaderValue>, Rend
     let text = match (&context.destination.http_auth, secret()) {
         (HttpAuth::Unauthenticated, _) => return Ok(None),
         (HttpAuth::Basic { username, .. }, Some(password)) => {
-            format!("Basic {}", STANDARD.encode(format!("{username}:{password}")))
+            wiped(&["Basic ", &basic_credentials(username, password)])
         }
-        (HttpAuth::Bearer { .. }, Some(token)) if !token.is_empty() => format!("Bearer {token}"),
+        (HttpAuth::Bearer { .. }, Some(token)) if !token.is_empty() => wiped(&["Bearer ", token]),
         (HttpAuth::Basic { .. } | HttpAuth::Bearer { .. }, _) => {
             return Err(RenderProblem("the secret of http_auth is missing or empty".into()));
         }
     };
     secret_value("authorization", &text).map(Some)
+}
+
+/// What Basic authentication makes of a name and a password (RFC 7617), wiped when dropped.
+#[must_use]
+pub fn basic_credentials(username: &str, password: &str) -> Zeroizing<String> {
+    Zeroizing::new(STANDARD.encode(wiped(&[username, ":", password]).as_bytes()))
+}
+
+/// The parts as one text, which is wiped when dropped. It is made in one piece: a text that grows leaves copies.
+fn wiped(parts: &[&str]) -> Zeroizing<String> {
+    Zeroizing::new(parts.concat())
 }
 
 /// A text as a header value.

@@ -28,6 +28,7 @@ mod golden;
 #[cfg(test)]
 mod promises;
 
+pub use headers::basic_credentials;
 pub use operational::operational_event;
 
 use bytes::Bytes;

@@ -3,11 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::audit::{Act, Action};
 use super::destination::under_destination;
 use super::{Control, Error, random};
 use crate::auth::{Caller, Role};
 use crate::contract::{self, TestOrder};
 use crate::domain::attempt::{Attempt, Trigger};
+use crate::domain::audit::{AuditChange, AuditEntry, Fields};
 use crate::domain::destination::{Destination, DestinationDraft};
 use crate::domain::id::{DestinationId, EventId, OrganizationId};
 use crate::transport::courier::Order;
@@ -37,8 +39,8 @@ pub struct Tested {
 }
 
 impl Control {
-    /// Sends the contract's test event once and answers with what came back. Nothing is recorded and
-    /// nothing changes; it works for paused and disabled destinations too. The actor that some test
+    /// Sends the contract's test event once and answers with what came back. That it was asked for is in the audit
+    /// log; nothing else is recorded and nothing changes. It works for paused and disabled destinations too. The actor that some test
     /// events name is the caller where `actor_id` is absent.
     ///
     /// # Errors
@@ -80,8 +82,22 @@ impl Control {
             per_second,
             retry_after: until.since(self.clock.now()).max(Duration::from_millis(1)),
         })?;
+        self.note_test(caller, &destination).await?;
         let attempt = self.courier.attempt(turn, order).await;
         Ok(Tested { attempt, event_id })
+    }
+
+    /// On whose word a request leaves, and where it goes, is on the record before it does.
+    async fn note_test(&self, caller: &Caller, destination: &Destination) -> Result<(), Error> {
+        let url = [("url".to_owned(), destination.url.redacted().into())];
+        let change = AuditChange { after: Some(Fields::from_iter(url)), ..AuditChange::default() };
+        let entry = AuditEntry {
+            organization_id: destination.organization_id.to_string(),
+            resource_id: destination.id.to_string(),
+            change,
+            ..self.entry_of(Act::new(caller, Action::TestDestination))?
+        };
+        Ok(self.store.record_audit(vec![entry]).await?)
     }
 
     fn test_subject(&self, id: &OrganizationId, subject: TestSubject) -> Result<Arc<Destination>, Error> {

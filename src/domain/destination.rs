@@ -147,6 +147,14 @@ pub struct Header {
     pub value: Secret,
 }
 
+impl Header {
+    /// The value as it is sent: HTTP carries no white space around one (RFC 9110, section 5.5).
+    #[must_use]
+    pub fn sent_value(&self) -> &str {
+        self.value.expose().trim_matches([' ', '\t'])
+    }
+}
+
 /// Whether a destination is delivered to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DestinationState {

@@ -224,7 +224,7 @@ impl DestinationAdmin for DestinationAdminService {
         let actor = read_actor(&actor_id, &mut found);
         let subject = read_subject(subject, &mut found);
         found.into_result(()).map_err(invalid)?;
-        // Nothing has to be finished for a caller that is gone: a test changes nothing.
+        // Nothing has to be finished for a caller that is gone: a test changes nothing, and is on the record first.
         let control = &self.context.control;
         let Some(subject) = subject else { return Err(invalid(Violations::new())) };
         let tested =

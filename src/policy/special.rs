@@ -68,12 +68,16 @@ const METADATA_V4: [Ipv4Net; 7] = [
     v4(168, 63, 129, 16, 32), // Azure's host; a global address by its number
 ];
 
-/// The same for IPv6.
-const METADATA_V6: [Ipv6Addr; 4] = [
+/// The same for IPv6. All are local addresses, so they matter where an allowed range has them.
+const METADATA_V6: [Ipv6Addr; 8] = [
     Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254), // AWS
     Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x23),  // AWS EKS
     Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254),  // Google
     Ipv6Addr::new(0xfd00, 0x42, 0, 0, 0, 0, 0, 0x42),   // Scaleway
+    Ipv6Addr::new(0xfd00, 0xc1, 0, 0, 0, 0, 0xa9fe, 0xa9fe), // Oracle (OCI)
+    Ipv6Addr::new(0xfd00, 0xa9fe, 0xa9fe, 0, 0, 0, 0, 1), // Akamai (Linode): "Use the Metadata service API"
+    Ipv6Addr::new(0xfd00, 0x100, 0, 0, 0, 0, 0x100, 0x200), // Alibaba
+    Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0xa9fe, 0xa9fe), // OpenStack (Neutron), Akamai
 ];
 
 /// The names of the same services. Where we look names up their addresses are refused anyway; a forward

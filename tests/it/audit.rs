@@ -52,13 +52,13 @@ fn text(fields: &prost_types::Struct, path: &str) -> String {
     }
 }
 
-/// The methods that change something, from the table of what methods need.
+/// The methods that change something or have a request sent, from the table of what methods need.
 fn changing() -> BTreeSet<String> {
     let needs_rights =
         |access: &Access| matches!(access, Access::Role { role: Role::Admin | Role::Operator, .. });
     let methods = METHODS.iter().filter(|(_, access)| needs_rights(access)).map(|(method, _)| *method);
     // Of backups, which only the embedded store has, there is a test of its own.
-    let nothing = ["/TestDestination", "/ListAuditEntries", "/BackUpStore"];
+    let nothing = ["/ListAuditEntries", "/BackUpStore"];
     let changing = methods.filter(|method| !nothing.iter().any(|end| method.ends_with(end)));
     changing.map(str::to_owned).collect()
 }
@@ -86,6 +86,12 @@ async fn every_method_that_changes_something_leaves_an_entry() {
     let id = created.destination_id.clone();
     server.update(created, &["display_name"]).await;
     server.pause(&id).await;
+    let test = v1::TestDestinationRequest {
+        organization_id: ORGANIZATION.into(),
+        subject: Some(v1::test_destination_request::Subject::DestinationId(id.clone())),
+        ..v1::TestDestinationRequest::default()
+    };
+    server.destinations().test_destination(test).await.unwrap();
     server.emit(event("a").id("waits")).await;
     let waiting = server.deliveries_of("waits").await.swap_remove(0);
     server.try_cancel(&waiting.delivery_id).await.unwrap();
@@ -294,6 +300,28 @@ async fn a_call_that_a_use_case_denies_is_in_the_log_with_the_role_that_was_miss
         ("signalpost.v1.OrganizationAdmin/UpdateOrganization", "acme")
     );
     assert!(entry.description.contains("operator"), "{}", entry.description);
+}
+
+#[tokio::test]
+async fn whoever_has_a_test_sent_is_in_the_log_with_the_host_and_nothing_of_the_rest_of_the_url() {
+    let (server, receiver) = (Server::start().await, Receiver::start().await);
+    let draft = destination(Contract::StandardWebhooks).url(receiver.url("/planted-path-token"));
+    let form = v1::Destination { destination_id: String::new(), ..draft.0 };
+    let test = v1::TestDestinationRequest {
+        organization_id: ORGANIZATION.into(),
+        subject: Some(v1::test_destination_request::Subject::Destination(form)),
+        ..v1::TestDestinationRequest::default()
+    };
+    server.emit(event("a")).await;
+    server.destinations().test_destination(test).await.unwrap();
+    receiver.first("/planted-path-token").await;
+    let method = "signalpost.v1.DestinationAdmin/TestDestination";
+    let filter = v1::AuditFilter { method: method.into(), ..v1::AuditFilter::default() };
+    let [entry] = server.audit(ORGANIZATION, filter).await.try_into().unwrap();
+    assert!(entry.remote_address.starts_with("127.0.0.1:"));
+    let origin = receiver.url("/");
+    assert_eq!(text(entry.after.as_ref().unwrap(), "url"), format!("{origin}…"));
+    assert!(!format!("{entry:?}").contains("planted"));
 }
 
 #[tokio::test]

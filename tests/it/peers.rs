@@ -294,6 +294,65 @@ async fn headers_beyond_the_limit_are_refused() {
 }
 
 #[tokio::test]
+async fn a_message_beyond_the_limit_is_refused_and_its_connection_goes_on() {
+    let server = Server::with(&[("limits.message", r#""64KiB""#), ("limits.payload", r#""48KiB""#)]).await;
+    let batch = |events: usize| {
+        let data = format!("{:?}", "x".repeat(20_000));
+        (0..events).map(|_| event("agent.offline").data(&data)).collect::<Vec<_>>()
+    };
+    // Each event is small enough, and three of them are.
+    assert_eq!(server.try_emit_batch(batch(3)).await.unwrap().len(), 3);
+    let refusal = server.try_emit_batch(batch(4)).await.unwrap_err();
+    assert_eq!(refusal.code, Code::OutOfRange, "{refusal:?}");
+    assert_eq!(server.try_emit_batch(batch(3)).await.unwrap().len(), 3);
+    // One that only says that it is large is refused by its length, before anything of it comes.
+    let mut peer = Peer::greeted(&server).await;
+    peer.begin_call(1, "/signalpost.v1.EventIngest/Emit").await.unwrap();
+    peer.send(0, 0, 1, &[0, 0x7f, 0, 0, 0]).await.unwrap();
+    let mut part = [0; 4096];
+    let mut said = Vec::new();
+    while !said.windows(11).any(|some| some == b"grpc-status") && !said.contains(&RESET) {
+        let length = timeout(PATIENCE, peer.stream.read(&mut part)).await.unwrap().unwrap();
+        assert!(length > 0, "the connection ended: {said:?}");
+        said.extend_from_slice(&part[..length]);
+    }
+    server.emit(event("agent.offline")).await;
+}
+
+#[tokio::test]
+async fn calls_beyond_the_number_for_a_connection_wait_and_other_connections_do_not() {
+    let server = Server::with(&[("limits.concurrent_calls", "2")]).await;
+    let other = tonic::transport::Channel::from_shared(format!("http://{}", server.grpc_address())).unwrap();
+    let mut other = HealthClient::new(other.connect().await.unwrap());
+    let probe = || HealthCheckRequest { service: String::new() };
+    // Calls whose messages never come are worked on for as long as they may take.
+    let mut held = tokio::task::JoinSet::new();
+    let mut hold = || {
+        let mut client = tonic::client::Grpc::new(server.channel());
+        held.spawn(async move {
+            client.ready().await.unwrap();
+            let path = "/signalpost.v1.EventIngest/Emit".parse().unwrap();
+            let endless = Request::new(tokio_stream::pending::<Bytes>());
+            client.streaming(endless, path, crate::harness::Raw).await.map(drop)
+        });
+    };
+    let mut here = HealthClient::new(server.channel());
+    hold();
+    here.check(probe()).await.unwrap();
+    hold();
+    eventually("both turns are taken", async || {
+        timeout(Duration::from_millis(500), here.check(probe())).await.is_err().then_some(())
+    })
+    .await;
+    let mut waiting = std::pin::pin!(here.check(probe()));
+    assert!(timeout(Duration::from_millis(200), &mut waiting).await.is_err(), "it waits");
+    timeout(PATIENCE, other.check(probe())).await.unwrap().unwrap();
+    assert!(timeout(Duration::ZERO, &mut waiting).await.is_err(), "it still waits");
+    held.abort_all();
+    timeout(PATIENCE, waiting).await.expect("a turn is free").unwrap();
+}
+
+#[tokio::test]
 async fn a_call_ends_by_its_callers_deadline_or_ours_and_never_later_than_the_most() {
     let receiver = Receiver::start().await;
     receiver.always_answers("/slow", Answer::from(http::StatusCode::OK).after(Duration::from_secs(20)));

@@ -251,6 +251,7 @@ impl Run<'_> {
 
     /// Destinations with tokens in their URLs: one that works and moves, and some that fail in every way.
     async fn plant_urls(&mut self, receiver: &Receiver) {
+        receiver.echoes("/url/planted-path-token");
         let works = receiver.url("/url/planted-path-token?key=planted-query-token");
         for url in [
             works.as_str(),
@@ -311,6 +312,8 @@ impl Run<'_> {
             let get = v1::GetDeliveryRequest { organization_id: URLS.into(), delivery_id, view };
             self.without_urls.keep(deliveries.get_delivery(get).await);
         }
+        let is_kept = self.without_urls.0.iter().any(|answer| answer.contains("you sent POST [secret]; "));
+        assert!(is_kept, "the answer is on record, without the target that it repeats");
         let explain = v1::ExplainEventRequest {
             organization_id: URLS.into(),
             event_id: "first".into(),

@@ -8,7 +8,8 @@
 //! - `rfc3986`, `rfc6874` (zone ids), `rfc1035` (length of names), `rfc6761` (localhost), `uts46` (IDNA);
 //! - `tsai`: Orange Tsai, "A New Era of SSRF", on parsers that disagree;
 //! - `cujanovic`: the SSRF-Testing collection; `payloads`: PayloadsAllTheThings, "Server Side Request Forgery";
-//! - `owasp`: the SSRF Prevention cheat sheet; `clouds`: the clouds' manuals on metadata services.
+//! - `owasp`: the SSRF Prevention cheat sheet; `clouds`: the manuals on metadata services of AWS, Google,
+//!   Azure, Alibaba, Tencent, Oracle, Akamai (Linode), Scaleway and OpenStack.
 
 use super::*;
 use crate::domain::destination::DestinationUrl;
@@ -173,6 +174,11 @@ const CORPUS: &[(&str, &str, Verdict)] = &[
     ("clouds", "https://168.63.129.16/machine", Address("168.63.129.16")),
     ("clouds", "https://[fd00:ec2::254]/latest/meta-data/", Address("fd00:ec2::254")),
     ("clouds", "https://[fd20:ce::254]/computeMetadata/v1/", Address("fd20:ce::254")),
+    ("clouds", "https://[fd00:42::42]/conf", Address("fd00:42::42")),
+    ("clouds", "https://[fd00:c1::a9fe:a9fe]/opc/v2/instance/", Address("fd00:c1::a9fe:a9fe")),
+    ("clouds", "https://[fd00:a9fe:a9fe::1]/v1/token", Address("fd00:a9fe:a9fe::1")),
+    ("clouds", "https://[fd00:100::100:200]/latest/meta-data/", Address("fd00:100::100:200")),
+    ("clouds", "https://[fe80::a9fe:a9fe]/openstack/latest/", Address("fe80::a9fe:a9fe")),
     // --- schemes and ports ---
     ("owasp", "http://example.com/", Unfit("https://")),
     ("owasp", "file:///etc/passwd", Unfit("https://")),

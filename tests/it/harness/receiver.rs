@@ -38,7 +38,7 @@ struct Plan(Mutex<HashMap<String, PathPlan>>);
 struct PathPlan {
     next: VecDeque<Answer>,
     otherwise: Option<Answer>,
-    /// Answers with a failure, and with the headers that came.
+    /// Answers with a failure, and with the target and the headers that came.
     echoes: bool,
 }
 
@@ -57,7 +57,8 @@ impl Behaviour for Plan {
 fn echo(received: &Received) -> Answer {
     let headers: Vec<String> =
         received.headers.iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect();
-    let body = format!("you sent {}", headers.join("; "));
+    let query = received.query.as_ref().map(|query| format!("?{query}")).unwrap_or_default();
+    let body = format!("you sent POST {}{query}; {}", received.path, headers.join("; "));
     Answer { body: body.into(), ..Answer::from(StatusCode::INTERNAL_SERVER_ERROR) }
 }
 
@@ -88,7 +89,7 @@ impl Receiver {
         self.inner.url(path)
     }
 
-    /// Fails every request on a path, and sends back the headers that came with it.
+    /// Fails every request on a path, and sends back its target and the headers that came with it.
     pub fn echoes(&self, path: &str) {
         self.plan.0.lock().unwrap_or_else(PoisonError::into_inner).entry(path.into()).or_default().echoes =
             true;
