@@ -155,6 +155,14 @@ impl Gate {
         }
     }
 
+    /// The delivery that goes next where a lossy destination drops all others: the scout, if its time has come, or
+    /// else the newest.
+    #[must_use]
+    pub fn spared(&self, window: &Window, now: Timestamp) -> Option<EventKey> {
+        let is_due = |key: &EventKey| window.due_of(*key).is_some_and(|due| due <= now);
+        self.scout.filter(is_due).or_else(|| window.newest())
+    }
+
     /// When what waits may pass, as far as the circuit is concerned: the first fresh delivery and the first
     /// due one, if there are any.
     #[must_use]

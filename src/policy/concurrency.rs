@@ -1,4 +1,4 @@
-//! How many requests a destination may have in flight: grows with success, shrinks with failure.
+//! How many requests a destination may have in flight: grows with success, shrinks with failure or slowness.
 
 use std::time::Duration;
 
@@ -9,6 +9,8 @@ use crate::policy::standing::{SLOW, Standing};
 pub const INITIAL: u32 = 2;
 /// So many failed requests in a row make a destination a failing one.
 const FAILING_AFTER: u32 = 3;
+/// What is left of the width after as many slow answers as it is wide: slowness is a hint, failure is certain.
+const SLOW_NARROWS_TO: f64 = 0.75;
 
 /// The adaptive limit of one lane: it doubles at first, then additive increase, multiplicative decrease,
 /// never below one.
@@ -19,9 +21,11 @@ pub struct Concurrency {
     failures_in_a_row: u32,
     /// Whether any request ever succeeded.
     proven: bool,
-    /// Whether the limit still grows by one with each success; ends with the first failure.
+    /// Whether the limit still grows by one with each success; ends with the first failure or slowness.
     doubling: bool,
     slow: bool,
+    /// Slow answers since the limit last shrank, less the quick ones among them.
+    slow_answers: u32,
 }
 
 impl Concurrency {
@@ -32,7 +36,15 @@ impl Concurrency {
         let max = max.max(1);
         let limit = if failures > 0 || !proven { 1 } else { INITIAL.min(max) };
         let doubling = failures == 0;
-        Self { max, limit: f64::from(limit), failures_in_a_row: failures, proven, doubling, slow: false }
+        Self {
+            max,
+            limit: f64::from(limit),
+            failures_in_a_row: failures,
+            proven,
+            doubling,
+            slow: false,
+            slow_answers: 0,
+        }
     }
 
     /// Changes the upper bound.
@@ -41,7 +53,8 @@ impl Concurrency {
         self.limit = self.limit.min(f64::from(self.max));
     }
 
-    /// A request succeeded. One that took more than half of the time it had is no reason to grow.
+    /// A request succeeded. One that took half of the time it had, or more, is slow: no reason to grow, and as many
+    /// of them as there may be requests are a reason to shrink. A quick one makes up for a slow one.
     pub fn succeeded(&mut self, took: Duration, timeout: Duration) {
         self.failures_in_a_row = 0;
         self.proven = true;
@@ -49,20 +62,30 @@ impl Concurrency {
         if took < timeout / 2 {
             let growth = if self.doubling { 1.0 } else { 1.0 / self.limit };
             self.limit = (self.limit + growth).min(f64::from(self.max));
+            self.slow_answers = self.slow_answers.saturating_sub(1);
+            return;
+        }
+        self.slow_answers += 1;
+        if self.slow_answers >= self.limit() {
+            self.shrink_to(self.limit * SLOW_NARROWS_TO);
         }
     }
 
     /// A request failed: half the width.
     pub fn failed(&mut self) {
         self.failures_in_a_row = self.failures_in_a_row.saturating_add(1);
-        self.doubling = false;
-        self.limit = (self.limit / 2.0).max(1.0);
+        self.shrink_to(self.limit / 2.0);
     }
 
     /// Begins again with one request at a time.
     pub fn start_over(&mut self) {
+        self.shrink_to(1.0);
+    }
+
+    fn shrink_to(&mut self, limit: f64) {
         self.doubling = false;
-        self.limit = 1.0;
+        self.slow_answers = 0;
+        self.limit = limit.max(1.0);
     }
 
     /// Requests that may be in flight at once, at least one.
@@ -130,13 +153,33 @@ mod tests {
     }
 
     #[test]
-    fn slow_successes_do_not_widen_the_lane() {
+    fn slow_successes_narrow_the_lane_once_for_as_many_as_it_is_wide_and_down_to_one_request() {
+        let slow = Duration::from_secs(6);
         let mut concurrency = grown();
-        concurrency.failed();
+        let widths: Vec<u32> = std::iter::repeat_with(|| {
+            concurrency.succeeded(slow, TIMEOUT);
+            concurrency.limit()
+        })
+        .take(22)
+        .collect();
+        let expected = [vec![8; 7], vec![6; 6], vec![4; 4], vec![3; 3], vec![2; 2]].concat();
+        assert_eq!(widths, expected);
         for _ in 0..100 {
-            concurrency.succeeded(Duration::from_secs(6), TIMEOUT);
+            concurrency.succeeded(slow, TIMEOUT);
         }
-        assert_eq!((concurrency.limit(), concurrency.standing()), (4, Standing::Slow));
+        assert_eq!((concurrency.limit(), concurrency.standing()), (1, Standing::Slow));
+        concurrency.succeeded(FAST, TIMEOUT);
+        assert_eq!((concurrency.limit(), concurrency.standing()), (2, Standing::Prompt));
+    }
+
+    #[test]
+    fn a_slow_answer_among_quick_ones_costs_nothing() {
+        let mut concurrency = grown();
+        for number in 0..1000 {
+            let took = if number % 3 == 0 { Duration::from_secs(6) } else { FAST };
+            concurrency.succeeded(took, TIMEOUT);
+            assert_eq!(concurrency.limit(), 8, "{number}");
+        }
     }
 
     #[test]

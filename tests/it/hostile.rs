@@ -240,6 +240,8 @@ async fn whatever_a_receiver_does_the_record_says_what_and_in_words_that_help() 
     }
     let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let refusing = server.create(stalwart(closed)).await;
+    let nowhere = stalwart(closed).url("http://no-such-receiver.invalid/".to_owned());
+    let nameless = server.create(nowhere).await;
     let at_once = Hostile::serving(Manner::of(|stream| async move { reset(stream) })).await;
     let hasty = server.create(stalwart(at_once.address)).await;
     server.emit(event("auth.success")).await;
@@ -248,6 +250,8 @@ async fn whatever_a_receiver_does_the_record_says_what_and_in_words_that_help() 
     }
     let told = (v1::OutcomeKind::ConnectionRefused, None, "connection refused");
     assert_told("refuses", &first_attempt(&server, &refusing).await, told);
+    let told = (v1::OutcomeKind::DnsFailed, None, "the host name could not be resolved");
+    assert_told("has no address", &first_attempt(&server, &nameless).await, told);
     // Whether the connection was there for a moment, the network decides.
     let attempt = first_attempt(&server, &hasty).await;
     let kinds = [v1::OutcomeKind::ConnectionReset, v1::OutcomeKind::ConnectionFailed];

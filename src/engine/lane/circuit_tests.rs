@@ -230,3 +230,98 @@ fn a_lane_that_was_prompt_and_does_not_answer_any_more_is_slow() {
     lane.finished(vec![(item, None)], succeeded(after(1012)));
     assert_eq!(lane.standing(after(9000)), Standing::Prompt);
 }
+
+/// A lossy lane with an open circuit, whose failed deliveries have ended, and the keys of what still waits.
+fn opened_lossy(count: u64, change: impl FnOnce(&mut EffectivePolicy)) -> (Lane, Vec<EventKey>) {
+    let mut lane = narrow(|policy| {
+        policy.lossy = true;
+        change(policy);
+    });
+    let keys = keys(count);
+    for key in &keys {
+        lane.accepted(item(*key, Guarantee::AtLeastOnce));
+    }
+    for _ in 0..OPENS_AFTER {
+        let item = one(lane.step(after(100)));
+        lane.finished(vec![(item, None)], failed(after(100)));
+    }
+    assert_eq!(lane.status().circuit, CircuitState::Open);
+    (lane, keys[3..].to_vec())
+}
+
+fn dropped(step: Step) -> Vec<EventKey> {
+    match step {
+        Step::End(items, Ending::Discard(EndReason::Lossy)) => items.iter().map(|item| item.key).collect(),
+        other => panic!("a drop was expected, not {other:?}"),
+    }
+}
+
+#[test]
+fn a_lossy_lane_drops_what_waits_behind_an_open_circuit_and_probes_with_the_newest() {
+    for ordered in [false, true] {
+        let (mut lane, waiting) = opened_lossy(7, |policy| policy.ordered = ordered);
+        let probe_at = after(100) + PROBE_FIRST;
+        assert_eq!(dropped(lane.step(after(101))), waiting[..3]);
+        assert_eq!(lane.step(after(101)), Step::WaitUntil(probe_at));
+        let newer = EventKey::lower_bound(after(200));
+        lane.accepted(item(newer, Guarantee::BestEffort));
+        assert_eq!(dropped(lane.step(after(200))), waiting[3..]);
+        let probe = one(lane.step(probe_at));
+        assert_eq!(probe.key, newer);
+        // While the probe is under way, nobody knows yet: the newest waits for what comes of it.
+        let later = [300, 301].map(|millis| EventKey::lower_bound(after(millis)));
+        for key in later {
+            lane.accepted(item(key, Guarantee::AtLeastOnce));
+        }
+        assert_eq!(dropped(lane.step(probe_at)), later[..1]);
+        lane.finished(vec![(probe, None)], succeeded(probe_at));
+        assert_eq!(one(lane.step(probe_at)).key, later[1]);
+    }
+}
+
+#[test]
+fn a_lossy_lane_that_has_recovered_drops_nothing_any_more() {
+    let (mut lane, _) = opened_lossy(4, |_| {});
+    let now = after(100) + PROBE_FIRST;
+    let probe = one(lane.step(now));
+    lane.finished(vec![(probe, None)], succeeded(now));
+    let new: Vec<EventKey> = (6000..6005).map(|millis| EventKey::lower_bound(after(millis))).collect();
+    for key in &new {
+        lane.accepted(item(*key, Guarantee::AtLeastOnce));
+    }
+    for key in new {
+        let item = one(lane.step(after(6010)));
+        assert_eq!(item.key, key);
+        lane.finished(vec![(item, None)], succeeded(after(6010)));
+    }
+}
+
+#[test]
+fn a_resend_is_tried_before_a_lossy_lane_drops_it() {
+    let (mut lane, waiting) = opened_lossy(5, |_| {});
+    let resent = keys(1)[0];
+    lane.requeued(entry(resent, after(200)));
+    assert_eq!(dropped(lane.step(after(200))), waiting);
+    assert_eq!(one(lane.step(after(200))).key, resent);
+}
+
+#[test]
+fn a_lossy_lane_drops_what_is_in_the_store_as_it_reads_on() {
+    let (mut lane, waiting) = opened_lossy(5, |_| {});
+    let missed = EventKey::lower_bound(after(150));
+    lane.missed(missed);
+    assert_eq!(dropped(lane.step(after(160))), waiting[..1]);
+    assert!(matches!(lane.step(after(160)), Step::Load(Wanted::Fresh(..))));
+    let rows = vec![item(missed, Guarantee::AtLeastOnce)];
+    lane.loaded_fresh(Page { rows, more: false });
+    assert_eq!(dropped(lane.step(after(160))), waiting[1..]);
+}
+
+#[test]
+fn a_lossy_lane_that_is_paused_or_stops_keeps_what_waits() {
+    for hold in [Hold::Held, Hold::Flushing] {
+        let (mut lane, _) = opened_lossy(7, |_| {});
+        lane.set_hold(hold);
+        assert_eq!(lane.step(after(200)), Step::Idle, "{hold:?}");
+    }
+}

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::{Hold, Lane, Step};
+use crate::domain::circuit::CircuitState;
 use crate::domain::delivery::EndReason;
 use crate::domain::settings::EffectivePolicy;
 use crate::domain::time::Timestamp;
@@ -30,7 +31,8 @@ impl Lane {
         if self.hold == Hold::Closed {
             return self.discard_everything(now);
         }
-        if let Some(step) = self.end_overdue(now).or_else(|| self.read_on(now)) {
+        let ended = self.end_overdue(now).or_else(|| self.drop_lossy(now));
+        if let Some(step) = ended.or_else(|| self.read_on(now)) {
             return step;
         }
         match self.hold {
@@ -118,6 +120,18 @@ impl Lane {
             |item: &Item| ending_of(&policy, item).is_some_and(|(at, other)| now >= at && other == ending);
         let items = self.window.take_all(overdue, true);
         (!items.is_empty()).then(|| self.end(items, ending))
+    }
+
+    /// What a lossy destination does without while its circuit is open: all that waits, but for the one that goes
+    /// next. What is in the store follows as it is read.
+    fn drop_lossy(&mut self, now: Timestamp) -> Option<Step> {
+        let is_failing = self.hold == Hold::Open && self.gate.circuit() == CircuitState::Open;
+        if !self.policy.lossy || !is_failing || self.window.len() < 2 {
+            return None;
+        }
+        let spared = self.gate.spared(&self.window, now);
+        let items = self.window.take_all(|item| Some(item.key) != spared, false);
+        (!items.is_empty()).then(|| self.end(items, Ending::Discard(EndReason::Lossy)))
     }
 
     fn end(&mut self, items: Vec<Item>, ending: Ending) -> Step {

@@ -11,7 +11,7 @@ use super::*;
 use crate::contract::RenderedRequest;
 use crate::domain::attempt::Failure;
 use crate::domain::circuit::CircuitState;
-use crate::domain::delivery::DeliveryState;
+use crate::domain::delivery::{DeliveryState, EndReason};
 use crate::domain::id::DeliveryId;
 use crate::store::{DeliveryStore, Store};
 use crate::transport::scripted::{answered, no_answer};
@@ -219,6 +219,59 @@ async fn a_circuit_opens_holds_probes_closes_and_is_read_back() {
     }
     assert_eq!(status.lane().circuit, CircuitState::Closed);
     assert_eq!(status.health().consecutive_failures, 0);
+}
+
+/// That the delivery was dropped, and after how many attempts.
+async fn attempts_until_lossy(stage: &Stage, id: DeliveryId) -> u32 {
+    let delivery = stage.finished(id).await;
+    let is_lossy = matches!(delivery.state, DeliveryState::Discarded { reason: EndReason::Lossy, .. });
+    assert!(is_lossy, "{:?}", delivery.state);
+    delivery.attempt_count
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lossy_destination_drops_what_comes_while_it_is_down_and_gets_what_comes_after() {
+    let (stage, hosts) = set(256);
+    hosts.set_down(true);
+    let id = stage.destination_at("org", "refused.example", 1).await;
+    stage.change(id, |destination| destination.settings.lossy = Some(true)).await;
+    // More than the window holds, and more than failures open the circuit; then some each minute of an outage.
+    let mut deliveries = Vec::new();
+    for _ in 0..40 {
+        deliveries.push(stage.emit(id).await);
+    }
+    for _ in 0..20 {
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        for _ in 0..3 {
+            deliveries.push(stage.emit(id).await);
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let mut waiting = 0;
+        for delivery in &deliveries {
+            let state = stage.store.delivery(*delivery).await.unwrap().unwrap().state;
+            waiting += u32::from(matches!(state, DeliveryState::Waiting { .. }));
+        }
+        assert!(waiting <= 1, "{waiting} wait during the outage");
+    }
+    // The newest may still be the probe that finds it up again.
+    let last = deliveries.pop().unwrap();
+    let mut attempts = Vec::new();
+    for delivery in deliveries {
+        attempts.push(attempts_until_lossy(&stage, delivery).await);
+    }
+    assert!(attempts.iter().all(|attempts| *attempts <= 1), "{attempts:?}");
+    // Ten failures open the circuit, and the newest of the others is the probe.
+    let first: u32 = attempts.iter().take(40).sum();
+    assert!((10..=15).contains(&first), "{attempts:?}");
+    assert!(attempts.iter().skip(40).any(|attempts| *attempts == 0), "{attempts:?}");
+    hosts.set_down(false);
+    let after = stage.emit(id).await;
+    until(&stage, after, |state| matches!(state, DeliveryState::Succeeded { .. })).await;
+    assert!(stage.finished(last).await.attempt_count <= 1);
+    for _ in 0..20 {
+        let delivery = stage.emit(id).await;
+        until(&stage, delivery, |state| matches!(state, DeliveryState::Succeeded { .. })).await;
+    }
 }
 
 #[tokio::test(start_paused = true)]

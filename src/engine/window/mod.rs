@@ -269,6 +269,13 @@ impl Window {
         fresh.into_iter().chain(self.due.iter()).map(|item| item.key).min()
     }
 
+    /// The key of the newest first attempt in memory; where there is none, of the newest of the others.
+    #[must_use]
+    pub fn newest(&self) -> Option<EventKey> {
+        let newest_fresh = self.fresh.iter().map(|item| item.key).max();
+        newest_fresh.or_else(|| self.due.iter().map(|item| item.key).max())
+    }
+
     /// When the first in memory is due; where order matters, the first in order.
     #[must_use]
     pub fn first_due(&self, ordered: bool) -> Option<Timestamp> {

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use super::chronicle::{Ending, Fate, Moment, Record, Request, Settled};
-use super::verdicts::explains;
+use super::verdicts::{explains, is_failing};
 use super::{Storm, lane_laws, told_laws};
 use crate::domain::attempt::{Attempt, Outcome};
 use crate::domain::delivery::{ATTEMPTS_KEPT, Delivery, DeliveryState, EndReason};
@@ -233,6 +233,12 @@ impl<'a> Story<'a> {
                     let best_effort = is_best_effort || one.policy.guarantee == Guarantee::BestEffort;
                     one.policy.retry.give_up_after.is_some_and(given_up) && dead != best_effort
                 }),
+                EndReason::Lossy => {
+                    let destination = self.id.destination_id;
+                    in_force.iter().any(|one| one.policy.lossy && one.is_active)
+                        && is_failing(self.record, destination, at)
+                        && !dead
+                }
                 EndReason::WindowFull => is_best_effort && settlement.cycle.attempts == 0,
                 EndReason::DestinationDeleted => in_force.iter().any(|one| one.is_deleted),
                 EndReason::Stopped => {

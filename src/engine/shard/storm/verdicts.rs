@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use super::chronicle::Record;
 use crate::domain::attempt::{Attempt, Outcome};
 use crate::domain::delivery::{DeliveryState, EndReason};
+use crate::domain::id::DestinationId;
 use crate::domain::settings::{EffectivePolicy, Guarantee, RetrySchedule};
 use crate::domain::time::Timestamp;
 use crate::store::{Settlement, Stage};
@@ -57,6 +59,19 @@ pub(super) fn explains(
         }
         _ => ends_as(EndReason::GaveUp) && given_up.is_some_and(|limit| ended + latest + ROUNDING >= limit),
     }
+}
+
+/// Whether a destination was failing at that time: of the requests that had ended, the last was a failure. That is
+/// so for as long as a circuit is open, and the least that a lossy destination needs to drop what it never tried.
+pub(super) fn is_failing(record: &Record, id: DestinationId, at: Timestamp) -> bool {
+    let settlements =
+        record.settled.iter().map(|one| &one.settlement).filter(|one| one.id.destination_id == id);
+    let sent = |attempt: &&Attempt| !attempt.outcome.is_fault();
+    let ended = settlements.filter_map(|one| one.attempt.as_ref()).filter(sent);
+    let ended = ended.map(|attempt| (attempt.started_at + attempt.round_trip, attempt.outcome.is_success()));
+    let before: Vec<(Timestamp, bool)> = ended.filter(|(ended, _)| *ended <= at).collect();
+    let last = before.iter().map(|(ended, _)| *ended).max();
+    before.iter().any(|(ended, success)| !success && Some(*ended + ROUNDING) >= last)
 }
 
 fn is_final(policy: &EffectivePolicy, outcome: &Outcome) -> bool {
