@@ -19,8 +19,8 @@ fn limits(config: &Config) -> Limits {
     let (limits, connection) = (&config.limits, &config.limits.connection);
     Limits {
         max_message_bytes: limits.message_bytes,
-        max_emit_streams: limits.emit_streams,
-        max_watches: limits.watches,
+        max_emit_streams: (limits.emit_streams, limits.emit_streams_per_caller),
+        max_watches: (limits.watches, limits.watches_per_organization),
         max_open_streams: (limits.health_watches, limits.health_watches_per_address),
         reflection: match config.listen.reflection {
             ReflectionAccess::Open => Reflection::Open,

@@ -28,7 +28,9 @@ pub(super) fn limits(reader: &mut Reader<'_>) -> Option<LimitsConfig> {
             .problem("limits.payload", "does not fit into limits.message with 16KiB for the rest; lower it");
     }
     let emit_streams = reader.one("limits.emit_streams", "1024", number(1, 1_000_000));
+    let streams_of_one = reader.one("limits.emit_streams_per_caller", "256", number(1, 1_000_000));
     let watches = reader.one("limits.watches", "256", number(1, 1_000_000));
+    let of_organization = reader.one("limits.watches_per_organization", "64", number(1, 1_000_000));
     let health_watches = reader.one("limits.health_watches", "256", number(1, 1_000_000));
     let watches_of_one = reader.one("limits.health_watches_per_address", "64", number(1, 1_000_000));
     let (call_default, call_max) = deadlines(reader);
@@ -40,7 +42,9 @@ pub(super) fn limits(reader: &mut Reader<'_>) -> Option<LimitsConfig> {
         batch_events: batch_events?,
         message_bytes: bytes(message?)?,
         emit_streams: emit_streams?,
+        emit_streams_per_caller: streams_of_one?,
         watches: watches?,
+        watches_per_organization: of_organization?,
         health_watches: health_watches?,
         health_watches_per_address: watches_of_one?,
         call_default: call_default?,

@@ -240,13 +240,18 @@ pub struct LimitsConfig {
     pub message_bytes: usize,
     /// The most streams of events in all; default 1024.
     pub emit_streams: usize,
+    /// The most of them of one caller, or from one address without authentication; default 256.
+    pub emit_streams_per_caller: usize,
     /// The most watches in all; default 256.
     pub watches: usize,
+    /// The most of them of one organization; default 64.
+    pub watches_per_organization: usize,
     /// The most watches of health, which need no credentials; default 256.
     pub health_watches: usize,
     /// The most of them from one address; default 64.
     pub health_watches_per_address: usize,
-    /// How long a call may take whose caller says nothing; default 60 s.
+    /// How long a call may take whose caller says nothing, and a stream of events be without its first message;
+    /// default 60 s.
     pub call_default: Duration,
     /// How long a call may take at most; default 5 min.
     pub call_max: Duration,

@@ -88,6 +88,12 @@ impl Control {
 }
 
 impl Watch {
+    /// Whose deliveries are watched.
+    #[must_use]
+    pub const fn organization_id(&self) -> &OrganizationId {
+        &self.organization_id
+    }
+
     /// The place behind everything that was handed out.
     #[must_use]
     pub fn cursor(&self) -> WatchCursor {

@@ -2,14 +2,16 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::Status;
 
+use super::shares::{Holder, Shares};
 use super::status::Problem;
 use crate::control::Control;
+use crate::domain::id::OrganizationId;
 
 /// The use cases, and the tasks that outlive a caller.
 #[derive(Clone)]
@@ -20,14 +22,12 @@ pub struct Context {
     pub tasks: TaskTracker,
     /// Cancelled when the server begins to stop.
     pub stop: CancellationToken,
-    /// One permit for each stream of events.
-    pub streams: Arc<Semaphore>,
-    /// How many permits there were.
-    pub max_streams: usize,
-    /// One permit for each watch.
-    pub watches: Arc<Semaphore>,
-    /// How many permits there were.
-    pub max_watches: usize,
+    /// A place for each stream of events, in a share of its caller.
+    pub streams: Shares<Holder>,
+    /// How long such a stream may be without its first message.
+    pub first_message: Duration,
+    /// A place for each watch, in a share of its organization.
+    pub watches: Shares<OrganizationId>,
 }
 
 impl Context {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Code, Request, Response, Status, Streaming};
+use tonic::{Request, Response, Status, Streaming};
 
 use super::context::Context;
 use super::convert::event::{has_struct, place_violations, read_event, write_accepted};
@@ -15,7 +15,9 @@ use super::interceptor::{admission, caller, trace};
 use super::proto::v1;
 use super::proto::v1::emit_batch_result::Result as BatchResult;
 use super::proto::v1::event_ingest_server::EventIngest;
+use super::shares::{Holder, NoShare, Share};
 use super::status::{Problem, invalid};
+use crate::auth::Caller;
 use crate::control::Error;
 use crate::control::event::Accepted;
 use crate::domain::event::EventDraft;
@@ -176,13 +178,11 @@ impl EventIngest for EventIngestService {
         request: Request<Streaming<v1::EmitStreamRequest>>,
     ) -> Result<Response<Self::EmitStreamStream>, Status> {
         let (admission, trace) = (admission(&request)?, trace(&request));
-        let Ok(permit) = Arc::clone(&self.context.streams).try_acquire_owned() else {
-            return Err(too_many_streams(self.context.max_streams).into_status());
-        };
+        let place = place_of(&self.context, admission.caller()).map_err(Problem::into_status)?;
         let (session, answers) = Session::new(self.context.clone(), (admission, trace), request.into_inner());
         self.context.tasks.spawn(async move {
             session.run().await;
-            drop(permit);
+            drop(place);
         });
         let answers: ReceiverStream<emit_stream::Answer> = answers.into();
         Ok(Response::new(Box::pin(answers)))
@@ -209,9 +209,15 @@ fn batch_result(result: Result<v1::EmitResult, Problem>) -> v1::EmitBatchResult 
     v1::EmitBatchResult { result: Some(result) }
 }
 
-fn too_many_streams(limit: usize) -> Problem {
-    let message = format!("{limit} streams of events are open, which is the limit; close some, or share one");
-    Problem::new(Code::ResourceExhausted, v1::ErrorReason::StreamLimitExceeded, message)
-        .with("limit", limit)
-        .with("scope", "server")
+/// A stream's place, in a share of its caller: the organization is known only from the first message.
+fn place_of(context: &Context, caller: &Caller) -> Result<Share<Holder>, Problem> {
+    let holder = Holder::of(caller);
+    let scope = holder.scope();
+    context.streams.take(holder).map_err(|why| {
+        let (limit, of) = match why {
+            NoShare::Anywhere(most) => (most, ("server", "emit_streams")),
+            NoShare::ForThisOne(most) => (most, (scope, "emit_streams_per_caller")),
+        };
+        Problem::too_many_streams("streams of events", of, limit)
+    })
 }

@@ -16,7 +16,7 @@ use super::interceptor::{Gate, Knock};
 use super::meter::{Meter, metered};
 use super::options::{ConnectionOptions, Reflection};
 use super::refusals::Refusals;
-use super::shares::{NoShare, Share, Shares};
+use super::shares::{NoShare, Share, Shares, Site};
 use super::status::Problem;
 use crate::auth::access::{self, Access, Lasting, Row};
 use crate::auth::authenticator::Credentials;
@@ -92,10 +92,10 @@ impl Front {
         if !is_stream || !self.is_open(row) {
             return Ok(None);
         }
-        let taken = self.open_streams.take(connection.peer().ip());
+        let taken = self.open_streams.take(Site::of(connection.peer().ip()));
         taken.map(Some).map_err(|why| match why {
             NoShare::Anywhere(most) => Problem::too_many_open_streams("server", most),
-            NoShare::ForThisAddress(most) => Problem::too_many_open_streams("address", most),
+            NoShare::ForThisOne(most) => Problem::too_many_open_streams("address", most),
         })
     }
 

@@ -14,7 +14,7 @@ use super::frames::Io;
 use super::front::Front;
 use super::options::ListenerOptions;
 use super::refusals::Refusals;
-use super::shares::{NoShare, Share, Shares};
+use super::shares::{NoShare, Share, Shares, Site};
 use super::tls::ServerTls;
 use crate::metrics::ConnectionLimit;
 
@@ -119,13 +119,13 @@ impl Doors {
 
     /// A place for a connection, and one for its beginning.
     fn enter(&self, address: IpAddr) -> Option<(Share, Share)> {
-        let handshake = self.handshakes.take(address).map_err(|why| match why {
+        let handshake = self.handshakes.take(Site::of(address)).map_err(|why| match why {
             NoShare::Anywhere(_) => ConnectionLimit::Handshakes,
-            NoShare::ForThisAddress(_) => ConnectionLimit::HandshakesPerAddress,
+            NoShare::ForThisOne(_) => ConnectionLimit::HandshakesPerAddress,
         });
-        let connection = self.connections.take(address).map_err(|why| match why {
+        let connection = self.connections.take(Site::of(address)).map_err(|why| match why {
             NoShare::Anywhere(_) => ConnectionLimit::Connections,
-            NoShare::ForThisAddress(_) => ConnectionLimit::ConnectionsPerAddress,
+            NoShare::ForThisOne(_) => ConnectionLimit::ConnectionsPerAddress,
         });
         match connection.and_then(|connection| Ok((connection, handshake?))) {
             Ok(places) => Some(places),

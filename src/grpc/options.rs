@@ -18,15 +18,16 @@ pub enum Reflection {
 pub struct Limits {
     /// The largest request message, in bytes. tonic answers `OUT_OF_RANGE` above it.
     pub max_message_bytes: usize,
-    /// The most `EmitStream` streams in all.
-    pub max_emit_streams: usize,
-    /// The most `WatchDeliveries` streams in all.
-    pub max_watches: usize,
+    /// The most `EmitStream` streams: in all, and of one caller.
+    pub max_emit_streams: (usize, usize),
+    /// The most `WatchDeliveries` streams: in all, and of one organization.
+    pub max_watches: (usize, usize),
     /// The most streams without credentials (`grpc.health.v1.Health/Watch`): in all, and from one address.
     pub max_open_streams: (usize, usize),
     /// Whether reflection is served, and to whom.
     pub reflection: Reflection,
-    /// How long a call may take whose caller says nothing; streams are not calls.
+    /// How long a call may take whose caller says nothing, and a stream of events be without its first message;
+    /// otherwise streams are not calls.
     pub call_default: Duration,
     /// How often the credentials of a stream are looked at again.
     pub recheck: Duration,
@@ -40,8 +41,8 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             max_message_bytes: 4 * 1024 * 1024,
-            max_emit_streams: 1024,
-            max_watches: 256,
+            max_emit_streams: (1024, 256),
+            max_watches: (256, 64),
             max_open_streams: (256, 64),
             reflection: Reflection::Authenticated,
             call_default: Duration::from_secs(60),

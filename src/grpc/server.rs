@@ -1,10 +1,10 @@
 //! The servers: one for the API, one for probes.
 
 use std::future::Future;
+use std::hash::Hash;
 use std::sync::Arc;
 
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::service::Routes;
@@ -71,15 +71,13 @@ impl GrpcServer {
         for reason in REFUSALS {
             control.metrics().refused(reason_name(reason), 0);
         }
-        let permits = |most: usize| Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS)));
         let context = Context {
             control,
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
-            streams: permits(limits.max_emit_streams),
-            max_streams: limits.max_emit_streams,
-            watches: permits(limits.max_watches),
-            max_watches: limits.max_watches,
+            streams: shares(limits.max_emit_streams),
+            first_message: limits.call_default,
+            watches: shares(limits.max_watches),
         };
         let (authenticator, denials) = (Arc::new(Authenticator::open()), Arc::new(LogDenials));
         let metrics = RpcMetrics::default();
@@ -142,7 +140,7 @@ impl GrpcServer {
             reflection: self.limits.reflection,
             call_default: self.limits.call_default,
             connection: self.limits.connection,
-            open_streams: open_streams(&self.limits),
+            open_streams: shares(self.limits.max_open_streams),
             refusals: Arc::new(Refusals::counted_by(self.metrics.connections.clone())),
         })
     }
@@ -198,7 +196,7 @@ pub async fn serve_health(
         reflection: Reflection::Open,
         call_default: limits.call_default,
         connection: limits.connection,
-        open_streams: open_streams(&limits),
+        open_streams: shares(limits.max_open_streams),
         refusals: Arc::default(),
     };
     let listening = Listening { listener, tls: None, options: limits.listener, front: Arc::new(front) };
@@ -208,8 +206,7 @@ pub async fn serve_health(
     Ok(())
 }
 
-fn open_streams(limits: &Limits) -> Shares {
-    let (most, most_of_one) = limits.max_open_streams;
+fn shares<One: Eq + Hash + Clone>((most, most_of_one): (usize, usize)) -> Shares<One> {
     Shares::new(most, most_of_one)
 }
 

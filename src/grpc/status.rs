@@ -104,6 +104,16 @@ impl Problem {
         Self::new(Code::DeadlineExceeded, ErrorReason::CallTimedOut, message)
     }
 
+    /// As many streams of this kind are open as there may be in this scope, by this setting.
+    pub(super) fn too_many_streams(kind: &str, (scope, setting): (&str, &str), limit: usize) -> Self {
+        let message = format!(
+            "{limit} {kind} are open, the limit of this {scope} (limits.{setting}); close some, or share one"
+        );
+        Self::new(Code::ResourceExhausted, ErrorReason::StreamLimitExceeded, message)
+            .with("limit", limit)
+            .with("scope", scope)
+    }
+
     /// The server, or the caller's address, has as many streams without credentials as there may be.
     pub(super) fn too_many_open_streams(scope: &str, limit: usize) -> Self {
         let message =

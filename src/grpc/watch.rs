@@ -3,7 +3,6 @@
 //! A task of the server's tracker follows the watch and hands messages to the client, a few ahead. A client
 //! that takes none holds up its own task and nothing else.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -17,6 +16,7 @@ use super::convert::time::write_timestamp;
 use super::interceptor::Admission;
 use super::page::{Cursor, Pages};
 use super::proto::v1;
+use super::shares::NoShare;
 use super::status::{Problem, invalid, status};
 use crate::auth::Caller;
 use crate::control::watch::{Changed, Watch, WatchCursor};
@@ -69,9 +69,7 @@ pub async fn open(
     };
     let watch = context.control.watch_deliveries(caller, &request.organization_id, filter, cursor).await;
     let watch = watch.map_err(status)?;
-    let Ok(permit) = Arc::clone(&context.watches).try_acquire_owned() else {
-        return Err(too_many(context.max_watches).into_status());
-    };
+    let place = context.watches.take(watch.organization_id().clone()).map_err(too_many)?;
     let (answers, receiver) = mpsc::channel(ANSWERS);
     let stop = context.stop.clone();
     context.tasks.spawn(async move {
@@ -87,7 +85,7 @@ pub async fn open(
             }
             () = follow(watch, pages, &answers) => {}
         }
-        drop(permit);
+        drop(place);
     });
     Ok(ReceiverStream::new(receiver))
 }
@@ -133,9 +131,10 @@ fn invalid_cursor() -> Status {
     Problem::new(Code::InvalidArgument, v1::ErrorReason::CursorInvalid, message).into_status()
 }
 
-fn too_many(limit: usize) -> Problem {
-    let message = format!("{limit} watches are open, which is the limit; close some, or share one");
-    Problem::new(Code::ResourceExhausted, v1::ErrorReason::StreamLimitExceeded, message)
-        .with("limit", limit)
-        .with("scope", "server")
+fn too_many(why: NoShare) -> Status {
+    let (limit, of) = match why {
+        NoShare::Anywhere(most) => (most, ("server", "watches")),
+        NoShare::ForThisOne(most) => (most, ("organization", "watches_per_organization")),
+    };
+    Problem::too_many_streams("watches", of, limit).into_status()
 }

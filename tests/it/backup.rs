@@ -172,6 +172,8 @@ async fn a_backup_under_load_has_everything_that_was_acknowledged_before_it_bega
     std::fs::remove_dir_all(home.store()).unwrap();
     let restored = home.run(&["restore", name, home.store().to_str().unwrap()], &[]);
     assert_eq!(restored.status.code(), Some(0), "{}", said(&restored));
+    let looked = home.run(&["check", home.store().to_str().unwrap()], &[]);
+    assert_eq!(looked.status.code(), Some(0), "{}", said(&looked));
     let locked = home.fails();
     assert!(said(&locked).contains("key"), "{}", said(&locked));
     std::fs::write(home.store().join("signalpost.key"), key).unwrap();

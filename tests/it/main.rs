@@ -39,6 +39,8 @@ mod explain;
 #[cfg(test)]
 mod fleet;
 #[cfg(test)]
+mod foreign;
+#[cfg(test)]
 mod harness;
 #[cfg(test)]
 mod hostile;

@@ -8,7 +8,8 @@ use tonic::{Code, Request, Status};
 
 use crate::callers::{described, may, was_denied};
 use crate::harness::{
-    Authority, Server, TlsFolder, TokenFile, call_any, naming, secure_endpoint, swap, with_token,
+    Authority, Server, TlsFolder, TokenFile, call_any, is_store_shared, naming, secure_endpoint, swap,
+    with_token,
 };
 use crate::jwt::SigningKey;
 
@@ -129,6 +130,20 @@ impl House {
     }
 }
 
+/// Whether an allowed call got as far as the use case, which answers what is meant by a message with nothing but an
+/// organization in it. Whatever else there is would be a fault, or a method that is not served.
+fn was_worked_on(method: &str, answer: &Result<(), Status>) -> bool {
+    let code = answer.as_ref().err().map_or(Code::Ok, Status::code);
+    let name = method.split_once('/').unwrap().1;
+    match code {
+        Code::Ok | Code::InvalidArgument | Code::NotFound | Code::FailedPrecondition => true,
+        Code::AlreadyExists => name == "CreateOrganization",
+        // A database is backed up with its own means.
+        Code::Unimplemented => name == "BackUpStore" && is_store_shared(),
+        _ => false,
+    }
+}
+
 #[tokio::test]
 async fn every_method_answers_every_role_as_documented_at_home_and_elsewhere() {
     let mut house = House::open().await;
@@ -146,6 +161,7 @@ async fn every_method_answers_every_role_as_documented_at_home_and_elsewhere() {
                         let code = answer.as_ref().err().map(Status::code);
                         assert_ne!(code, Some(Code::Unauthenticated), "{told}");
                         assert_eq!(was_denied(&answer), !expected, "{told}");
+                        assert!(!expected || was_worked_on(method, &answer), "{told}");
                         asked += 1;
                     }
                 }
@@ -165,7 +181,7 @@ async fn every_method_answers_every_role_as_documented_at_home_and_elsewhere() {
             let answer = way.call(method, organization).await;
             let told = format!("{}: {method} {organization}: {answer:?}", way.name);
             assert_ne!(answer.as_ref().err().map(Status::code), Some(Code::Unauthenticated), "{told}");
-            assert!(!was_denied(&answer), "{told}");
+            assert!(was_worked_on(method, &answer), "{told}");
             asked += 1;
         }
     }

@@ -11,15 +11,17 @@ use signalpost::grpc::proto::v1;
 use signalpost::receiver::Answer;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::sync::mpsc;
 use tokio::time::timeout;
-use tonic::{Code, Request, Status};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Code, Request, Status, Streaming};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 use tonic_types::StatusExt;
 
 use crate::harness::{
-    Authority, ORGANIZATION, PATIENCE, Receiver, Refusal, Server, TlsFolder, call_any, destination, event,
-    eventually, naming,
+    Authority, ORGANIZATION, PATIENCE, Receiver, Refusal, Server, TlsFolder, TokenFile, call_any,
+    destination, event, eventually, naming, with_token,
 };
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -454,6 +456,101 @@ async fn streams_are_limited_in_number() {
             (Code::ResourceExhausted, "STREAM_LIMIT_EXCEEDED")
         );
     }
+}
+
+/// A stream that has not begun, and stays so while the sender is there.
+async fn open_silent(
+    server: &Server,
+    token: &str,
+) -> Result<(mpsc::Sender<v1::EmitStreamRequest>, Streaming<v1::EmitStreamResponse>), Refusal> {
+    let (sender, receiver) = mpsc::channel(1);
+    let request = with_token(token, ReceiverStream::new(receiver));
+    Ok((sender, server.events().emit_stream(request).await?.into_inner()))
+}
+
+#[tokio::test]
+async fn a_caller_at_its_share_of_streams_leaves_others_theirs() {
+    let mut tokens = TokenFile::new();
+    let callers = ["acme", "globex"]
+        .map(|name| tokens.add(&format!("{name}-backend"), &format!("emitter@{name},viewer@{name}")));
+    let operator = tokens.add("ops", "operator");
+    let path = tokens.setting();
+    let server = Server::with(&[
+        ("auth.tokens_file", path.as_str()),
+        ("limits.emit_streams", "3"),
+        ("limits.emit_streams_per_caller", "2"),
+        ("limits.watches", "3"),
+        ("limits.watches_per_organization", "2"),
+    ])
+    .await;
+    let watch = async |token: &str, organization_id: &str| {
+        let request =
+            v1::WatchDeliveriesRequest { organization_id: organization_id.into(), ..Default::default() };
+        let opened = server.deliveries().watch_deliveries(with_token(token, request)).await;
+        opened.map(tonic::Response::into_inner).map_err(Refusal::from)
+    };
+    let said = |refusal: &Refusal, scope: &str, setting: &str, limit: &str| {
+        assert_eq!(
+            (refusal.code, refusal.reason.as_str()),
+            (Code::ResourceExhausted, "STREAM_LIMIT_EXCEEDED"),
+            "{refusal:?}"
+        );
+        assert_eq!((refusal.metadata["scope"].as_str(), refusal.metadata["limit"].as_str()), (scope, limit));
+        assert!(refusal.message.contains(&format!("(limits.{setting})")), "{refusal:?}");
+    };
+    let [acme, globex] = &callers;
+    let first = open_silent(&server, acme).await.unwrap();
+    let _second = open_silent(&server, acme).await.unwrap();
+    let refusal = open_silent(&server, acme).await.unwrap_err();
+    said(&refusal, "caller", "emit_streams_per_caller", "2");
+    let _other = open_silent(&server, globex).await.unwrap();
+    let refusal = open_silent(&server, globex).await.unwrap_err();
+    said(&refusal, "server", "emit_streams", "3");
+
+    let watched = watch(acme, "acme").await.unwrap();
+    // Whoever watches it: the share is the organization's.
+    let _by_operator = watch(&operator, "acme").await.unwrap();
+    said(&watch(acme, "acme").await.unwrap_err(), "organization", "watches_per_organization", "2");
+    let _other = watch(globex, "globex").await.unwrap();
+    said(&watch(globex, "globex").await.unwrap_err(), "server", "watches", "3");
+
+    drop((first, watched));
+    eventually("a place is free", async || open_silent(&server, acme).await.ok()).await;
+    eventually("a place is free", async || watch(acme, "acme").await.ok()).await;
+}
+
+#[tokio::test]
+async fn a_stream_that_says_nothing_ends_and_gives_its_place_back() {
+    let mut tokens = TokenFile::new();
+    let token = tokens.add("backend", "emitter@acme");
+    let path = tokens.setting();
+    let server = Server::with(&[
+        ("auth.tokens_file", path.as_str()),
+        ("limits.call_timeout", r#""500ms""#),
+        ("limits.emit_streams_per_caller", "1"),
+    ])
+    .await;
+    let (_silent, mut answers) = open_silent(&server, &token).await.unwrap();
+    let status = timeout(PATIENCE, answers.message()).await.unwrap().unwrap_err();
+    let refusal = Refusal::from(status);
+    assert_eq!((refusal.code, refusal.reason.as_str()), (Code::DeadlineExceeded, "CALL_TIMED_OUT"));
+    assert!(refusal.message.contains("limits.call_timeout"), "{refusal:?}");
+    // The sender of the first one is still there; its place is not its any more.
+    let (sender, mut answers) =
+        eventually("the place is free", async || open_silent(&server, &token).await.ok()).await;
+    let message = |sequence| v1::EmitStreamRequest {
+        organization_id: "acme".into(),
+        sequence,
+        event: Some(event("agent.offline").data("{}").0),
+        acknowledgement_mode: 0,
+    };
+    sender.send(message(1)).await.unwrap();
+    assert_eq!(answers.message().await.unwrap().unwrap().acknowledged_sequence, 1);
+    // A stream that has begun may be silent for as long as it likes: time passes here, nothing is waited for.
+    let quiet = timeout(Duration::from_millis(800), answers.message()).await;
+    assert!(quiet.is_err(), "{quiet:?}");
+    sender.send(message(2)).await.unwrap();
+    assert_eq!(answers.message().await.unwrap().unwrap().acknowledged_sequence, 2);
 }
 
 #[tokio::test]

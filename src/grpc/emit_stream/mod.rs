@@ -14,11 +14,12 @@ use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::Poll;
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::task::{JoinError, JoinHandle};
 use tokio_stream::{Stream, StreamExt};
-use tonic::{Status, Streaming};
+use tonic::{Code, Status, Streaming};
 
 use self::group::{Answered, Group};
 use self::protocol::Protocol;
@@ -69,6 +70,8 @@ enum End {
     Violation(Problem),
     /// The connection broke, or a message could not be read.
     Broken(Status),
+    /// The client has not sent anything for too long, from the beginning on.
+    Silent,
     /// The client's credentials are no longer valid.
     Withdrawn(Problem),
     /// The server stops.
@@ -95,6 +98,7 @@ impl Session {
                 problem.into_status()
             }
             Ok(End::Broken(status)) => status,
+            Ok(End::Silent) => never_began(self.context.first_message).into_status(),
             Ok(End::Stopping) => Problem::shutting_down().into_status(),
         };
         if self.answers.try_send(Err(status)).is_err() {
@@ -107,7 +111,9 @@ impl Session {
     async fn pump(&mut self) -> Result<End, Option<Problem>> {
         let admission = self.admission.clone();
         let mut ended = std::pin::pin!(admission.ended());
+        let mut silence = std::pin::pin!(tokio::time::sleep(self.context.first_message));
         loop {
+            let has_begun = !self.protocol.organization_id().is_empty();
             let may_read = self.in_flight.len() < if self.settled { GROUPS_IN_FLIGHT } else { 1 };
             let stop = self.context.stop.clone();
             tokio::select! {
@@ -124,6 +130,8 @@ impl Session {
                     }
                     Read::End(end) => return self.drain(end).await,
                 },
+                // Whoever says nothing keeps no place.
+                () = &mut silence, if !has_begun => return Ok(End::Silent),
             }
         }
     }
@@ -163,6 +171,14 @@ impl Session {
             () = stop.cancelled() => Err(None),
         }
     }
+}
+
+fn never_began(after: Duration) -> Problem {
+    let message = format!(
+        "the stream's first message did not come within {after:?} (limits.call_timeout); open a stream when there \
+         is something to send"
+    );
+    Problem::new(Code::DeadlineExceeded, v1::ErrorReason::CallTimedOut, message)
 }
 
 /// Waits for the oldest group; for ever when there is none.

@@ -32,6 +32,8 @@ pub(super) const SCHEMA: u32 = 2;
 const ALL_INDEXED: u32 = 1;
 /// Locked while the store is open; not empty once a store was created here.
 const LOCK_FILE: &str = "signalpost.lock";
+/// What sled writes into each of its folders first.
+const SLED_FILE: &str = "conf";
 /// There while the store is closed in an orderly way, with what it ended with: sled recovers from a damaged log by
 /// forgetting what it can't read, and only somebody outside of it can tell.
 const CLOSED_FILE: &str = "signalpost.closed";
@@ -114,7 +116,8 @@ pub(super) fn existing<T>(
     cache_bytes: u64,
     look: impl FnOnce(&Db) -> Result<T, StoreError>,
 ) -> Result<T, StoreError> {
-    if !folder.join(LOCK_FILE).exists() {
+    // One that was restored and never started has sled's own files alone.
+    if ![LOCK_FILE, SLED_FILE].iter().any(|name| folder.join(name).exists()) {
         return Err(cannot_open(folder, "there is no store; give the folder that store.path names"));
     }
     let (db, lock, marker) = recover(folder, cache_bytes)?;
