@@ -1,17 +1,19 @@
 //! Makes what carries requests out: one courier for each delivery thread and one for callers, which share their settings.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::files::read_roots;
+use rustls::pki_types::CertificateDer;
+
 use super::mistake::Mistake;
 use crate::clock::SharedClock;
 use crate::config::{Config, Scoped};
+use crate::metrics::Metrics;
 use crate::policy::address::AddressPolicy;
 use crate::policy::host_rate::{HostRates, SharedRates};
 use crate::transport::account::Account;
 use crate::transport::courier::Courier;
-use crate::transport::http::{HttpOptions, HttpTransport};
+use crate::transport::http::{HttpOptions, HttpTransport, KeptConnections};
 use crate::transport::secrets::{Allowed, SecretReader};
 
 /// Makes couriers that share their settings; each has connections of its own.
@@ -21,10 +23,17 @@ pub(super) struct Couriers {
     clock: SharedClock,
     account: Account,
     rates: Option<SharedRates>,
+    /// What the couriers keep that were made.
+    kept: Mutex<Vec<KeptConnections>>,
 }
 
 impl Couriers {
-    pub(super) fn new(config: &Config, clock: &SharedClock, account: Account) -> Result<Self, Mistake> {
+    pub(super) fn new(
+        config: &Config,
+        roots: Vec<CertificateDer<'static>>,
+        clock: &SharedClock,
+        account: Account,
+    ) -> Result<Self, Mistake> {
         let ports: Vec<u16> = config.egress.ports.iter().copied().collect();
         let address_policy = AddressPolicy {
             allow: config.egress.allow.clone(),
@@ -35,11 +44,7 @@ impl Couriers {
         };
         let options = HttpOptions {
             address_policy: Arc::new(address_policy),
-            extra_root_certificates: config
-                .egress
-                .ca_file
-                .as_deref()
-                .map_or(Ok(Vec::new()), |path| read_roots("egress.ca_file", path))?,
+            extra_root_certificates: roots,
             plain_http: !config.delivery.plain_http_contracts.is_empty(),
             response_bodies: config.egress.response_bodies,
             proxy: config.egress.proxy.clone(),
@@ -49,7 +54,7 @@ impl Couriers {
             SecretReader::new(allowed(&config.secrets.environment), allowed(&config.secrets.folders));
         let rates = config.egress.per_host_rate.map(|rate| Arc::new(Mutex::new(HostRates::new(rate))));
         let (secrets, clock) = (Arc::new(secrets), Arc::clone(clock));
-        let couriers = Self { options, secrets, clock, account, rates };
+        let couriers = Self { options, secrets, clock, account, rates, kept: Mutex::default() };
         // A mistake in the options shows here, before any thread has started.
         couriers.make()?;
         Ok(couriers)
@@ -61,6 +66,16 @@ impl Couriers {
         self.options.address_policy = Arc::new(policy);
     }
 
+    /// Shows how many connections all couriers keep that were made so far.
+    pub(super) fn observe(&self, metrics: &Metrics) {
+        let (kept, connections) = (self.kept().clone(), metrics.attempts.clone());
+        metrics.at_scrape(move || connections.kept(kept.iter().map(KeptConnections::count).sum()));
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Vec<KeptConnections>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// A courier that keeps no connections.
     pub(super) fn make(&self) -> Result<Arc<Courier>, Mistake> {
         self.make_keeping(0)
@@ -69,6 +84,9 @@ impl Couriers {
     pub(super) fn make_keeping(&self, max_kept_connections: usize) -> Result<Arc<Courier>, Mistake> {
         let options = HttpOptions { max_kept_connections, ..self.options.clone() };
         let transport = HttpTransport::new(options, Arc::clone(&self.clock)).map_err(Mistake::of)?;
+        if max_kept_connections > 0 {
+            self.kept().push(transport.kept_connections());
+        }
         Ok(Arc::new(Courier {
             transport: Arc::new(transport),
             secrets: Arc::clone(&self.secrets),

@@ -30,7 +30,7 @@ pub fn mistakes_of_files(config: &Config) -> Vec<Mistake> {
         config.listen.tls.clone().map(|tls| open_tls(tls).map(drop)),
         config.auth.tokens_file.as_deref().map(|path| open_tokens(path).map(drop)),
         config.auth.jwt.as_ref().map(|jwt| open_keys(&jwt.keys).map(drop)),
-        config.egress.ca_file.as_deref().map(|path| read_roots("egress.ca_file", path).map(drop)),
+        Some(egress_roots(config).map(drop)),
         config.traces.ca_file.as_deref().map(|path| read_roots("traces.ca_file", path).map(drop)),
         shared.map(|shared| store_url(shared).map(drop)),
         shared.map(|shared| store_roots(shared).map(drop)),
@@ -99,6 +99,10 @@ pub(super) fn read_roots(key: &str, path: &Path) -> Result<Vec<CertificateDer<'s
             .map_err(Mistake::of)?;
     }
     Ok(certificates)
+}
+
+pub(super) fn egress_roots(config: &Config) -> Result<Vec<CertificateDer<'static>>, Mistake> {
+    config.egress.ca_file.as_deref().map_or(Ok(Vec::new()), |path| read_roots("egress.ca_file", path))
 }
 
 /// The connection string of a shared store.

@@ -34,6 +34,7 @@ use crate::telemetry::traces::SpanExport;
 use couriers::Couriers;
 use delivering::start_engine;
 use entrance::Entrance;
+use files::egress_roots;
 use serving::serve;
 use watch::{Watch, observe, serve_metrics};
 
@@ -65,11 +66,12 @@ impl App {
         // What is wrong with the configuration and its files shows before anything is created.
         let entrance = Entrance::open(config, &machine)?;
         let watch = Watch::new(config)?;
+        let roots = egress_roots(config)?;
         let opened = OpenStore::open(config, &machine, watch.metrics.store.clone()).await?;
         opened.watch(tasks);
         // Replicas that share a store share its time.
         let (store, clock) = (opened.store(), opened.clock(&machine));
-        let mut couriers = Couriers::new(config, &clock, watch.account(config))?;
+        let mut couriers = Couriers::new(config, roots, &clock, watch.account(config))?;
         let grpc_listener = bind("listen.grpc", config.listen.grpc).await?;
         let health_listener = bind("listen.health", config.listen.health).await?;
         let metrics_listener = match config.listen.metrics {
@@ -84,6 +86,7 @@ impl App {
         start_engine(config, (&store, &clock), &couriers, (tasks, &stages)).await?;
         observe(&watch.metrics, &opened, &clock);
         entrance.observe(&watch.metrics);
+        couriers.observe(&watch.metrics);
         let roots = expiry::of_certificates(&couriers.options.extra_root_certificates);
         watch.metrics.certificates.end(CertificateUse::EgressAuthority, roots);
         let denials = record_denials(config, (&store, &clock), (tasks, &stages));

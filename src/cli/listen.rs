@@ -64,7 +64,7 @@ pub struct ListenArguments {
     #[arg(long)]
     json: bool,
 
-    /// Show no colours; the same as the environment variable NO_COLOR with any value.
+    /// Show no colours; the same as the environment variable NO_COLOR with any value but an empty one.
     #[arg(long, env = "NO_COLOR", hide_env = true, num_args = 0..=1, require_equals = true, default_missing_value = "1", value_name = "ANY")]
     no_color: Option<String>,
 }
@@ -123,10 +123,10 @@ pub async fn run(arguments: ListenArguments) -> anyhow::Result<()> {
 }
 
 fn options(arguments: &ListenArguments) -> anyhow::Result<ListenOptions> {
-    let no_color = arguments.no_color.as_deref().is_some_and(|value| !value.is_empty());
+    let no_color = arguments.no_color.as_deref().map(AsRef::as_ref);
     let form = match arguments.json {
         true => Form::Json,
-        false => Form::Block { colours: !no_color && io::stdout().is_terminal() },
+        false => Form::Block { colours: config::colours_with(io::stdout().is_terminal(), no_color) },
     };
     Ok(ListenOptions {
         contract: arguments.contract,

@@ -82,6 +82,18 @@ pub(super) fn is_service_link(variable: &str) -> bool {
         || variable.split("_PORT_").skip(1).any(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
 }
 
+/// Whether text may have colours: on a terminal, unless `NO_COLOR` says otherwise.
+#[must_use]
+pub fn wants_colours(is_terminal: bool) -> bool {
+    colours_with(is_terminal, std::env::var_os("NO_COLOR").as_deref())
+}
+
+/// The rule of <https://no-color.org>: any value counts that is not empty.
+#[must_use]
+pub fn colours_with(is_terminal: bool, no_color: Option<&std::ffi::OsStr>) -> bool {
+    is_terminal && no_color.is_none_or(std::ffi::OsStr::is_empty)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -100,6 +112,22 @@ mod tests {
         }
         for key in ["listen.grpc", "egress.ports", "delivery.enterprise_telemetry_enabled"] {
             assert!(!is_service_link(&variable_of(key)), "{key}");
+        }
+    }
+
+    #[test]
+    fn colours_are_for_terminals_whose_owners_have_not_asked_for_none() {
+        for (is_terminal, no_color, wanted) in [
+            (true, None, true),
+            (true, Some(""), true),
+            (true, Some("1"), false),
+            (true, Some("0"), false),
+            (false, None, false),
+            (false, Some(""), false),
+            (false, Some("1"), false),
+        ] {
+            let colours = colours_with(is_terminal, no_color.map(AsRef::as_ref));
+            assert_eq!(colours, wanted, "terminal: {is_terminal}, NO_COLOR: {no_color:?}");
         }
     }
 }

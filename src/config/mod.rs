@@ -29,6 +29,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use accepts::Accepts;
+pub use environment::{colours_with, wants_colours};
 pub use example::explanations;
 pub use problem::{Origin, Problem, Problems};
 pub use reader::Effective;

@@ -47,6 +47,7 @@ pub struct AttemptMetrics {
     triggered: Each<Trigger, Counter>,
     deliveries: Each<Contract, Counter>,
     in_flight: Gauge,
+    kept: Gauge,
     first_attempt: Histogram,
     success: Histogram,
 }
@@ -59,6 +60,7 @@ impl Default for AttemptMetrics {
             triggered: Each::default(),
             deliveries: Each::default(),
             in_flight: Gauge::default(),
+            kept: Gauge::default(),
             first_attempt: buckets::waits(),
             success: buckets::waits(),
         }
@@ -71,6 +73,11 @@ impl AttemptMetrics {
     pub fn begin(&self) -> InFlight {
         self.in_flight.inc();
         InFlight(self.in_flight.clone())
+    }
+
+    /// So many connections are kept.
+    pub fn kept(&self, connections: usize) {
+        self.kept.set(i64::try_from(connections).unwrap_or(i64::MAX));
     }
 
     /// A request has ended. A test of a destination counts as a request and delivers nothing.
@@ -103,6 +110,8 @@ impl AttemptMetrics {
         self.deliveries.register(registry, "attempted_deliveries", help);
         let help = "Requests to receivers that are under way, each with a socket of its own";
         registry.register("attempts_in_flight", help, self.in_flight.clone());
+        let help = "Connections to receivers that are kept for further requests, busy or idle";
+        registry.register("receiver_connections", help, self.kept.clone());
         let help = "Time from the acceptance of an event to the first attempt of a delivery";
         registry.register("delivery_first_attempt_seconds", help, self.first_attempt.clone());
         let help = "Time from the acceptance of an event to the success of a delivery, retries included";

@@ -8,7 +8,7 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::util::SubscriberInitExt;
 
-use crate::config::{LogConfig, LogFormat};
+use crate::config::{LogConfig, LogFormat, wants_colours};
 
 /// Why there is no log.
 #[derive(Debug, thiserror::Error)]
@@ -26,7 +26,7 @@ pub enum TelemetryError {
 /// # Errors
 /// The level cannot be parsed, or it was called before.
 pub fn start(config: &LogConfig) -> Result<(), TelemetryError> {
-    let colour = io::stderr().is_terminal();
+    let colour = wants_colours(io::stderr().is_terminal());
     subscriber(config, colour, io::stderr)?.try_init()?;
     panic::set_hook(Box::new(tell));
     Ok(())

@@ -6,7 +6,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -16,6 +16,7 @@ use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::{Client, Method, Proxy, Request, Response};
 use rustls::ClientConfig;
 use rustls::pki_types::CertificateDer;
+use tokio::time::Instant;
 use url::{Host as UrlHost, Url};
 
 use super::failure::{self, Stage};
@@ -107,6 +108,18 @@ pub struct HttpTransport {
     beside_us: HashMap<u16, (Clients, Arc<GuardedResolver>)>,
 }
 
+/// The connections that a transport keeps.
+#[derive(Debug, Clone)]
+pub struct KeptConnections(Weak<Pool>);
+
+impl KeptConnections {
+    /// How many there are now, busy or idle; one that its receiver has closed counts until the others to it are closed.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.0.upgrade().map_or(0, |pool| pool.kept(Instant::now()))
+    }
+}
+
 /// Whether certificates are checked is a setting of a client, not of a request.
 #[derive(Clone)]
 struct Clients {
@@ -140,6 +153,12 @@ impl HttpTransport {
         }
         let pool = Arc::new(Pool::new(options.max_kept_connections, options.kept_idle_timeout));
         Ok(Self { options, clock, pool, tls, clients, resolver, beside_us })
+    }
+
+    /// What tells how many connections are kept, for as long as there is this transport.
+    #[must_use]
+    pub fn kept_connections(&self) -> KeptConnections {
+        KeptConnections(Arc::downgrade(&self.pool))
     }
 
     /// The client that keeps connections to where this URL leads, if there may be one.

@@ -122,6 +122,17 @@ impl Pool {
         close(oldest.into_iter().collect()).await;
     }
 
+    /// How many connections are kept, those included over which requests go: at most so many, since nobody hears of
+    /// one that a receiver closes.
+    pub(super) fn kept(&self, now: Instant) -> usize {
+        let expired = |entry: &Entry| {
+            entry.in_flight == 0 && now.saturating_duration_since(entry.used.1) > self.idle_timeout
+        };
+        let entries = self.lock();
+        let open = entries.by_receiver.values().filter(|entry| !expired(entry));
+        open.map(|entry| entry.keeper.opened.count()).sum()
+    }
+
     fn lock(&self) -> MutexGuard<'_, Entries> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -15,8 +15,11 @@ fn home(settings: &[(&str, &str)]) -> Home {
     home
 }
 
+/// Keys and values in TOML.
+type Settings = &'static [(&'static str, &'static str)];
+
 /// Settings, and what the complaint has to name: the setting, the file, the remedy.
-const CASES: [(&[(&str, &str)], &[&str]); 13] = [
+const CASES: [(Settings, &[&str]); 13] = [
     (
         &[("listen.tls_certificate", r#""nowhere.pem""#), ("listen.tls_key", r#""broken""#)],
         &["listen.tls_certificate", "nowhere.pem", "check the path and the permissions"],

@@ -4,6 +4,7 @@ use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
 use crate::cli::demo::stage::Stage;
+use crate::config::wants_colours;
 
 const WIDTH: usize = 78;
 
@@ -16,9 +17,9 @@ pub struct Page {
 }
 
 impl Page {
-    /// A page on standard output; colours only on a terminal, and not where `NO_COLOR` is set.
+    /// A page on standard output; colours only on a terminal, and not where `NO_COLOR` has a value.
     pub fn to_stdout(colours: bool) -> Self {
-        let wanted = colours && io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+        let wanted = colours && wants_colours(io::stdout().is_terminal());
         Self { out: Box::new(io::stdout()), colours: wanted, held: 0, failed: 0 }
     }
 

@@ -10,6 +10,8 @@ use std::io::{self, IsTerminal};
 
 use clap::{Args, ValueEnum};
 
+use crate::config::wants_colours;
+
 pub(super) use json::{as_json, from_json};
 pub(super) use moment::{ago, clock_time, elapsed, in_time, moment};
 pub(super) use paint::{Colour, Paint};
@@ -56,13 +58,8 @@ impl OutputArguments {
         let wanted = match self.color {
             Colours::Always => true,
             Colours::Never => false,
-            Colours::Auto => io::stdout().is_terminal() && !no_color(),
+            Colours::Auto => wants_colours(io::stdout().is_terminal()),
         };
         Paint::new(wanted)
     }
-}
-
-/// <https://no-color.org>: any value that is not empty.
-fn no_color() -> bool {
-    std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
 }
