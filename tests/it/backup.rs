@@ -135,8 +135,8 @@ async fn a_backup_under_load_has_everything_that_was_acknowledged_before_it_bega
     process.create(draft).await;
     let mut acknowledged = Vec::new();
     for number in 0..150 {
-        acknowledged
-            .push(process.emit(event("metric.no_data").id(&format!("before-{number}"))).await.event_id);
+        let event = event("metric.no_data").id(&format!("before-{number}"));
+        acknowledged.push(process.emit(event).await.event_id);
     }
     let file = home.path("store.backup");
     let name = file.to_str().unwrap();
@@ -162,8 +162,7 @@ async fn a_backup_under_load_has_everything_that_was_acknowledged_before_it_bega
     assert_eq!(again.status.code(), Some(2), "{}", said(&again));
     assert_eq!(process.terminate().await, Some(0));
 
-    let checked = home.run(&["restore", "--check", name], &[]);
-    assert_eq!(checked.status.code(), Some(0), "{}", said(&checked));
+    assert_eq!(home.run(&["restore", "--check", name], &[]).status.code(), Some(0));
     let refused = home.run(&["restore", name, home.store().to_str().unwrap()], &[]);
     assert_eq!(refused.status.code(), Some(2));
     assert!(said(&refused).contains("not empty"), "{}", said(&refused));
@@ -172,8 +171,7 @@ async fn a_backup_under_load_has_everything_that_was_acknowledged_before_it_bega
     std::fs::remove_dir_all(home.store()).unwrap();
     let restored = home.run(&["restore", name, home.store().to_str().unwrap()], &[]);
     assert_eq!(restored.status.code(), Some(0), "{}", said(&restored));
-    let looked = home.run(&["check", home.store().to_str().unwrap()], &[]);
-    assert_eq!(looked.status.code(), Some(0), "{}", said(&looked));
+    that_it_is_whole(&home);
     let locked = home.fails();
     assert!(said(&locked).contains("key"), "{}", said(&locked));
     std::fs::write(home.store().join("signalpost.key"), key).unwrap();
@@ -193,6 +191,12 @@ async fn a_backup_under_load_has_everything_that_was_acknowledged_before_it_bega
     })
     .await;
     assert_eq!(process.terminate().await, Some(0));
+}
+
+/// Before any server has opened it.
+fn that_it_is_whole(home: &Home) {
+    let looked = home.run(&["check", home.store().to_str().unwrap()], &[]);
+    assert_eq!(looked.status.code(), Some(0), "{}", said(&looked));
 }
 
 async fn that_it_was_restored_is_on_the_record(process: &Process) {
