@@ -44,6 +44,7 @@ const CASES: [(Settings, &[&str]); 13] = [
         &[
             ("auth.jwt_issuer", r#""https://issuer.example""#),
             ("auth.jwt_audiences", r#"["signalpost"]"#),
+            ("auth.jwt_roles", r#"["webhook-admins=admin"]"#),
             ("auth.jwks_file", r#""nowhere.json""#),
         ],
         &["auth.jwks_file", "nowhere.json", "check the path and the permissions"],
@@ -52,6 +53,7 @@ const CASES: [(Settings, &[&str]); 13] = [
         &[
             ("auth.jwt_issuer", r#""https://issuer.example""#),
             ("auth.jwt_audiences", r#"["signalpost"]"#),
+            ("auth.jwt_roles", r#"["webhook-admins=admin"]"#),
             ("auth.jwks_file", r#""broken""#),
         ],
         &["auth.jwks_file", "broken", "JSON"],

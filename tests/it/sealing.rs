@@ -224,7 +224,7 @@ fn a_key_file_that_is_there_already_is_not_overwritten() {
     let home = home_with_key();
     let before = fs::read(home.path("keys")).unwrap();
     let again = home.run(&["key", "new", "--file", "keys"], &[]);
-    assert_eq!(again.status.code(), Some(1));
+    assert_eq!(again.status.code(), Some(2));
     assert!(said(&again).contains("keys is not written"), "{}", said(&again));
     assert_eq!(fs::read(home.path("keys")).unwrap(), before);
 }
