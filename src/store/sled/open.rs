@@ -40,8 +40,9 @@ const CLOSED_FILE: &str = "signalpost.closed";
 /// sled's own background flush. It does not make anything durable, but only its thread cleans segments.
 const FLUSH_EVERY_MS: u64 = 500;
 
-/// How long sled's own lock may be held by a store of this process that was just dropped.
-const SLED_LOCK_PATIENCE: Duration = Duration::from_secs(2);
+/// How long a lock may be held by a store that is on its way out: sled's by one of this process that was just dropped,
+/// ours by a child that this process is just starting, which has a copy of the handle until it is another program.
+const LOCK_PATIENCE: Duration = Duration::from_secs(2);
 
 /// An open store.
 pub(super) struct Opened {
@@ -150,7 +151,7 @@ fn open_sled(folder: &Path, cache_bytes: u64) -> Result<Db, String> {
     let begun = Instant::now();
     loop {
         match config.open() {
-            Err(error) if is_locked(&error) && begun.elapsed() < SLED_LOCK_PATIENCE => {
+            Err(error) if is_locked(&error) && begun.elapsed() < LOCK_PATIENCE => {
                 std::thread::sleep(Duration::from_millis(5));
             }
             opened => return opened.map_err(|error| explain_sled(&error)),
@@ -166,13 +167,20 @@ fn lock(folder: &Path) -> Result<File, StoreError> {
     let options = File::options().read(true).append(true).create(true).open(folder.join(LOCK_FILE));
     let file =
         options.map_err(|error| cannot_open(folder, &explain("its lock file can't be written", &error)))?;
-    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(file),
-        Err(rustix::io::Errno::WOULDBLOCK) => Err(cannot_open(
-            folder,
-            "it is in use by another process; only one may have it open, so stop that one first",
-        )),
-        Err(error) => Err(cannot_open(folder, &explain("it can't be locked", &error.into()))),
+    let begun = Instant::now();
+    loop {
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(file),
+            Err(rustix::io::Errno::WOULDBLOCK) if begun.elapsed() < LOCK_PATIENCE => {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                let why =
+                    "it is in use by another process; only one may have it open, so stop that one first";
+                return Err(cannot_open(folder, why));
+            }
+            Err(error) => return Err(cannot_open(folder, &explain("it can't be locked", &error.into()))),
+        }
     }
 }
 
