@@ -15,7 +15,7 @@ use super::backlog_report::{Drained, Ingest, Report, Restart, Stage};
 use super::figures::per_second;
 use super::load::{self, Order, Style};
 use super::neighbours::{Neighbours, Receiver};
-use super::report::Machine;
+use super::report::{Machine, json};
 use super::server::{self, Egress, Server, Setup};
 use super::sinks::Sink;
 use super::steady::{Healthy, Times};
@@ -83,7 +83,7 @@ pub async fn run(arguments: &BacklogArguments) -> anyhow::Result<Exit> {
     let Run { report, server, .. } = run;
     drop(server);
     folder.close().context("removing the temporary folder")?;
-    let printed = print(&if arguments.json { report.json()? } else { report.table() });
+    let printed = print(&if arguments.json { json(&report)? } else { report.table() });
     Ok(if report.is_complete() { printed } else { Exit::Failure })
 }
 

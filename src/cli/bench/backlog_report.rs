@@ -129,14 +129,6 @@ impl Report {
             && self.drained.is_none_or(|drained| drained.missing == 0)
     }
 
-    /// For programs.
-    ///
-    /// # Errors
-    /// Never in practice: all keys are texts.
-    pub fn json(&self) -> serde_json::Result<String> {
-        Ok(serde_json::to_string_pretty(self)? + "\n")
-    }
-
     /// For people.
     #[must_use]
     pub fn table(&self) -> String {
@@ -250,6 +242,7 @@ impl Drained {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::bench::report::json;
 
     #[test]
     fn the_table_has_memory_disk_ingest_latency_and_restarts() {
@@ -275,7 +268,7 @@ mod tests {
         {
             assert!(table.contains(part), "{part}\nis not in\n{table}");
         }
-        let json: serde_json::Value = serde_json::from_str(&report.json().unwrap()).unwrap();
+        let json: serde_json::Value = serde_json::from_str(&json(&report).unwrap()).unwrap();
         assert_eq!(json["restarts"][0]["ready_ms"], 2000);
         assert_eq!(json["drained"]["missing"], 1);
     }

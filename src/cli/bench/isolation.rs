@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 use super::isolation_report::{Phase, Report};
 use super::neighbours::{Neighbours, Receiver};
 use super::replay::Replayed;
-use super::report::Machine;
+use super::report::{Machine, json};
 use super::server::{self, Egress, Server, Setup};
 use super::steady::{DATA_BYTES, Healthy};
 use crate::cli::exit::Exit;
@@ -79,7 +79,7 @@ pub async fn run(arguments: &IsolationArguments) -> anyhow::Result<Exit> {
     folder.close().context("removing the temporary folder")?;
     let report =
         Report::new(Machine::read(), (arguments.neighbours, arguments.replayed), arguments.seconds, &phases);
-    let printed = print(&if arguments.json { report.json()? } else { report.table() });
+    let printed = print(&if arguments.json { json(&report)? } else { report.table() });
     Ok(if report.is_complete() { printed } else { Exit::Failure })
 }
 

@@ -76,14 +76,6 @@ impl Report {
         self.cases.iter().all(|case| case.latency.missing == 0)
     }
 
-    /// For programs.
-    ///
-    /// # Errors
-    /// Never in practice: all keys are texts.
-    pub fn json(&self) -> serde_json::Result<String> {
-        Ok(serde_json::to_string_pretty(self)? + "\n")
-    }
-
     /// For people.
     #[must_use]
     pub fn table(&self) -> String {
@@ -182,6 +174,7 @@ fn alone(phases: &[Phase], place: usize) -> Option<Times> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::bench::report::json;
 
     fn phase(beside: Neighbours, millis: u64, emitted: usize) -> Phase {
         let latencies = vec![Duration::from_millis(millis); 100];
@@ -210,7 +203,7 @@ mod tests {
         for part in ["nobody", "1,000 that never answer", "6.00 ms", "900.00 ms", "2.00"] {
             assert!(table.contains(part), "{part}\nis not in\n{table}");
         }
-        let json: serde_json::Value = serde_json::from_str(&report.json().unwrap()).unwrap();
+        let json: serde_json::Value = serde_json::from_str(&json(&report).unwrap()).unwrap();
         assert_eq!(json["cases"][3]["p99_us"], 6000);
         assert_eq!(json["cases"][3]["missing"], 3);
     }

@@ -137,7 +137,7 @@ async fn measure_and_print(arguments: &BenchArguments) -> anyhow::Result<Exit> {
         None => {}
     }
     let report = measure(arguments).await?;
-    let printed = print(&if arguments.json { report.json()? } else { table::table(&report) });
+    let printed = print(&if arguments.json { report::json(&report)? } else { table::table(&report) });
     Ok(if report.is_complete() { printed } else { Exit::Failure })
 }
 

@@ -14,7 +14,7 @@ use clap::Args;
 
 use super::load::{self, Order, Style, TIME_LIMIT};
 use super::replicas_report::{Report, Row};
-use super::report::{Ceiling, Machine};
+use super::report::{Ceiling, Machine, json};
 use super::scenarios::wait_for;
 use super::server::{self, Egress, Server, Setup};
 use super::sinks::Sink;
@@ -88,7 +88,7 @@ pub async fn run(arguments: &ReplicasArguments) -> anyhow::Result<Exit> {
     ceiling.add(measure_ceiling(arguments, folder.path()).await?);
     folder.close().context("removing the temporary folder")?;
     let report = Report::new(Machine::read(), (arguments.events, arguments.payload), ceiling, rows);
-    let printed = print(&if arguments.json { report.json()? } else { report.table() });
+    let printed = print(&if arguments.json { json(&report)? } else { report.table() });
     Ok(if report.is_complete() { printed } else { Exit::Failure })
 }
 

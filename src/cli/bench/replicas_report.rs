@@ -89,14 +89,6 @@ impl Report {
         self.rows.iter().all(|row| row.missing == 0)
     }
 
-    /// For programs.
-    ///
-    /// # Errors
-    /// Never in practice: all keys are texts.
-    pub fn json(&self) -> serde_json::Result<String> {
-        Ok(serde_json::to_string_pretty(self)? + "\n")
-    }
-
     /// For people.
     #[must_use]
     pub fn table(&self) -> String {
@@ -166,6 +158,7 @@ fn row(row: &Row) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::bench::report::json;
 
     fn report(done: u64) -> Report {
         let latencies: Vec<_> = (1..=100).map(Duration::from_millis).collect();
@@ -185,7 +178,7 @@ mod tests {
         for part in ["10,000 rows", "(lowest 8,000)", "5,000        0.50", "50.00 ms", "50.0 µs"] {
             assert!(table.contains(part), "{part}\nis not in\n{table}");
         }
-        let json: serde_json::Value = serde_json::from_str(&report.json().unwrap()).unwrap();
+        let json: serde_json::Value = serde_json::from_str(&json(&report).unwrap()).unwrap();
         assert_eq!(json["rows"][0]["replicas"], 3);
     }
 

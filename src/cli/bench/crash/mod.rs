@@ -21,7 +21,7 @@ use tokio_rustls::TlsAcceptor;
 use self::emitters::{Emitter, Style};
 use self::image::Image;
 use self::report::Report;
-use super::report::Machine;
+use super::report::{Machine, json};
 use super::server::{Server, Setup};
 use super::soak::cast::{self, ORGANIZATIONS, Player};
 use super::soak::ledger::Number;
@@ -110,7 +110,7 @@ pub async fn run(arguments: &CrashArguments) -> anyhow::Result<Exit> {
         drop((server, disk));
         folder.close().context("removing the temporary folder")?;
     }
-    let printed = print(&if arguments.json { report.json()? } else { report.table() });
+    let printed = print(&if arguments.json { json(&report)? } else { report.table() });
     Ok(if report.passed() { printed } else { Exit::Failure })
 }
 

@@ -75,14 +75,6 @@ impl Report {
         self.outcome.holds() && self.outcome.acknowledged > 0 && self.problems == 0 && self.inspections > 0
     }
 
-    /// For programs.
-    ///
-    /// # Errors
-    /// Never in practice: all keys are texts.
-    pub fn json(&self) -> serde_json::Result<String> {
-        Ok(serde_json::to_string_pretty(self)? + "\n")
-    }
-
     /// For people.
     #[must_use]
     pub fn table(&self) -> String {
@@ -152,6 +144,7 @@ impl Report {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::bench::report::json;
 
     fn report() -> Report {
         let machine = Machine { cores: 2, processor: "a processor".into(), kernel: "6.1".into() };
@@ -164,7 +157,7 @@ mod tests {
     #[test]
     fn nothing_lost_and_stores_that_fit_together_pass() {
         assert!(report().passed() && report().table().ends_with("passed\n"));
-        let json: serde_json::Value = serde_json::from_str(&report().json().unwrap()).unwrap();
+        let json: serde_json::Value = serde_json::from_str(&json(&report()).unwrap()).unwrap();
         assert_eq!((&json["seed"], &json["outcome"]["missing"]), (&42.into(), &0.into()));
     }
 

@@ -28,7 +28,7 @@ use self::emitters::Emitter;
 use self::plan::{Ending, Fault, Mood, Size};
 use self::receivers::Book;
 use self::report::{Report, Restarted, Sample};
-use super::report::Machine;
+use super::report::{Machine, json};
 use super::server::{Server, Setup};
 use crate::cli::exit::Exit;
 use crate::cli::output::{print, remark};
@@ -102,7 +102,7 @@ pub async fn run(arguments: &SoakArguments) -> anyhow::Result<Exit> {
         drop(server);
         folder.close().context("removing the temporary folder")?;
     }
-    let printed = print(&if arguments.json { report.json()? } else { report.table() });
+    let printed = print(&if arguments.json { json(&report)? } else { report.table() });
     Ok(if report.passed() { printed } else { Exit::Failure })
 }
 

@@ -139,14 +139,6 @@ impl Report {
         }
     }
 
-    /// For programs.
-    ///
-    /// # Errors
-    /// Never in practice: all keys are texts.
-    pub fn json(&self) -> serde_json::Result<String> {
-        Ok(serde_json::to_string_pretty(self)? + "\n")
-    }
-
     /// For people.
     #[must_use]
     pub fn table(&self) -> String {
@@ -255,6 +247,7 @@ fn median(values: &[u64]) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::bench::report::json;
 
     fn report(memory: impl Fn(u64) -> u64, disk: impl Fn(u64) -> u64) -> Report {
         let machine = Machine { cores: 2, processor: "a processor".into(), kernel: "6.1".into() };
@@ -297,7 +290,7 @@ mod tests {
         report.outcome.missing_examples = vec![(4, 77)];
         assert!(!report.passed());
         assert!(report.table().contains("! missing at destination 4: event 77"));
-        let json: serde_json::Value = serde_json::from_str(&report.json().unwrap()).unwrap();
+        let json: serde_json::Value = serde_json::from_str(&json(&report).unwrap()).unwrap();
         assert_eq!(json["outcome"]["missing"], 1);
     }
 
